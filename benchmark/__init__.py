@@ -1,0 +1,1 @@
+"""The engine: it knows no model, no task and no data set by name."""

@@ -1,0 +1,175 @@
+"""What an encoder's output depends on, as one hash: its weights, its settings and its code.
+
+Features are stored under this hash. If anything that could change a feature changes, so must the
+hash; when that cannot be made sure of, the features are not shared between runs at all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+# Libraries whose release can change a feature.
+_LIBRARIES = ("torch", "torchaudio", "transformers", "soundfile")
+_VERSIONED = frozenset(_LIBRARIES) | sys.stdlib_module_names
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def fingerprint(upstream: object) -> tuple[str, bool]:
+    """Hash everything an upstream's output depends on.
+
+    An attribute ``fingerprint: str`` of the upstream replaces the walk over its attributes.
+
+    Returns:
+        The hash, and whether it will be the same in the next run. It is not when the upstream
+        holds an attribute that cannot be hashed; its features are then extracted anew each time.
+    """
+    digest = hashlib.sha256()
+    digest.update(json.dumps({name: version(name) for name in _LIBRARIES}).encode())
+    declared = getattr(upstream, "fingerprint", None)
+    if isinstance(declared, str):
+        digest.update(f"{type(upstream).__qualname__}:{declared}".encode())
+        _update_code(digest, type(upstream))  # source that cannot be read is vouched for
+        return digest.hexdigest(), True
+    stable = _update(digest, upstream, seen={})
+    if not stable:
+        digest.update(uuid.uuid4().bytes)
+    return digest.hexdigest(), stable
+
+
+def count_parameters(upstream: object) -> int | None:
+    """Weights in the torch modules an upstream is or holds; None if it holds none."""
+    modules = [upstream] if isinstance(upstream, nn.Module) else _modules_of(upstream)
+    if not modules:
+        return None
+    parameters = {id(p): p.numel() for module in modules for p in module.parameters()}
+    return sum(parameters.values())
+
+
+def _modules_of(holder: object) -> list[nn.Module]:
+    return [value for value in getattr(holder, "__dict__", {}).values() if _is_module(value)]
+
+
+def _is_module(value: object) -> bool:
+    return isinstance(value, nn.Module)
+
+
+def _update(digest: _Hash, value: object, seen: dict[int, tuple[int, object]]) -> bool:
+    """Feed `value` to `digest`; False when it holds something that cannot be hashed.
+
+    `seen` numbers the objects under way and keeps them alive, so that no id is used twice.
+    """
+    digest.update(type(value).__qualname__.encode() + b"\0")
+    if value is None or isinstance(value, str | bytes | int | float | complex | bool | Path | Enum):
+        digest.update(repr(value).encode())
+        return True
+    if isinstance(value, torch.dtype | torch.device | np.dtype | slice | range):
+        digest.update(repr(value).encode())
+        return True
+    if isinstance(value, Tensor):
+        array = value.detach().cpu().contiguous()
+        digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
+        digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return True
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        digest.update(f"{value.dtype}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+        return True
+    if isinstance(value, tuple):  # whether two equal ones are one object is Python's choice
+        return _update_parts(digest, value, seen)
+    if id(value) in seen:
+        digest.update(f"again {seen[id(value)][0]}\0".encode())
+        return True
+    seen[id(value)] = (len(seen), value)
+    if isinstance(value, dict):
+        return _update_parts(digest, [part for item in value.items() for part in item], seen)
+    if isinstance(value, list):
+        return _update_parts(digest, value, seen)
+    if isinstance(value, set | frozenset):
+        digest.update(repr(sorted(map(repr, value))).encode())
+        return all(isinstance(item, str | bytes | int | float | Enum | tuple) for item in value)
+    if isinstance(value, partial):
+        return _update_parts(digest, [value.func, value.args, value.keywords], seen)
+    if isinstance(value, MethodType):
+        return _update_parts(digest, [value.__func__, value.__self__], seen)
+    if isinstance(value, ModuleType):
+        digest.update(value.__name__.encode())
+        return True
+    if isinstance(value, FunctionType | BuiltinFunctionType | type):
+        digest.update(f"{value.__module__}.{value.__qualname__}".encode())
+        known = _update_code(digest, value) and not getattr(value, "__closure__", None)
+        if isinstance(value, FunctionType):
+            # two functions of one name differ by their place in the file
+            digest.update(repr(list(value.__code__.co_positions())).encode())
+            defaults = [value.__defaults__, value.__kwdefaults__]
+            known = known and _update_parts(digest, defaults, seen)
+        return known
+    whole = type(value).__reduce__ is object.__reduce__  # else it holds more than attributes
+    if whole and (hasattr(value, "__dict__") or is_dataclass(value)):
+        known = _update_code(digest, type(value))
+        if isinstance(value, nn.Module):
+            # hooks and caches of torch's own bookkeeping say nothing of the output
+            parts: dict[str, object] = dict(value.named_parameters(recurse=False))
+            parts.update(value.named_buffers(recurse=False))
+            parts.update(value.named_children())
+            hidden = set(nn.Module().__dict__) - {"training"}
+            parts.update({k: v for k, v in vars(value).items() if k not in hidden})
+        else:
+            parts = dict(getattr(value, "__dict__", {}))
+            if is_dataclass(value):
+                parts.update({field.name: getattr(value, field.name) for field in fields(value)})
+        pairs = [item for name in sorted(parts) for item in (name, parts[name])]
+        return known and _update_parts(digest, pairs, seen)
+    return False
+
+
+def _update_parts(
+    digest: _Hash, parts: Sequence[object], seen: dict[int, tuple[int, object]]
+) -> bool:
+    digest.update(f"{len(parts)}\0".encode())
+    return all(_update(digest, part, seen) for part in parts)
+
+
+def _update_code(digest: _Hash, thing: type | FunctionType | BuiltinFunctionType) -> bool:
+    """Feed the source files a class or function comes from; False when they cannot be read.
+
+    One of our own encoders stands for the whole of ``upstreams/``, since its files build on each
+    other; the standard library and the libraries above are named by their versions alone.
+    """
+    classes = thing.__mro__ if isinstance(thing, type) else (thing,)
+    for part in classes:
+        module = sys.modules.get(getattr(part, "__module__", "") or "")
+        name = getattr(module, "__name__", "")
+        if name.split(".")[0] == "upstreams":
+            for file in sorted((_ROOT / "upstreams").glob("*.py")):
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+            continue
+        if name.split(".")[0] in _VERSIONED:
+            continue
+        try:
+            file = Path(inspect.getsourcefile(part) or "")
+        except TypeError:  # built in
+            continue
+        except OSError:  # typed at a prompt
+            return False
+        if file.is_file():
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return True

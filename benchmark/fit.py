@@ -1,0 +1,498 @@
+"""Many light heads in one pass over stored features.
+
+A probe is a layer mix and a head with one learning rate and one seed. Probes share the batches
+and nothing else: each has its own optimiser, its own gradient clipping and its own random
+generator, so training it beside others gives, bit for bit, what training it alone gives. (The idea
+of fitting a grid of linear heads in one pass is that of Oquab et al. 2023, "DINOv2".)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from benchmark.augment import spec_augment
+from benchmark.batching import evaluation_batches, training_batches
+from benchmark.core import Downstream, HiddenStates, Tally, Utterance
+from benchmark.layers import LayerMix, Mix, normalise
+from benchmark.progress import Progress
+from benchmark.protocol import Training
+from benchmark.store import FeatureStore
+
+_BLOCK_BYTES = 256 * 2**20
+_KEEP_BYTES = 512 * 2**20
+_AUGMENT_SEED = 20190418  # any constant; masks belong to the data, not to a seed
+
+Each = Callable[[Callable[["Probe"], None], Sequence["Probe"]], None]
+Status = Literal["training", "finished", "dropped", "failed"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Hidden states of some utterances, as they are and layer-normalised (when a probe asks)."""
+
+    utterances: list[Utterance]
+    plain: HiddenStates
+    normalised: HiddenStates | None
+
+
+class SplitData:
+    """The stored features of one split, read batch by batch.
+
+    Time means are served as sequences of one frame, so that one head serves both.
+
+    Args:
+        utterances: the split, in corpus order.
+        keys: utterance id → hash of its audio.
+        stores: kind of feature → store; ``frames``, or ``mean`` and perhaps ``mean-normalised``.
+        device: where batches go.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        keys: Mapping[str, str],
+        stores: Mapping[str, FeatureStore],
+        device: str = "cpu",
+    ) -> None:
+        self.utterances = list(utterances)
+        self.keys = [keys[utterance.id] for utterance in utterances]
+        self._stores = stores
+        self.device = device
+        self._kind = "frames" if "frames" in stores else "mean"
+        self._kept: dict[tuple[str, str], Tensor] = {}
+        self._room = _KEEP_BYTES
+        shapes = stores[self._kind].shapes(self.keys)
+        framed = self._kind == "frames"
+        self.lengths = [shapes[key][1] if framed else 1 for key in self.keys]
+        self.layers, self.dim = shapes[self.keys[0]][0], shapes[self.keys[0]][-1]
+        self._norms = stores[self._kind].layer_norms(self.keys)
+
+    def frame_size(self, mix: Mix) -> float:
+        """Root mean square of a frame's values in the layers of a mix."""
+        if mix.normalised:
+            return 1.0
+        norms = self._norms if mix.layer is None else [self._norms[mix.layer]]
+        return float(sum(norms) / len(norms) / self.dim**0.5)
+
+    def batch(self, indices: Sequence[int], normalised: bool) -> Batch:
+        """Read one batch; `normalised` asks for the layer-normalised states too."""
+        plain = self._states(indices, self._kind)
+        extra = None
+        if normalised and self._kind == "frames":
+            extra = HiddenStates(normalise(plain.values), plain.lengths)
+        elif normalised:
+            extra = self._states(indices, "mean-normalised")
+        return Batch([self.utterances[index] for index in indices], plain, extra)
+
+    def _states(self, indices: Sequence[int], kind: str) -> HiddenStates:
+        arrays = [self._read(self.keys[index], kind) for index in indices]
+        if kind != "frames":
+            values = torch.stack(arrays, dim=1).unsqueeze(2)
+        else:
+            # [frame, layer, dim] each, padded to [utterance, frame, layer, dim]
+            padded = pad_sequence([a.transpose(0, 1) for a in arrays], batch_first=True)
+            values = padded.permute(2, 0, 1, 3).contiguous()
+        lengths = torch.tensor([self.lengths[index] for index in indices])
+        return HiddenStates(values.to(self.device), lengths.to(self.device))
+
+    def _read(self, key: str, kind: str) -> Tensor:
+        if (key, kind) in self._kept:
+            return self._kept[key, kind]
+        tensor = torch.from_numpy(self._stores[kind].read(key))
+        size = tensor.numel() * tensor.element_size()
+        if size <= self._room:
+            self._room -= size
+            self._kept[key, kind] = tensor
+        return tensor
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """What tells one probe from another."""
+
+    mix: Mix
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a probe showed when valid was looked at.
+
+    Attributes:
+        update: updates so far.
+        train_loss: mean training loss since the last look.
+        valid: the task's first metric on valid, in percent.
+        valid_loss: mean loss on valid.
+    """
+
+    update: int
+    train_loss: float
+    valid: float
+    valid_loss: float
+
+
+@dataclass
+class Probe:
+    """A layer mix and a head in training.
+
+    Attributes:
+        spec: mix, learning rate and seed.
+        mix: the layer mix.
+        head: the head.
+        status: ``training`` until it is finished, dropped (behind) or failed (not finite).
+        reason: why it was dropped or failed.
+        updates: updates made.
+        looks: its history on valid.
+        best: the look whose weights are kept.
+    """
+
+    spec: ProbeSpec
+    mix: LayerMix
+    head: nn.Module
+    optimizer: torch.optim.Optimizer
+    status: Status = "training"
+    reason: str = ""
+    updates: int = 0
+    looks: list[Look] = field(default_factory=list)
+    best: Look | None = None
+    _losses: list[float] = field(default_factory=list)
+    _best_state: list[dict[str, Tensor]] = field(default_factory=list)
+
+    @property
+    def modules(self) -> tuple[LayerMix, nn.Module]:
+        """Everything that learns."""
+        return self.mix, self.head
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All weights of this probe."""
+        return [parameter for module in self.modules for parameter in module.parameters()]
+
+    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits and their lengths."""
+        states = batch.normalised if self.spec.mix.normalised else batch.plain
+        assert states is not None
+        logits, lengths = self.head(self.mix(states), states.lengths)
+        return logits, lengths
+
+    def keep(self, look: Look) -> None:
+        """Remember these weights as the best so far."""
+        self.best = look
+        self._best_state = [
+            {name: value.detach().clone() for name, value in module.state_dict().items()}
+            for module in self.modules
+        ]
+
+    def restore(self) -> None:
+        """Go back to the best weights."""
+        for module, state in zip(self.modules, self._best_state, strict=True):
+            module.load_state_dict(state)
+
+    def fail(self, reason: str) -> None:
+        """Mark as failed; the others go on."""
+        self.status, self.reason = "failed", reason
+
+
+def build_probe(
+    spec: ProbeSpec,
+    downstream: Downstream,
+    training: Training,
+    *,
+    layers: int,
+    dim: int,
+    hop_s: float,
+    outputs: int,
+    scaling: tuple[Tensor, Tensor] | None = None,
+    device: str = "cpu",
+) -> Probe:
+    """A fresh probe. Its initial weights depend on its seed alone, never on its neighbours."""
+    generator = torch.Generator(device).manual_seed(spec.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        head = downstream.head(dim, hop_s, outputs, training.head, generator).to(device)
+    mix = LayerMix(spec.mix, layers, scaling).to(device)
+    parameters = [*mix.parameters(), *head.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=spec.learning_rate, fused=True)
+    return Probe(spec, mix, head, optimizer)
+
+
+def standardisation(data: SplitData, mix: Mix, sample: int = 512) -> tuple[Tensor, Tensor]:
+    """Shift and scale that give the mix, as it starts out, mean 0 and variance 1 per dimension.
+
+    Args:
+        data: the train split; `sample` utterances, evenly spread over it, are looked at.
+        mix: the mix, with its initial weights.
+
+    Returns:
+        ``(shift [dim], scale [dim])``. No dimension is scaled up beyond a thousandth of the size
+        of a typical one: what varies less than that is rounding.
+    """
+    count = len(data.utterances)
+    chosen = range(0, count, max(1, count // sample))
+    start = LayerMix(mix, data.layers).to(data.device)
+    rows = []
+    with torch.inference_mode():
+        for index in chosen:
+            batch = data.batch([index], mix.normalised)
+            states = batch.normalised if mix.normalised else batch.plain
+            assert states is not None
+            rows.append(start(states)[0].double())
+    frames = torch.cat(rows)
+    shift, spread = frames.mean(0), frames.std(0, correction=0)
+    floor = 1e-3 * data.frame_size(mix)
+    scale = 1 / spread.clamp(min=max(floor, 1e-12))
+    return shift.float(), scale.float()
+
+
+def fit(
+    probes: Sequence[Probe],
+    train: SplitData,
+    valid: SplitData,
+    downstream: Downstream,
+    vocabulary: Sequence[str],
+    training: Training,
+    progress: Progress,
+    title: str = "training",
+) -> None:
+    """Train all probes in one pass over the batches; afterwards each holds its best weights.
+
+    Selection looks at valid only: after every `training.evaluate_every` updates the task's first
+    metric is taken there, ties are settled by the valid loss, and the best weights are kept.
+    """
+    card = downstream.card
+    normalised = any(probe.spec.mix.normalised for probe in probes)
+    batches = training_batches(
+        train.lengths,
+        [utterance.label for utterance in train.utterances],
+        training.batch_utterances,
+        training.sampling,
+    )
+    masks = torch.Generator().manual_seed(_AUGMENT_SEED)
+
+    def load() -> Batch:
+        batch = train.batch(next(batches), normalised)
+        return batch if training.spec_augment is None else _augment(batch, training, masks)
+
+    def step(block: list[Batch], probe: Probe) -> None:
+        _train(probe, block, downstream, vocabulary, training)
+
+    parallel = card.features == "frames" and train.device == "cpu"
+    with _in_parallel(parallel) as each, progress.bar(title, training.updates) as bar:
+        update = 0
+        while update < training.updates:
+            alive = [probe for probe in probes if probe.status == "training"]
+            if not alive:
+                break
+            target = min(update + training.evaluate_every, training.updates)
+            while update < target:
+                block = _block(load, target - update)
+                each(partial(step, block), alive)
+                update += len(block)
+                bar.advance(len(block))
+            alive = [probe for probe in alive if probe.status == "training"]
+            _look(alive, valid, downstream, vocabulary, training, each)
+            _halve(alive, training, update, card.direction)
+            shown = [probe.best.valid for probe in probes if probe.best is not None]
+            if shown:
+                top = min(shown) if card.direction == "lower" else max(shown)
+                left = sum(probe.status == "training" for probe in alive)
+                bar.rate(f"valid {card.metric} {top:.1f} %, {left} probes")
+    for probe in probes:
+        if probe.status == "training":
+            probe.status = "finished"
+        if probe.best is not None:
+            probe.restore()
+
+
+def evaluate(
+    probe: Probe, data: SplitData, downstream: Downstream, vocabulary: Sequence[str], size: int
+) -> list[Tally]:
+    """The tallies of one probe over a split, in corpus order."""
+    probe.head.eval()
+    tallies: dict[str, Tally] = {}
+    with _in_parallel(False), torch.inference_mode():
+        for indices in evaluation_batches(data.lengths, size):
+            batch = data.batch(indices, probe.spec.mix.normalised)
+            logits, lengths = probe.answer(batch)
+            for tally in downstream.tally(logits, lengths, batch.utterances, vocabulary):
+                tallies[tally.utterance] = tally
+    return [tallies[utterance.id] for utterance in data.utterances]
+
+
+def percentage(tallies: Iterable[Tally], metric: str) -> float:
+    """A metric over tallies: 100 x sum of numerators / sum of denominators."""
+    counts = [tally.counts[metric] for tally in tallies]
+    return 100.0 * sum(count[0] for count in counts) / sum(count[1] for count in counts)
+
+
+def _augment(batch: Batch, training: Training, masks: torch.Generator) -> Batch:
+    """Mask a batch; what is masked in the plain states is masked in the normalised ones."""
+    assert training.spec_augment is not None
+    views = [batch.plain] if batch.normalised is None else [batch.plain, batch.normalised]
+    joint = HiddenStates(torch.cat([view.values for view in views]), batch.plain.lengths)
+    masked = spec_augment(joint, training.spec_augment, masks)
+    plain, *rest = (
+        HiddenStates(values, masked.lengths) for values in masked.values.chunk(len(views))
+    )
+    return Batch(batch.utterances, plain, rest[0] if rest else None)
+
+
+def _block(load: Callable[[], Batch], most: int) -> list[Batch]:
+    """A few batches at a time, within a memory budget, so that threads seldom wait."""
+    block = [load()]
+    values = block[0].plain.values
+    size = values.numel() * values.element_size() * (1 if block[0].normalised is None else 2)
+    for _ in range(min(most, max(1, _BLOCK_BYTES // size), 16) - 1):
+        block.append(load())
+    return block
+
+
+def _train(
+    probe: Probe,
+    block: Sequence[Batch],
+    downstream: Downstream,
+    vocabulary: Sequence[str],
+    training: Training,
+) -> None:
+    probe.head.train()
+    parameters = probe.parameters()
+    for batch in block:
+        if probe.status != "training":
+            return
+        for group in probe.optimizer.param_groups:
+            group["lr"] = probe.spec.learning_rate * training.factor(probe.updates)
+        logits, lengths = probe.answer(batch)
+        loss = downstream.loss(logits, lengths, batch.utterances, vocabulary)
+        probe.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(parameters, training.clip_norm)
+        value = float(loss.detach())
+        if not (math.isfinite(value) and math.isfinite(float(norm))):
+            what = "loss" if not math.isfinite(value) else "gradient"
+            probe.fail(f"{what} was not finite at update {probe.updates + 1}")
+            return
+        probe.optimizer.step()
+        probe.updates += 1
+        probe._losses.append(value)
+
+
+def _look(
+    alive: Sequence[Probe],
+    valid: SplitData,
+    downstream: Downstream,
+    vocabulary: Sequence[str],
+    training: Training,
+    each: Each,
+) -> None:
+    card = downstream.card
+    counts = {id(probe): [0, 0] for probe in alive}
+    losses = {id(probe): 0.0 for probe in alive}
+    normalised = any(probe.spec.mix.normalised for probe in alive)
+    for indices in evaluation_batches(valid.lengths, training.batch_utterances):
+        batch = valid.batch(indices, normalised)
+
+        def listen(probe: Probe, batch: Batch = batch) -> None:
+            probe.head.eval()
+            with torch.inference_mode():
+                logits, lengths = probe.answer(batch)
+                loss = downstream.loss(logits, lengths, batch.utterances, vocabulary)
+                losses[id(probe)] += float(loss) * len(batch.utterances)
+                for tally in downstream.tally(logits, lengths, batch.utterances, vocabulary):
+                    numerator, denominator = tally.counts[card.metric]
+                    counts[id(probe)][0] += numerator
+                    counts[id(probe)][1] += denominator
+
+        each(listen, alive)
+    for probe in alive:
+        numerator, denominator = counts[id(probe)]
+        valid_loss = losses[id(probe)] / len(valid.utterances)
+        if not math.isfinite(valid_loss):
+            probe.fail(f"valid loss was not finite at update {probe.updates}")
+            continue
+        train_loss = sum(probe._losses) / max(len(probe._losses), 1)
+        look = Look(probe.updates, train_loss, 100.0 * numerator / denominator, valid_loss)
+        probe._losses.clear()
+        probe.looks.append(look)
+        if probe.best is None or _rank(look, card.direction) < _rank(probe.best, card.direction):
+            probe.keep(look)
+
+
+def _rank(look: Look, direction: str) -> tuple[float, float]:
+    return (look.valid if direction == "lower" else -look.valid, look.valid_loss)
+
+
+def _halve(alive: Sequence[Probe], training: Training, update: int, direction: str) -> None:
+    """Successive halving: each layer choice drops the learning rates that are behind."""
+    keep = next((rung.keep for rung in training.halving if rung.update == update), None)
+    if keep is None:
+        return
+    for mix in {probe.spec.mix for probe in alive}:
+        rivals = [probe for probe in alive if probe.spec.mix == mix and probe.status == "training"]
+        order = ranked_rates(rivals, direction)
+        for probe in rivals:
+            if probe.spec.learning_rate in order[keep:]:
+                probe.status = "dropped"
+                probe.reason = f"not among the best {keep} learning rates at update {update}"
+
+
+def ranked_rates(probes: Sequence[Probe], direction: str) -> list[float]:
+    """Learning rates of one layer choice, best first by valid score averaged over seeds.
+
+    Only rates none of whose seeds failed count; equal scores are settled by the valid loss, then
+    by the smaller rate.
+    """
+    scores: dict[float, list[tuple[float, float]]] = {}
+    spoilt = {probe.spec.learning_rate for probe in probes if probe.status == "failed"}
+    for probe in probes:
+        if probe.best is not None and probe.spec.learning_rate not in spoilt:
+            scores.setdefault(probe.spec.learning_rate, []).append(_rank(probe.best, direction))
+
+    def mean(rate: float) -> tuple[float, float, float]:
+        ranks = scores[rate]
+        first = math.fsum(rank[0] for rank in ranks) / len(ranks)
+        second = math.fsum(rank[1] for rank in ranks) / len(ranks)
+        return first, second, rate
+
+    return sorted(scores, key=mean)
+
+
+def _one_after_another(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:
+    for probe in probes:
+        work(probe)
+
+
+@contextmanager
+def _in_parallel(parallel: bool) -> Iterator[Each]:
+    """Run a function over probes, one core a probe; arithmetic inside uses one thread.
+
+    One thread inside keeps results independent of the number of cores. Heads over pooled features
+    are too small for threads to pay.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        if not parallel:
+            yield _one_after_another
+            return
+        with ThreadPoolExecutor(
+            os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
+
+            def side_by_side(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:
+                for _ in pool.map(work, probes):
+                    pass  # asking for each result raises what went wrong in a thread
+
+            yield side_by_side
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,220 @@
+"""A protocol: every value that training and selection use, as data.
+
+Protocols are TOML files, one each, with a table per task. Nothing in the engine has a default for
+any of these values, so that what a result records is all there is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from benchmark.errors import SuperbError, unknown
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SpecAugment:
+    """Masks on features in training (Park et al. 2019), shared by all probes of a batch.
+
+    Attributes:
+        time_warp: largest shift of the warped frame; 0 for none.
+        time_masks: number of masked spans of frames.
+        time_width: exclusive upper bound of their width, in frames.
+        time_share: no span is wider than this share of the utterance.
+        feature_masks: number of masked spans of feature dimensions.
+        feature_width: exclusive upper bound of their width, in dimensions.
+        feature_share: no span is wider than this share of the dimensions.
+    """
+
+    time_warp: int
+    time_masks: int
+    time_width: int
+    time_share: float
+    feature_masks: int
+    feature_width: int
+    feature_share: float
+
+
+@dataclass(frozen=True)
+class Halving:
+    """One rung of successive halving: at `update`, each layer choice keeps its `keep` best rates.
+
+    Rates are ranked by their best valid score so far, averaged over seeds (Jamieson and Talwalkar
+    2016, "Non-stochastic best arm identification").
+    """
+
+    update: int
+    keep: int
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the probes of one task are trained and chosen.
+
+    Attributes:
+        updates: optimiser updates (Adam, torch's default betas, no weight decay).
+        batch_utterances: utterances in a batch.
+        sampling: ``shuffle`` visits every utterance once an epoch; ``balanced`` draws with
+            replacement, every class equally often.
+        learning_rates: the grid, chosen from on valid.
+        schedule: ``constant``, or ``linear`` decay to zero after the warm-up.
+        warmup: updates of linear increase at the start.
+        clip_norm: largest gradient norm of one probe.
+        evaluate_every: updates between two looks at valid; the best state is kept.
+        halving: when to drop learning rates that are behind; empty for never.
+        standardise: whether each head sees mixed features shifted and scaled to mean 0 and
+            variance 1 over train, so that one grid of learning rates suits every encoder.
+        head: the head's own values.
+        spec_augment: masks on features, or None.
+    """
+
+    updates: int
+    batch_utterances: int
+    sampling: Literal["shuffle", "balanced"]
+    learning_rates: tuple[float, ...]
+    schedule: Literal["constant", "linear"]
+    warmup: int
+    clip_norm: float
+    evaluate_every: int
+    halving: tuple[Halving, ...]
+    standardise: bool
+    head: Mapping[str, Any]
+    spec_augment: SpecAugment | None
+
+    def __post_init__(self) -> None:
+        if not self.learning_rates or min(self.learning_rates) <= 0:
+            raise SuperbError("learning_rates must hold at least one positive rate")
+        if tuple(sorted(set(self.learning_rates))) != self.learning_rates:
+            raise SuperbError("learning_rates must increase")
+        for name in ("updates", "batch_utterances", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise SuperbError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for rung in self.halving:
+            if rung.keep < 1:
+                raise SuperbError(f"halving must keep at least 1 learning rate, got {rung.keep}")
+            if rung.update % self.evaluate_every:
+                raise SuperbError(
+                    f"halving at update {rung.update}: not a multiple of evaluate_every "
+                    f"({self.evaluate_every})"
+                )
+
+    def factor(self, update: int) -> float:
+        """What the learning rate is multiplied by at `update`, counted from 0."""
+        if update < self.warmup:
+            return (update + 1) / self.warmup
+        if self.schedule == "linear":
+            return (self.updates - update) / max(self.updates - self.warmup, 1)
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named, versioned set of trainings, one per task."""
+
+    name: str
+    version: int
+    summary: str
+    tasks: Mapping[str, Training]
+
+    def training(self, task: str) -> Training:
+        """The values for one task.
+
+        Raises:
+            SuperbError: when this protocol does not cover it.
+        """
+        if task not in self.tasks:
+            raise unknown(f"task of protocol {self.name}", task, self.tasks)
+        return self.tasks[task]
+
+    def record(self, task: str) -> dict[str, Any]:
+        """Name, version, hash and every value used for `task`, for results."""
+        values = asdict(self.training(task))
+        text = json.dumps(values, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return {"name": self.name, "version": self.version, "sha256": digest, **values}
+
+
+def load_protocol(name: str, folder: Path) -> Protocol:
+    """Read a protocol by name from `folder`, or any TOML file by path.
+
+    Raises:
+        SuperbError: for an unknown name, and for unknown, missing or ill-typed values.
+    """
+    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
+    if not path.is_file():
+        known = [file.stem for file in folder.glob("*.toml")]
+        raise unknown("protocol", name, known, "A path to a .toml file works too.")
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SuperbError(f"protocol {path} is not valid TOML: {error}") from error
+    head = {key: data.pop(key, None) for key in ("name", "version", "summary")}
+    if not (isinstance(head["name"], str) and isinstance(head["version"], int)):
+        raise SuperbError(f"protocol {path} needs a name (text) and a version (whole number)")
+    tasks = {
+        task: _training(values, where=f"protocol {path}, [{task}]") for task, values in data.items()
+    }
+    return Protocol(head["name"], head["version"], str(head["summary"] or ""), tasks)
+
+
+def _training(values: object, where: str) -> Training:
+    table = _table(values, where)
+    augment = table.pop("spec_augment", None)
+    rungs = table.pop("halving", [])
+    if not isinstance(rungs, list):
+        raise SuperbError(f"{where}.halving must be a list of tables, got {rungs!r}")
+    built = {
+        "learning_rates": _rates(table.pop("learning_rates", []), f"{where}.learning_rates"),
+        "halving": tuple(_build(Halving, rung, f"{where}.halving") for rung in rungs),
+        "head": _table(table.pop("head", None), f"{where}.head"),
+        "spec_augment": None
+        if augment is None
+        else _build(SpecAugment, augment, f"{where}.spec_augment"),
+    }
+    return _build(Training, {**table, **built}, where)
+
+
+def _rates(values: object, where: str) -> tuple[float, ...]:
+    if not isinstance(values, list) or any(type(rate) not in (int, float) for rate in values):
+        raise SuperbError(f"{where} must be a list of numbers, got {values!r}")
+    return tuple(map(float, values))
+
+
+def _table(values: object, where: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise SuperbError(f"{where} must be a table of values")
+    return dict(values)
+
+
+def _build(kind: type[T], values: object, where: str) -> T:
+    """Make a dataclass of a table whose keys must be exactly its fields."""
+    table = _table(values, where)
+    wanted = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    if missing := wanted - set(table):
+        raise SuperbError(f"{where} lacks {', '.join(sorted(missing))}")
+    if extra := set(table) - wanted:
+        raise SuperbError(f"{where}: " + str(unknown("value", sorted(extra)[0], wanted)))
+    for name, hint in get_type_hints(kind).items():
+        value = table[name]
+        if hint is int and (not isinstance(value, int) or isinstance(value, bool)):
+            raise SuperbError(f"{where}.{name} must be a whole number, got {value!r}")
+        if hint is bool and not isinstance(value, bool):
+            raise SuperbError(f"{where}.{name} must be true or false, got {value!r}")
+        if hint is float:
+            if not isinstance(value, int | float) or isinstance(value, bool):
+                raise SuperbError(f"{where}.{name} must be a number, got {value!r}")
+            table[name] = float(value)
+        choices = getattr(hint, "__args__", ()) if "Literal" in str(hint) else ()
+        if choices and value not in choices:
+            raise SuperbError(f"{where}: " + str(unknown(name, str(value), map(str, choices))))
+    try:
+        return kind(**table)
+    except SuperbError as error:
+        raise SuperbError(f"{where}: {error}") from error

@@ -1,0 +1,584 @@
+"""Result files: one JSON file per run, and beside it one CSV row per test utterance and seed.
+
+``<output>/<downstream>/<upstream>/<run_id>.json`` is written last and atomically, so its presence
+means that everything it speaks of is on disk. Nothing here imports torch or pandas: a leaderboard
+is a function of these files alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import errno
+import hashlib
+import io
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypedDict, cast, get_args
+from urllib.parse import quote
+
+from benchmark.core import Tally
+from benchmark.errors import SuperbError
+
+if TYPE_CHECKING:
+    import pandas
+
+SCHEMA = 1
+"""Version of the file format; raised when a reader of the old one could misread the new one."""
+
+IDENTITY_VERSION = 1
+"""Version of how an identity becomes a run id; raised only when old ids must not be found."""
+
+Status = Literal["finished", "failed"]
+PointStatus = Literal["finished", "dropped", "failed"]
+
+_NAME_LIMIT = 150  # file systems allow 255 bytes a name; the rest is for the hash and safety
+_TALLY_COLUMNS = ("seed", "utterance", "speaker", "reference", "hypothesis")
+
+_log = logging.getLogger(__name__)
+
+
+class DamagedResultError(SuperbError):
+    """A result file that cannot be trusted: cut short, edited, or not a result at all."""
+
+
+class NewerResultError(SuperbError):
+    """A result file in a format that this version does not know yet."""
+
+
+class MetricValue(TypedDict):
+    """A score in percent with its interval; ``seed_std`` is null for one seed."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+    clusters: int
+    utterances: int
+    seed_std: float | None
+    by_utterance: NotRequired[bool]
+
+
+class LearningRatePoint(TypedDict):
+    """One learning rate of the grid; ``valid`` is the mean over seeds, in percent."""
+
+    learning_rate: float
+    valid: float | None
+    status: PointStatus
+    updates: int
+    reason: str
+
+
+class SeedScore(TypedDict):
+    """What one seed reached on test, and on valid at its best update, in percent."""
+
+    seed: int
+    metrics: dict[str, float]
+    valid: float | None
+    best_update: int
+    updates: int
+    layer_weights: list[float] | None
+
+
+class HistoryPoint(TypedDict):
+    """One validation during training."""
+
+    learning_rate: float
+    seed: int
+    update: int
+    train_loss: float | None
+    valid: float | None
+
+
+class SkippedAudio(TypedDict):
+    """An utterance that was left out, and why."""
+
+    utterance: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything one run found out; field names are the keys of the JSON file.
+
+    Attributes:
+        run_id: hash of `identity`, and the file's name.
+        status: ``finished``, or ``failed`` when no learning rate led to a usable head.
+        created: when, in UTC, as ISO 8601.
+        identity: everything the score depends on.
+        upstream: the encoder's card.
+        downstream: the task's card.
+        corpus: name, sha256, licence, source, note, and size of each split.
+        protocol: every value that was used.
+        layer: ``last``, ``weighted-sum``, ``weighted-sum-norm`` or a layer's number.
+        seeds: of the heads.
+        metrics: test scores by metric, the ranking one first.
+        learning_rate: the one chosen on valid; None when the run failed.
+        learning_rate_at_edge: True when it is the smallest or the largest of the grid.
+        learning_rate_curve: every learning rate tried.
+        per_seed: test scores of each seed.
+        history: validations during training.
+        layer_weights: mean over seeds, or None.
+        layer_norms: mean L2 norm of the frames of each layer, or None.
+        skipped_audio: utterances left out.
+        warnings: what a reader of the score must know.
+        timings: seconds by phase.
+        encoder: ``parameters``, and ``throughput`` in seconds of audio per second or None.
+        provenance: versions, commit, machine.
+        schema: version of this format.
+        utterances_sha256: of the CSV file beside the JSON file; filled in by `write_result`.
+        checksum: of the canonical JSON without this field; filled in by `write_result`.
+    """
+
+    run_id: str
+    status: Status
+    created: str
+    identity: Mapping[str, Any]
+    upstream: Mapping[str, Any]
+    downstream: Mapping[str, Any]
+    corpus: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    layer: str
+    seeds: Sequence[int]
+    metrics: Mapping[str, MetricValue]
+    learning_rate: float | None
+    learning_rate_at_edge: bool
+    learning_rate_curve: Sequence[LearningRatePoint]
+    per_seed: Sequence[SeedScore]
+    history: Sequence[HistoryPoint]
+    layer_weights: Sequence[float] | None
+    layer_norms: Sequence[float] | None
+    skipped_audio: Sequence[SkippedAudio]
+    warnings: Sequence[str]
+    timings: Mapping[str, float]
+    encoder: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+    schema: int = SCHEMA
+    utterances_sha256: str = ""
+    checksum: str = ""
+
+
+def run_id(identity: Mapping[str, Any]) -> str:
+    """Name of the run with this identity: 16 hexadecimal digits.
+
+    The order of keys does not matter, and a tuple counts as a list; 1 and 1.0 differ.
+
+    Raises:
+        ValueError: for NaN or infinity.
+        TypeError: for what JSON does not have.
+    """
+    text = canonical_json({"identity_version": IDENTITY_VERSION, "identity": dict(identity)})
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def canonical_json(value: object) -> str:
+    """The one spelling of a value that hashes are taken of: sorted keys, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def safe_name(name: str) -> str:
+    """A readable folder name; different names give different ones.
+
+    Everything but letters, digits and ``_ - . ~`` is percent-encoded, and so is a dot in front,
+    which would hide the folder or leave it. A very long name ends in its hash.
+
+    >>> safe_name("hf:org/model")
+    'hf%3Aorg%2Fmodel'
+    """
+    safe = quote(name, safe="", errors="surrogatepass")
+    if safe.startswith("."):
+        safe = "%2E" + safe[1:]
+    if len(safe) > _NAME_LIMIT:
+        digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
+        # A lone % cannot come out of the encoding, so no other name ends like this one.
+        safe = f"{safe[:_NAME_LIMIT]}%~{digest}"
+    return safe or "%"
+
+
+def result_path(output: Path | str, downstream: str, upstream: str, run_id: str) -> Path:
+    """Where the result of a run is, or will be."""
+    return Path(output) / safe_name(downstream) / safe_name(upstream) / f"{run_id}.json"
+
+
+def utterances_path(path: Path | str) -> Path:
+    """The CSV file beside a result's JSON file."""
+    return Path(path).with_suffix(".utterances.csv")
+
+
+def write_result(
+    output: Path | str, result: Result, tallies_per_seed: Mapping[int, Sequence[Tally]]
+) -> Path:
+    """Write a result and its utterances; replace what was there under the same run id.
+
+    Both files are complete on disk under temporary names before either gets its own, the CSV
+    first: whatever happens in between, no JSON file vouches for a CSV file that is not there.
+
+    Returns:
+        The JSON file.
+
+    Raises:
+        SuperbError: when the disk is full or the folder cannot be written; nothing is left over.
+        ValueError: when a number is NaN or infinite; the message names the field.
+    """
+    table = _format_tallies(result.metrics, tallies_per_seed)
+    path = result_path(
+        output, str(result.downstream["name"]), str(result.upstream["name"]), result.run_id
+    )
+    document: dict[str, Any] = {
+        field.name: getattr(result, field.name) for field in dataclasses.fields(Result)
+    }
+    document["utterances_sha256"] = hashlib.sha256(table).hexdigest()
+    del document["checksum"]
+    # The schema comes first: it says how to read the rest.
+    document = {"schema": document.pop("schema"), **document}
+    _refuse_not_finite(document, "result")
+    document["checksum"] = _checksum(document)
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace_together([(utterances_path(path), table), (path, text.encode())])
+    return path
+
+
+def find_result(output: Path | str, downstream: str, upstream: str, run_id: str) -> Result | None:
+    """The result of a run, finished or failed; None when it has to be run.
+
+    A damaged result counts as none: a log warning names it, and the next `write_result` replaces
+    it. So does one whose utterances are gone or changed, as it cannot be compared with others.
+
+    Raises:
+        NewerResultError: rather than have a file of a newer version overwritten.
+    """
+    path = result_path(output, downstream, upstream, run_id)
+    if not path.exists():
+        return None
+    try:
+        result = read_result(path)
+        if result.run_id != run_id:
+            raise DamagedResultError(f"{path} holds run {result.run_id}; it was renamed")
+        _read_table(path, result)
+    except DamagedResultError as error:
+        _log.warning("%s It is not used, and the run is done again.", error)
+        return None
+    return result
+
+
+def read_result(path: Path | str) -> Result:
+    """Read one JSON file, checked.
+
+    Raises:
+        NewerResultError: when it was written by a newer version.
+        DamagedResultError: when it is no result, incomplete, or changed since it was written.
+    """
+    path = Path(path)
+    document = _read_document(path)
+    schema = document.get("schema")
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise DamagedResultError(
+            f"{path} is not a result of superb: it has no schema number. Move it elsewhere."
+        )
+    if schema > SCHEMA:
+        raise NewerResultError(
+            f"{path} was written by a newer version of superb (schema {schema}; this one reads "
+            f"up to {SCHEMA}). Upgrade with: pip install --upgrade superb"
+        )
+    given = document.pop("checksum", None)
+    if given != _checksum(document):
+        raise DamagedResultError(
+            f"{path} does not match its checksum: it was edited or damaged after it was written. "
+            "Delete it and run again to get it back."
+        )
+    _check_fields(path, document)
+    return Result(**document, checksum=cast(str, given))
+
+
+def read_tallies(path: Path | str) -> dict[int, list[Tally]]:
+    """The counts of every test utterance by seed, for the JSON file at `path`.
+
+    Raises:
+        DamagedResultError: when the CSV file is missing, damaged, or belongs to another result.
+    """
+    return _read_table(Path(path), read_result(path))
+
+
+def result_files(folder: Path | str) -> list[Path]:
+    """Every JSON file in a folder of results, in a fixed order.
+
+    Raises:
+        SuperbError: when there is none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        kind = "is a file, not a folder" if folder.exists() else "does not exist"
+        raise SuperbError(
+            f"{folder} {kind}; a folder of results is expected, e.g.: superb leaderboard results"
+        )
+    paths = sorted(folder.rglob("*.json"))
+    if not paths:
+        raise SuperbError(
+            f"{folder} holds no results yet. Make one with: "
+            f"superb run --upstream fbank --downstream ks --output {folder}"
+        )
+    return paths
+
+
+def read_results(folder: Path | str) -> tuple[list[Result], list[str]]:
+    """All results in a folder, and one line for each file that had to be left out.
+
+    Raises:
+        SuperbError: when the folder does not exist or holds no JSON file.
+    """
+    results: list[Result] = []
+    problems: list[str] = []
+    for path in result_files(folder):
+        try:
+            results.append(read_result(path))
+        except SuperbError as error:
+            problems.append(str(error))
+    return results, problems
+
+
+def load_results(folder: Path | str) -> pandas.DataFrame:
+    """All results of a folder as a tidy table, one row per result and metric.
+
+    Files that are damaged or too new are left out, each with a log warning that names it.
+
+    Raises:
+        SuperbError: when there is no such folder, or no result in it.
+    """
+    results, problems = read_results(folder)
+    for problem in problems:
+        _log.warning("%s", problem)
+    return to_frame(results)
+
+
+def to_frame(results: Sequence[Result]) -> pandas.DataFrame:
+    """A tidy table: one row per result and metric; a failed result is one row without a score."""
+    import pandas
+
+    columns = [
+        *("run_id", "status", "created", "upstream", "downstream", "downstream_version", "corpus"),
+        *("corpus_sha256", "protocol", "protocol_version", "layer", "seeds", "learning_rate"),
+        *("metric", "value", "low", "high", "confidence", "clusters", "utterances", "seed_std"),
+    ]
+    rows: list[dict[str, object]] = []
+    for result in results:
+        common: dict[str, object] = {
+            "run_id": result.run_id,
+            "status": result.status,
+            "created": result.created,
+            "upstream": result.upstream["name"],
+            "downstream": result.downstream["name"],
+            "downstream_version": result.downstream["version"],
+            "corpus": result.corpus["name"],
+            "corpus_sha256": result.corpus["sha256"],
+            "protocol": result.protocol.get("name"),
+            "protocol_version": result.protocol.get("version"),
+            "layer": result.layer,
+            "seeds": len(result.seeds),
+            "learning_rate": result.learning_rate,
+        }
+        rows += [{**common, "metric": name, **scores} for name, scores in result.metrics.items()]
+        if not result.metrics:
+            rows.append(common)
+    return pandas.DataFrame(rows, columns=columns)
+
+
+# Reading
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes(), parse_constant=_no_constant)
+    except OSError as error:
+        raise DamagedResultError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise DamagedResultError(
+            f"{path} is not valid JSON ({error}). Delete it and run again to get it back."
+        ) from error
+    if not isinstance(document, dict):
+        raise DamagedResultError(f"{path} is not a result of superb. Move it elsewhere.")
+    return document
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+_NUMBER = (int, float)
+_FIELD_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("run_id", "created", "layer", "utterances_sha256"), (str,)),
+    **dict.fromkeys(("identity", "upstream", "downstream", "corpus", "protocol"), (dict,)),
+    **dict.fromkeys(("metrics", "timings", "encoder", "provenance"), (dict,)),
+    **dict.fromkeys(("seeds", "learning_rate_curve", "per_seed", "history"), (list,)),
+    **dict.fromkeys(("skipped_audio", "warnings"), (list,)),
+    **dict.fromkeys(("layer_weights", "layer_norms"), (list, type(None))),
+    "schema": (int,),
+    "status": (str,),
+    "learning_rate": (*_NUMBER, type(None)),
+    "learning_rate_at_edge": (bool,),
+}
+# What tables read without asking again.
+_ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
+    "upstream": {"name": (str,)},
+    "downstream": {"name": (str,), "version": (int,), "metrics": (list,), "direction": (str,)},
+    "corpus": {"name": (str,), "sha256": (str,)},
+    "protocol": {"name": (str,), "version": (int, str)},
+}
+_METRIC_ENTRIES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("value", "low", "high", "confidence"), _NUMBER),
+    **dict.fromkeys(("clusters", "utterances"), (int,)),
+    "seed_std": (*_NUMBER, type(None)),
+}
+
+
+def _check_fields(path: Path, document: dict[str, Any]) -> None:
+    """Make sure that what the dataclass promises holds, as a checksum says nothing of sense."""
+    _check_entries(path, "result", document, _FIELD_TYPES)
+    extra = sorted(set(document) - set(_FIELD_TYPES))
+    if extra:
+        raise DamagedResultError(f"{path} is not a result of superb: unknown {', '.join(extra)}.")
+    for name, entries in _ENTRIES.items():
+        _check_entries(path, name, document[name], entries)
+    for name, scores in document["metrics"].items():
+        if not isinstance(scores, dict):
+            raise DamagedResultError(f"{path} is not a result of superb: metrics.{name} is wrong.")
+        _check_entries(path, f"metrics.{name}", scores, _METRIC_ENTRIES)
+    if document["status"] not in get_args(Status):
+        raise DamagedResultError(
+            f"{path}: status is one of {', '.join(get_args(Status))}; got {document['status']!r}."
+        )
+
+
+def _check_entries(
+    path: Path, where: str, given: dict[str, Any], types: Mapping[str, tuple[type, ...]]
+) -> None:
+    for name, allowed in types.items():
+        value = given.get(name)
+        if name not in given or not isinstance(value, allowed):
+            found = "is missing" if name not in given else f"is {value!r:.40}"
+            raise DamagedResultError(f"{path} is not a result of superb: {where}.{name} {found}.")
+
+
+def _read_table(path: Path, result: Result) -> dict[int, list[Tally]]:
+    table = utterances_path(path)
+    try:
+        data = table.read_bytes()
+    except OSError as error:
+        raise DamagedResultError(
+            f"{table}, the utterances of {path.name}, cannot be read: {error.strerror}."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != result.utterances_sha256:
+        raise DamagedResultError(
+            f"{table} was changed after it was written: it does not match {path.name}."
+        )
+    tallies: dict[int, list[Tally]] = {}
+    text = io.StringIO(data.decode(errors="surrogatepass"), newline="")
+    for row in csv.DictReader(text):
+        counts = {
+            name: (int(row[f"{name}_numerator"]), int(row[f"{name}_denominator"]))
+            for name in _table_metrics(list(row))
+        }
+        tally = Tally(
+            utterance=row["utterance"],
+            speaker=row["speaker"],
+            reference=row["reference"],
+            hypothesis=row["hypothesis"],
+            counts=counts,
+        )
+        tallies.setdefault(int(row["seed"]), []).append(tally)
+    return tallies
+
+
+def _table_metrics(columns: Sequence[str]) -> list[str]:
+    return [
+        name.removesuffix("_numerator")
+        for name in columns[len(_TALLY_COLUMNS) :]
+        if name.endswith("_numerator")
+    ]
+
+
+# Writing
+
+
+def _format_tallies(
+    metrics: Mapping[str, MetricValue], tallies_per_seed: Mapping[int, Sequence[Tally]]
+) -> bytes:
+    """The CSV file. Text is always quoted: it may hold commas, quotes and line ends."""
+    names = list(metrics)
+    for tallies in tallies_per_seed.values():
+        for tally in tallies:
+            names += [name for name in tally.counts if name not in names]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
+    count_columns = [f"{name}_{part}" for name in names for part in ("numerator", "denominator")]
+    writer.writerow([*_TALLY_COLUMNS, *count_columns])
+    for seed, tallies in tallies_per_seed.items():
+        for tally in tallies:
+            # int() also turns away a tensor or a float that slipped in with a fraction.
+            counts = [_whole(number) for name in names for number in tally.counts[name]]
+            labels = (tally.utterance, tally.speaker, tally.reference, tally.hypothesis)
+            writer.writerow([int(seed), *labels, *counts])
+    return text.getvalue().encode(errors="surrogatepass")
+
+
+def _whole(number: int) -> int:
+    whole = int(number)
+    if whole != number:
+        raise ValueError(f"counts of an utterance are whole numbers, got {number!r}")
+    return whole
+
+
+def _checksum(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+
+def _refuse_not_finite(value: object, where: str) -> None:
+    if isinstance(value, float) and not (value - value == 0):
+        raise ValueError(f"{where} is {value}: a result holds finite numbers or null")
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _refuse_not_finite(entry, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, entry in enumerate(value):
+            _refuse_not_finite(entry, f"{where}[{position}]")
+
+
+def _replace_together(files: Sequence[tuple[Path, bytes]]) -> None:
+    """Give all files their content, in order, once all of it is on disk."""
+    # Two processes may write the same run at once; each has temporary files of its own.
+    token = uuid.uuid4().hex[:12]
+    pairs = [(path.with_name(f".{path.name}.{token}.tmp"), path) for path, _ in files]
+    try:
+        for (temporary, _), (_, data) in zip(pairs, files, strict=True):
+            with temporary.open("xb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for temporary, path in pairs:
+            temporary.replace(path)
+    finally:
+        for temporary, _ in pairs:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SuperbError(
+                f"the disk is full: the result {path} was not written. Free some space and run "
+                "the same command again, or choose another disk with --output."
+            ) from error
+        raise SuperbError(
+            f"the result {path} cannot be written: {error.strerror}. "
+            "Choose a folder that you can write to with --output."
+        ) from error

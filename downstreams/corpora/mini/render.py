@@ -1,0 +1,351 @@
+"""Render the corpus `mini`: `python -m downstreams.corpora.mini.render --output DIR`.
+
+Development only: the built files are part of the package, and nothing at run time imports this
+module. It needs `py-nanotts`, which carries the SVOX Pico engine and its voices.
+
+All randomness comes from generators seeded by the corpus seed and an utterance's id, so adding an
+utterance leaves the audio of every other one as it was.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from downstreams.corpora.mini import grammar
+
+Signal = npt.NDArray[np.float64]
+
+# pyarrow declares no types; imported plainly, a strict type checker rejects each use of it.
+pa: Any = import_module("pyarrow")
+pq: Any = import_module("pyarrow.parquet")
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of `text`."""
+    return tuple(text.split())
+
+
+SEED = 20240
+RATE = 16_000
+SPLITS = ("train", "valid", "test")
+VOICES = ("en-GB", "en-US", "es-ES") * 2
+# The roles of ten speakers in a row, who have the same voice.
+ROLES = ("train",) * 4 + ("test",) + ("train",) * 2 + ("valid", "test", "train")
+SENTENCES_PER_SPEAKER = {"train": 24, "valid": 22, "test": 18}
+# How the sentences of one speaker of the ASR train split are dealt out for speaker identification.
+SID_ROLES = ("train",) * 17 + ("valid",) * 3 + ("test",) * 4
+KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
+UNKNOWN, SILENCE = "_unknown_", "_silence_"
+UNKNOWN_WORDS = {
+    "train": words(
+        "water seven apple window river money paper music table winter"
+        " yellow house bird tree three happy nose dot late stuff"
+    ),
+    "valid": words("water seven apple window nose late garden bread stone shop"),
+    "test": words("water seven apple window nose late forest nine robin town light goat"),
+}
+CLIPS_PER_CLASS = {"train": 110, "valid": 25, "test": 50}
+NOISE_SPEAKERS = 10
+SENTENCE_SNR_DB = (18.0, 36.0)
+KEYWORD_SNR_DB = (18.0, 36.0)
+# libsndfile's scale from 0 (best) to 1 (smallest): about 20 kbit/s for this material.
+OPUS_COMPRESSION = 0.955
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """One speaker: a voice of the engine, seen through one vocal tract, pitch and rate."""
+
+    name: str
+    voice: str
+    role: str
+    tract: float  # how far the spectrum is shrunk: above 1 for a longer vocal tract
+    pitch: float
+    rate: float
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """What to render: the text, who says it (nobody if None), and the row's other fields."""
+
+    name: str
+    text: str
+    speaker: Speaker | None
+    snr_db: tuple[float, float]
+    fields: Mapping[str, str | None]
+    samples: int | None = None  # an exact length, or None to keep what the sentence needs
+
+
+def speakers() -> list[Speaker]:
+    """Sixty speakers spread evenly over tract, pitch and rate, twenty of each voice.
+
+    The additive recurrence of the cubic's root fills the cube without clusters, which sixty
+    independent draws would not: two speakers with the same settings cannot be told apart.
+    """
+    root = 1.2207440846057596
+    steps = np.array([root**-1, root**-2, root**-3])
+    low, high = np.log([0.88, 0.76, 0.90]), np.log([1.15, 1.25, 1.14])
+    result = []
+    for number in range(len(VOICES) * len(ROLES)):
+        place = (0.5 + steps * number) % 1
+        tract, pitch, rate = np.exp(low + place * (high - low))
+        voice, role = VOICES[number // len(ROLES)], ROLES[number % len(ROLES)]
+        name = f"s{number:02d}"
+        result.append(Speaker(name, voice, role, float(tract), float(pitch), float(rate)))
+    return result
+
+
+def generator(purpose: str) -> np.random.Generator:
+    """A generator that depends on the seed and `purpose` alone."""
+    return np.random.default_rng([SEED, zlib.crc32(purpose.encode())])
+
+
+def sentence_utterances() -> Iterator[Utterance]:
+    """The utterances of `sentences.parquet`; no two have the same text."""
+    taken: set[str] = set()
+    for speaker in speakers():
+        for number in range(SENTENCES_PER_SPEAKER[speaker.role]):
+            name = f"{speaker.name}-{number:03d}"
+            rng = generator(f"text {name}")
+            text = grammar.sentence(rng, speaker.role)
+            while text in taken:
+                text = grammar.sentence(rng, speaker.role)
+            taken.add(text)
+            fields = {
+                "text": text,
+                "speaker": speaker.name,
+                "split": speaker.role,
+                "sid_split": SID_ROLES[number] if speaker.role == "train" else None,
+            }
+            yield Utterance(name, text, speaker, SENTENCE_SNR_DB, fields)
+
+
+def keyword_utterances() -> Iterator[Utterance]:
+    """The clips of `keywords.parquet`: in each split every class has as many."""
+    for split in SPLITS:
+        people = [speaker for speaker in speakers() if speaker.role == split]
+        for place, label in enumerate((*KEYWORDS, UNKNOWN, SILENCE)):
+            for number in range(CLIPS_PER_CLASS[split]):
+                name = f"{split}-{label.strip('_')}-{number:03d}"
+                # Start each class at another speaker, else the first ones would get more clips.
+                speaker = people[(number + place * len(people) // 12) % len(people)]
+                choice = UNKNOWN_WORDS[split] if label == UNKNOWN else (label,)
+                text = choice[number % len(choice)]
+                if label == SILENCE:
+                    pseudo = f"noise-{split}-{number % NOISE_SPEAKERS:02d}"
+                    fields = {"label": label, "speaker": pseudo, "split": split}
+                    yield Utterance(name, "", None, KEYWORD_SNR_DB, fields, RATE)
+                else:
+                    fields = {"label": label, "speaker": speaker.name, "split": split}
+                    yield Utterance(name, text, speaker, KEYWORD_SNR_DB, fields, RATE)
+
+
+def pico(text: str, voice: str, speed: float, pitch: float) -> Signal:
+    """Speech of the engine without the silence around it.
+
+    To be called once in a process: a second call in the same one gives other samples.
+    """
+    from py_nanotts import NanoTTS  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    # At the engine's own volume loud vowels clip.
+    pcm = NanoTTS().speak(text, voice=voice, speed=speed, pitch=pitch, volume=0.5)
+    signal = np.frombuffer(pcm, dtype="<i2").astype(np.float64) / 2**15
+    loud = np.flatnonzero(np.abs(signal) > 0.01 * np.abs(signal).max())
+    margin = RATE // 50
+    return signal[max(loud[0] - margin, 0) : loud[-1] + margin]
+
+
+def stretch(signal: Signal, factor: float) -> Signal:
+    """Resample `signal` to `factor` times its length, by cutting or padding its spectrum."""
+    padded = np.pad(signal, RATE // 20)  # the transform is circular: keep the ends apart
+    length = round(len(padded) * factor)
+    spectrum = np.fft.rfft(padded)
+    resized = np.zeros(length // 2 + 1, dtype=np.complex128)
+    kept = min(len(spectrum), len(resized))
+    resized[:kept] = spectrum[:kept]
+    return np.fft.irfft(resized, length) * (length / len(padded))
+
+
+def speech(utterance: Utterance, rng: np.random.Generator) -> Signal:
+    """Dry speech of the utterance's speaker, with a little variation in pitch and rate."""
+    speaker = utterance.speaker
+    if speaker is None:
+        return np.zeros(0)
+    # Stretching by the tract factor also slows speech and lowers its pitch: undo that beforehand.
+    pitch = speaker.pitch * speaker.tract * np.exp(0.02 * rng.standard_normal())
+    rate = speaker.rate * speaker.tract * np.exp(0.03 * rng.standard_normal())
+    return stretch(pico(utterance.text, speaker.voice, rate, pitch), speaker.tract)
+
+
+def room(rng: np.random.Generator) -> Signal:
+    """A small room's impulse response: the direct path, then exponentially decaying noise."""
+    decay = rng.uniform(0.05, 0.20)  # seconds until the tail has fallen by 60 dB
+    direct_to_tail = 10 ** (rng.uniform(8.0, 20.0) / 10)
+    time = np.arange(round(decay * RATE)) / RATE
+    tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / decay)
+    tail[: RATE // 500] = 0.0  # the first reflections have a metre further to go
+    tail /= np.sqrt(direct_to_tail * np.sum(tail**2))
+    tail[0] = 1.0
+    return tail
+
+
+def shaped_noise(rng: np.random.Generator, length: int, slope: float) -> Signal:
+    """Noise whose power falls with frequency to the power of `slope`."""
+    spectrum = np.fft.rfft(rng.standard_normal(length))
+    frequency = np.maximum(np.fft.rfftfreq(length, 1 / RATE), 50.0)
+    return np.fft.irfft(spectrum * frequency ** (-slope / 2), length)
+
+
+def hum(rng: np.random.Generator, length: int) -> Signal:
+    """Mains hum: harmonics of 50 or 60 Hz, over a floor of pink noise."""
+    time = np.arange(length) / RATE
+    base = rng.choice([50.0, 60.0])
+    tones = sum(
+        rng.uniform(0.2, 1.0)
+        / order**0.5
+        * np.sin(2 * np.pi * (order * base * time + rng.random()))
+        for order in range(1, 16)
+    )
+    floor = shaped_noise(rng, length, 1.0)
+    return np.asarray(tones / np.std(tones) + 0.7 * floor / np.std(floor))
+
+
+def babble(rng: np.random.Generator, length: int) -> Signal:
+    """Several talkers without words: buzzes through random formants, in syllables."""
+    frequency = np.fft.rfftfreq(length, 1 / RATE)
+    total = np.zeros(length)
+    for _ in range(6):
+        wander = np.cumsum(rng.standard_normal(length)) / RATE**0.5
+        phase = np.cumsum(rng.uniform(90.0, 240.0) * np.exp(0.15 * wander)) / RATE
+        source = phase % 1.0 - 0.5 + 0.1 * rng.standard_normal(length)
+        formants = rng.uniform([300, 900, 2200], [800, 2000, 3200])
+        response = sum(1 / (1 + ((frequency - centre) / 120) ** 2) for centre in formants)
+        voiced = np.fft.irfft(np.fft.rfft(source) * response, length)
+        knots = rng.random(length // 2000 + 2) ** 2  # eight a second: four syllables
+        positions = (np.arange(length) + rng.integers(2000)) / 2000
+        total += voiced * np.interp(positions, np.arange(len(knots)), knots)
+    return total
+
+
+def noise(rng: np.random.Generator, length: int) -> Signal:
+    """Background noise of unit power, of a kind chosen at random."""
+    kind = rng.integers(5)
+    if kind == 0:
+        signal = shaped_noise(rng, length, 0.0)
+    elif kind == 1:
+        signal = shaped_noise(rng, length, 1.0)
+    elif kind == 2:
+        signal = shaped_noise(rng, length, rng.uniform(0.5, 2.0))
+    elif kind == 3:
+        signal = hum(rng, length)
+    else:
+        signal = babble(rng, length)
+    return np.asarray(signal / np.std(signal))
+
+
+def mix(utterance: Utterance) -> Signal:
+    """The utterance as a microphone in a room hears it."""
+    rng = generator(f"audio {utterance.name}")
+    level = 10 ** (rng.uniform(-28.0, -20.0) / 20)
+    noise_level = level * 10 ** (-rng.uniform(*utterance.snr_db) / 20)
+    impulse = room(rng)
+    dry = speech(utterance, rng)
+    length = utterance.samples or len(dry) + RATE // 5
+    result = noise_level * noise(rng, length)
+    if len(dry):
+        wet = np.convolve(dry / np.sqrt(np.mean(dry**2)), impulse)
+        start = rng.integers(max(length - len(dry), 0) + 1)
+        wet = wet[: length - start]
+        result[start : start + len(wet)] += level * wet
+    return np.asarray(result * min(1.0, 0.9 / np.abs(result).max()))
+
+
+def ogg_checksum(page: bytes | bytearray) -> int:
+    """Ogg's own CRC-32: unreflected, starting from zero."""
+    register = 0
+    for byte in page:
+        register ^= byte << 24
+        for _ in range(8):
+            register = (register << 1) ^ (0x104C11DB7 if register & 0x80000000 else 0)
+    return register
+
+
+def encode(signal: Signal) -> bytes:
+    """A complete Ogg/Opus file, the same for the same samples.
+
+    libsndfile gives each stream a random serial number; put a fixed one into every page.
+    """
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer,
+        signal,
+        RATE,
+        format="OGG",
+        subtype="OPUS",
+        compression_level=OPUS_COMPRESSION,
+    )
+    data = bytearray(buffer.getvalue())
+    start = 0
+    while start < len(data):
+        segments = data[start + 26]
+        end = start + 27 + segments + sum(data[start + 27 : start + 27 + segments])
+        data[start + 14 : start + 18] = (1).to_bytes(4, "little")
+        data[start + 22 : start + 26] = bytes(4)
+        data[start + 22 : start + 26] = ogg_checksum(data[start:end]).to_bytes(4, "little")
+        start = end
+    return bytes(data)
+
+
+def row(utterance: Utterance) -> dict[str, Any]:
+    """One row of a parquet file."""
+    audio = {"bytes": encode(mix(utterance)), "path": f"{utterance.name}.ogg"}
+    return {"utterance": utterance.name, "audio": audio, **utterance.fields}
+
+
+def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Write `rows` with the metadata by which Hugging Face `datasets` knows an audio column."""
+    audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    features = {
+        name: {"sampling_rate": RATE, "_type": "Audio"}
+        if name == "audio"
+        else {"dtype": "string", "_type": "Value"}
+        for name in rows[0]
+    }
+    schema = pa.schema(
+        [(name, audio if name == "audio" else pa.string()) for name in rows[0]],
+        metadata={"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, row_group_size=200)
+
+
+def main() -> None:
+    """Render both files into a folder."""
+    parser = argparse.ArgumentParser(description="Render the corpus mini.")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the two files")
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    # One task for each child: the engine must be called only once in a process.
+    with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=1) as pool:
+        for name, utterances in (
+            ("sentences", sentence_utterances()),
+            ("keywords", keyword_utterances()),
+        ):
+            rows = list(pool.imap(row, utterances, chunksize=1))
+            write(arguments.output / f"{name}.parquet", rows)
+            print(f"{name}.parquet: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    main()

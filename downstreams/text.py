@@ -1,0 +1,40 @@
+"""Transcripts as symbols: normalisation, characters, greedy CTC decoding, word errors."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+import jiwer
+
+BLANK = "<blank>"
+
+
+def normalise(text: str) -> str:
+    """Upper case, one space between words: what SUPERB's characters are."""
+    composed = unicodedata.normalize("NFC", text).upper()  # which may take characters apart again
+    return " ".join(unicodedata.normalize("NFC", composed).split())
+
+
+def characters(texts: Iterable[str]) -> tuple[str, ...]:
+    """The CTC blank, then every character of the normalised texts, sorted."""
+    return (BLANK, *sorted({character for text in texts for character in normalise(text)}))
+
+
+def decode_greedy(best: Sequence[int], vocabulary: Sequence[str]) -> str:
+    """Collapse repeats, drop blanks (Graves et al. 2006, section 3.2, best path)."""
+    symbols = [vocabulary[index] for index, _ in groupby(best) if index != 0]
+    return " ".join("".join(symbols).split())
+
+
+def word_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """Substitutions, deletions and insertions, and the number of reference words."""
+    found = jiwer.process_words(reference, hypothesis)
+    return found.substitutions + found.deletions + found.insertions, len(reference.split())
+
+
+def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
+    """The same over characters, spaces included."""
+    found = jiwer.process_characters(reference, hypothesis)
+    return found.substitutions + found.deletions + found.insertions, len(reference)

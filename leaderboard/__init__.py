@@ -1,0 +1,1 @@
+"""Tables from result files; nothing here runs a model."""

@@ -1,0 +1,278 @@
+"""From a folder of result files to a board: a pure function, the same files give the same board.
+
+Only what is comparable stands in one table: the same task and task version, the same corpus by
+content, the same protocol by content. Reads JSON alone: no torch, no pandas, no numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.results import MetricValue, Result, Status, read_results
+
+# The two columns every table has, as the question is what the other layers add to the last.
+MAIN_LAYERS = ("last", "weighted-sum")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run in a table.
+
+    Attributes:
+        status: ``finished`` or ``failed``.
+        metrics: test scores by metric; empty when failed.
+        seeds: how many seeds were trained.
+        learning_rate: the one chosen.
+        learning_rate_at_edge: True when the grid ends at it.
+        not_separated: True for the best score of its column, and for each whose interval
+            overlaps that of the best; never where a column has one score only.
+        run_id: of the result file.
+        created: UTC time of the run.
+    """
+
+    status: Status
+    metrics: Mapping[str, MetricValue]
+    seeds: int
+    learning_rate: float | None
+    learning_rate_at_edge: bool
+    not_separated: bool
+    run_id: str
+    created: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One upstream in a table.
+
+    Attributes:
+        upstream: its name, as in the result.
+        fingerprint: of the encoder.
+        label: its name, with the start of the fingerprint where two encoders share the name.
+        untrained: True when its weights are random.
+        note: the loud line of its card.
+        cells: by layer choice.
+    """
+
+    upstream: str
+    fingerprint: str
+    label: str
+    untrained: bool
+    note: str
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What can be compared: one task on one corpus under one protocol.
+
+    Attributes:
+        downstream: name of the task.
+        title: of the task, for readers.
+        version: of the task.
+        metrics: the one that ranks first.
+        lower_is_better: direction of the first metric.
+        corpus: its name.
+        corpus_sha256: its content.
+        corpus_note: one line about it.
+        protocol: its name.
+        protocol_version: its version.
+        protocol_sha256: its content; "" when the result does not say.
+        layers: the columns.
+        rows: best first.
+    """
+
+    downstream: str
+    title: str
+    version: int
+    metrics: tuple[str, ...]
+    lower_is_better: bool
+    corpus: str
+    corpus_sha256: str
+    corpus_note: str
+    protocol: str
+    protocol_version: str
+    protocol_sha256: str
+    layers: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks."""
+        return self.metrics[0]
+
+
+@dataclass(frozen=True)
+class Board:
+    """All tables of a folder.
+
+    Attributes:
+        tables: sorted by task, corpus and protocol.
+        notes: what was decided on the way, e.g. which of two runs is shown.
+        problems: files that were left out, and why.
+    """
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+def collect(folder: Path | str) -> Board:
+    """Read a folder of results.
+
+    Raises:
+        SuperbError: when it does not exist or holds no result files.
+    """
+    results, problems = read_results(folder)
+    return arrange(results, problems)
+
+
+def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
+    """Sort results into tables; of two runs for one cell the newest counts."""
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    notes: list[str] = []
+    # Oldest first, so that newer ones replace them; the id settles equal times.
+    for result in sorted(results, key=lambda result: (result.created, result.run_id)):
+        groups.setdefault(_group_key(result), []).append(result)
+    tables = [_table(groups[key], notes) for key in sorted(groups, key=repr)]
+    return Board(tuple(tables), tuple(sorted(notes)), tuple(problems))
+
+
+def _group_key(result: Result) -> tuple[object, ...]:
+    return (
+        result.downstream["name"],
+        result.downstream["version"],
+        result.corpus["name"],
+        result.corpus["sha256"],
+        result.protocol["name"],
+        str(result.protocol["version"]),
+        _identity(result, "protocol", "sha256"),
+    )
+
+
+def _identity(result: Result, part: str, key: str) -> str:
+    entry = result.identity.get(part)
+    return str(entry.get(key, "")) if isinstance(entry, Mapping) else ""
+
+
+def _table(results: Sequence[Result], notes: list[str]) -> Table:
+    newest = results[-1]
+    card = newest.downstream
+    chosen: dict[tuple[str, str], dict[str, Result]] = {}
+    for result in results:
+        key = (str(result.upstream["name"]), _identity(result, "upstream", "fingerprint"))
+        cells = chosen.setdefault(key, {})
+        older = cells.get(result.layer)
+        if older is not None:
+            notes.append(
+                f"{card['name']}, {key[0]}, {result.layer}: run {older.run_id} of "
+                f"{older.created} is left out for the newer {result.run_id} of {result.created}"
+            )
+        cells[result.layer] = result
+    layers = _layers(layer for cells in chosen.values() for layer in cells)
+    metric = str(card["metrics"][0])
+    lower = card["direction"] == "lower"
+    close = {
+        layer: _not_separated([cells.get(layer) for cells in chosen.values()], metric, lower)
+        for layer in layers
+    }
+    names = [name for name, _ in chosen]
+    rows = [
+        _row(name, fingerprint, names.count(name) > 1, cells, close)
+        for (name, fingerprint), cells in chosen.items()
+    ]
+    rows.sort(key=lambda row: _rank(row, layers, metric, lower))
+    return Table(
+        downstream=str(card["name"]),
+        title=str(card.get("title", "")),
+        version=int(card["version"]),
+        metrics=tuple(str(name) for name in card["metrics"]),
+        lower_is_better=lower,
+        corpus=str(newest.corpus["name"]),
+        corpus_sha256=str(newest.corpus["sha256"]),
+        corpus_note=str(newest.corpus.get("note", "")),
+        protocol=str(newest.protocol["name"]),
+        protocol_version=str(newest.protocol["version"]),
+        protocol_sha256=_identity(newest, "protocol", "sha256"),
+        layers=layers,
+        rows=tuple(rows),
+    )
+
+
+def _layers(present: Iterable[str]) -> tuple[str, ...]:
+    """The two main columns, then numbered layers by number, then the others by name."""
+    others = sorted(
+        set(present) - set(MAIN_LAYERS),
+        key=lambda layer: (0, int(layer), "") if _is_number(layer) else (1, 0, layer),
+    )
+    return (*MAIN_LAYERS, *others)
+
+
+def _is_number(layer: str) -> bool:
+    return layer.isascii() and layer.removeprefix("-").isdigit()
+
+
+def _not_separated(results: Sequence[Result | None], metric: str, lower: bool) -> set[str]:
+    """Run ids of the best score and of those whose interval overlaps its interval."""
+    scores = {
+        result.run_id: result.metrics[metric]
+        for result in results
+        if result is not None and result.status == "finished" and metric in result.metrics
+    }
+    if len(scores) < 2:  # alone, it is the best of nothing
+        return set()
+    pick = min if lower else max
+    best = pick(scores.values(), key=lambda score: score["value"])
+    return {
+        run_id
+        for run_id, score in scores.items()
+        if score["low"] <= best["high"] and score["high"] >= best["low"]
+    }
+
+
+def _row(
+    name: str,
+    fingerprint: str,
+    ambiguous: bool,
+    cells: Mapping[str, Result],
+    close: Mapping[str, set[str]],
+) -> Row:
+    newest = max(cells.values(), key=lambda result: (result.created, result.run_id))
+    card: Mapping[str, Any] = newest.upstream
+    return Row(
+        upstream=name,
+        fingerprint=fingerprint,
+        label=f"{name} @{fingerprint[:8]}" if ambiguous else name,
+        untrained=card.get("family") == "untrained",
+        note=str(card.get("note", "")),
+        cells={
+            layer: Cell(
+                status=result.status,
+                metrics=result.metrics,
+                seeds=len(result.seeds),
+                learning_rate=result.learning_rate,
+                learning_rate_at_edge=result.learning_rate_at_edge,
+                not_separated=result.run_id in close[layer],
+                run_id=result.run_id,
+                created=result.created,
+            )
+            for layer, result in cells.items()
+        },
+    )
+
+
+def _rank(row: Row, layers: Sequence[str], metric: str, lower: bool) -> tuple[object, ...]:
+    """By the weighted sum, then by the last layer, then by the other columns, then by name."""
+    order = [layer for layer in ("weighted-sum", "last") if layer in layers]
+    order += [layer for layer in layers if layer not in order]
+    keys: list[tuple[int, float]] = []
+    for layer in order:
+        cell = row.cells.get(layer)
+        if cell is None or metric not in cell.metrics:
+            keys.append((1, 0.0))
+        else:
+            value = cell.metrics[metric]["value"]
+            keys.append((0, value if lower else -value))
+    return (*keys, row.upstream, row.fingerprint)

@@ -1,0 +1,108 @@
+"""superb: a benchmark harness for self-supervised speech encoders.
+
+The public names, all loaded on first use::
+
+    import superb
+
+    encoder = superb.load_upstream("hubert")           # any name, folder, hub id or plug-in
+    states = encoder([waveform])                       # HiddenStates: all layers
+    results = superb.run(upstream="hubert", downstream="ks", layers=["last", "weighted-sum"])
+    table = superb.load_results("results")             # a pandas DataFrame
+    checks = superb.check_upstream(encoder)            # the conformance suite
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmark.conformance import Check, check_upstream
+    from benchmark.core import (
+        Corpus,
+        Downstream,
+        DownstreamCard,
+        HiddenStates,
+        Tally,
+        Upstream,
+        UpstreamCard,
+        Utterance,
+    )
+    from benchmark.errors import AudioError, SuperbError, UpstreamError
+    from benchmark.results import Result, load_results
+    from benchmark.run import run
+    from upstreams.load import load_upstream
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "AudioError": "benchmark.errors",
+    "Check": "benchmark.conformance",
+    "Corpus": "benchmark.core",
+    "Downstream": "benchmark.core",
+    "DownstreamCard": "benchmark.core",
+    "HiddenStates": "benchmark.core",
+    "Result": "benchmark.results",
+    "SuperbError": "benchmark.errors",
+    "Tally": "benchmark.core",
+    "Upstream": "benchmark.core",
+    "UpstreamCard": "benchmark.core",
+    "UpstreamError": "benchmark.errors",
+    "Utterance": "benchmark.core",
+    "check_upstream": "benchmark.conformance",
+    "load_results": "benchmark.results",
+    "load_upstream": "upstreams.load",
+    "run": "benchmark.run",
+}
+
+__all__ = [
+    "AudioError",
+    "Check",
+    "Corpus",
+    "Downstream",
+    "DownstreamCard",
+    "HiddenStates",
+    "Result",
+    "SuperbError",
+    "Tally",
+    "Upstream",
+    "UpstreamCard",
+    "UpstreamError",
+    "Utterance",
+    "__version__",
+    "check_upstream",
+    "load_results",
+    "load_upstream",
+    "run",
+]
+
+
+def _check_own_packages() -> None:
+    """The engine's packages have plain names; make sure that no other code answers to them."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("benchmark", "upstreams", "downstreams", "leaderboard"):
+        spec = importlib.util.find_spec(name)
+        origin = spec.origin if spec is not None else None
+        if origin is None or Path(origin).resolve().parent != home / name:
+            found = origin or (list(spec.submodule_search_locations or []) if spec else "nothing")
+            raise ImportError(
+                f"superb needs its own package {name!r} ({home / name}), but Python finds {found} "
+                "first. Rename that file or folder, or run from another directory."
+            )
+
+
+_check_own_packages()
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'superb' has no attribute {name!r}")
+    value: object = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

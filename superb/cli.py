@@ -1,0 +1,272 @@
+"""The command line. Every command imports what it needs when it runs, so ``--help`` is instant."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+import superb
+from benchmark.errors import SuperbError
+
+app = typer.Typer(
+    name="superb",
+    help="Benchmark self-supervised speech encoders: frozen layers, light heads, honest intervals.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+cache_app = typer.Typer(help="List or clear stored features.", invoke_without_command=True)
+app.add_typer(cache_app, name="cache")
+
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of stored features [default: $SUPERB_CACHE or ~/.cache/superb]."),
+]
+UpstreamArgument = Annotated[
+    str, typer.Argument(help="A name, a folder, org/model[@revision], or file.py:Name.")
+]
+
+
+def main() -> None:
+    """Enter from the shell: exit code 2 and one message for bad input, 130 after Ctrl-C."""
+    # interval notation, x, arrows: keep them on terminals that claim to know only ASCII
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    try:
+        app()
+    except SuperbError as error:
+        Console(stderr=True, highlight=False).print(
+            f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True
+        )
+        sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"superb {superb.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Benchmark self-supervised speech encoders: frozen layers, light heads, honest intervals."""
+
+
+@app.command()
+def run(
+    upstream: Annotated[
+        list[str],
+        typer.Option(
+            "--upstream",
+            "-u",
+            help="Encoder, or several with commas: a name (superb upstreams), a folder, "
+            "org/model[@revision], file.py:Name, package.module:Name, untrained:NAME.",
+        ),
+    ],
+    downstream: Annotated[
+        list[str],
+        typer.Option("--downstream", "-d", help="Task: asr, sid, ks, several with commas, or all."),
+    ],
+    layers: Annotated[
+        str,
+        typer.Option(
+            "--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."
+        ),
+    ] = "last,weighted-sum",
+    corpus: Annotated[
+        str,
+        typer.Option(help="A name (superb corpora), or your manifest: CSV, TSV, JSONL, Parquet."),
+    ] = "mini",
+    protocol: Annotated[
+        str,
+        typer.Option(help="Every value of training and selection: mini, superb, or a TOML file."),
+    ] = "mini",
+    seeds: Annotated[int, typer.Option(help="Seeds per probe; 3 for anything published.")] = 1,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path(
+        "results"
+    ),
+    cache_dir: CacheDir = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Arithmetic of the encoder: float32 or bfloat16.")
+    ] = "float32",
+    storage: Annotated[
+        str, typer.Option(help="Precision of stored features: float16 or float32.")
+    ] = "float16",
+    on_bad_audio: Annotated[
+        str, typer.Option(help="fail, or skip and list what was left out in the result.")
+    ] = "fail",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result records instead of a table.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")
+    ] = False,
+) -> None:
+    """Score frozen encoders on tasks: last layer beside the weighted sum, with intervals.
+
+    The same command again skips what is finished and takes up what was interrupted.
+    """
+    from benchmark.progress import Progress
+    from benchmark.run import run as run_all
+    from superb.summary import print_summary
+
+    results = run_all(
+        _several(upstream),
+        _several(downstream),
+        corpus=corpus,
+        protocol=protocol,
+        layers=_several([layers]),
+        seeds=seeds,
+        output=output,
+        cache_dir=cache_dir,
+        device=device,
+        precision=precision,
+        storage=storage,
+        on_bad_audio=on_bad_audio,
+        progress=Progress(quiet),
+    )
+    if as_json:
+        from dataclasses import asdict
+
+        print(json.dumps([asdict(result) for result in results], indent=1))
+    else:
+        print_summary(results, output, Console())
+
+
+def _several(values: list[str]) -> list[str]:
+    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+@app.command()
+def leaderboard(
+    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    format: Annotated[str, typer.Option(help="terminal, markdown or csv.")] = "terminal",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here.")] = None,
+) -> None:
+    """Tables from result files alone: last layer beside weighted sum, ties shown as ties."""
+    from leaderboard.collect import collect
+    from leaderboard.render import render, show
+
+    board = collect(results)
+    if format == "terminal" and output is None:
+        show(board, Console())
+        return
+    text = render(board, format)
+    if output is None:
+        print(text, end="")
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(text, encoding="utf-8")
+
+
+@app.command()
+def upstreams() -> None:
+    """List the encoders that have a name."""
+    from superb.summary import upstream_table
+
+    Console().print(upstream_table())
+
+
+@app.command()
+def downstreams() -> None:
+    """List the tasks."""
+    from downstreams import DOWNSTREAMS
+
+    table = Table(title="Tasks")
+    for column in ("task", "what", "version", "metrics", "head"):
+        table.add_column(column)
+    for name, entry in DOWNSTREAMS.items():
+        card = entry.card
+        arrow = "↓" if card.direction == "lower" else "↑"
+        metrics = ", ".join([f"{card.metric} {arrow}", *card.metrics[1:]])
+        table.add_row(name, card.title, str(card.version), metrics, entry.head)
+    Console().print(table)
+
+
+@app.command()
+def corpora() -> None:
+    """List the corpora that have a name; your own data come as a manifest."""
+    from downstreams.corpora import CORPORA
+
+    table = Table(title="Corpora", caption="Your own: --corpus FILE.csv, .tsv, .jsonl or .parquet")
+    for column in ("corpus", "what", "tasks", "audio", "licence", "where"):
+        table.add_column(column)
+    for entry in CORPORA.values():
+        table.add_row(
+            entry.name, entry.title, ", ".join(entry.tasks), entry.hours, entry.licence, entry.where
+        )
+    Console().print(table)
+
+
+@app.command()
+def check(upstream: UpstreamArgument) -> None:
+    """Run the conformance suite on an encoder: is it a function of the utterance alone?"""
+    from benchmark.conformance import check_upstream
+    from superb.summary import check_table
+    from upstreams.load import load_upstream
+
+    checks = check_upstream(load_upstream(upstream))
+    Console().print(check_table(upstream, checks))
+    if any(item.passed is False for item in checks):
+        raise typer.Exit(1)
+
+
+@cache_app.callback()
+def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
+    """List stored features, biggest first."""
+    if context.invoked_subcommand is not None:
+        return
+    from datetime import datetime
+
+    from benchmark.store import cache_folder, format_bytes, list_stores
+
+    root = cache_dir or cache_folder()
+    stores = list_stores(root)
+    table = Table(title=f"Stored features in {root}")
+    for column in ("key", "upstream", "kind", "storage"):
+        table.add_column(column)
+    for column in ("utterances", "size", "last written"):
+        table.add_column(column, justify="right")
+    for store in stores:
+        table.add_row(
+            store.key[:12],
+            escape(store.upstream),
+            store.kind,
+            store.storage,
+            str(store.utterances),
+            format_bytes(store.size),
+            f"{datetime.fromtimestamp(store.used):%Y-%m-%d %H:%M}",
+        )
+    table.caption = f"{format_bytes(sum(store.size for store in stores))} in all"
+    Console().print(table)
+
+
+@cache_app.command()
+def clear(
+    selection: Annotated[
+        list[str] | None, typer.Argument(help="Keys or upstream names; everything if none.")
+    ] = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Delete stored features; scores are kept, features can always be made again."""
+    from benchmark.store import cache_folder, clear_stores, format_bytes
+
+    cleared = clear_stores(cache_dir or cache_folder(), selection or ())
+    size = format_bytes(sum(store.size for store in cleared))
+    print(f"cleared {len(cleared)} store{'' if len(cleared) == 1 else 's'}, {size}")

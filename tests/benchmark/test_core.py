@@ -1,0 +1,63 @@
+"""The nouns refuse what does not fit together, and say what would."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from benchmark.core import Corpus, HiddenStates, UpstreamCard, Utterance
+from benchmark.errors import SuperbError
+
+
+def test_hidden_states_know_their_size():
+    states = HiddenStates(torch.zeros(5, 2, 7, 3), torch.tensor([7, 4]))
+    assert (states.layers, states.dim) == (5, 3)
+
+
+@pytest.mark.parametrize("shape", [(2, 7, 3), (1, 5, 2, 7, 3), ()])
+def test_hidden_states_have_four_axes(shape):
+    with pytest.raises(SuperbError, match=r"\[layer, utterance, frame, dim\]") as caught:
+        HiddenStates(torch.zeros(shape), torch.tensor([7, 4]))
+    assert str(tuple(shape)) in str(caught.value)
+
+
+@pytest.mark.parametrize("lengths", [[7], [7, 4, 2], [[7, 4]]])
+def test_one_length_per_utterance(lengths):
+    with pytest.raises(SuperbError, match=r"lengths must be \[utterance\] = \(2,\)"):
+        HiddenStates(torch.zeros(5, 2, 7, 3), torch.tensor(lengths))
+
+
+def test_hidden_states_cannot_be_changed():
+    states = HiddenStates(torch.zeros(1, 1, 1, 1), torch.tensor([1]))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        states.lengths = torch.tensor([2])
+
+
+@pytest.mark.parametrize("name", ["layers", "dim", "hop_samples", "sample_rate", "min_samples"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, "13"])
+def test_card_sizes_are_positive_integers(name, value):
+    sizes = {"layers": 13, "dim": 768, "hop_samples": 320, name: value}
+    with pytest.raises(SuperbError) as caught:
+        UpstreamCard(name="toy", **sizes)
+    message = str(caught.value)
+    assert "'toy'" in message
+    assert f"{name} must be a positive integer" in message
+    assert repr(value) in message
+
+
+def test_card_lists_the_families():
+    with pytest.raises(SuperbError) as caught:
+        UpstreamCard(name="toy", layers=1, dim=1, hop_samples=1, family="magic")
+    message = str(caught.value)
+    assert "'magic'" in message
+    assert "contrastive, predictive, generative, supervised, signal, untrained, other" in message
+
+
+def test_corpus_split_keeps_the_order():
+    names = ["c", "a", "d", "b"]
+    splits = ["train", "test", "train", "train"]
+    corpus = Corpus(
+        "toy", "0", tuple(Utterance(n, b"", s) for n, s in zip(names, splits, strict=True))
+    )
+    assert [utterance.id for utterance in corpus.split("train")] == ["c", "d", "b"]
+    assert corpus.split("valid") == []

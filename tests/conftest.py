@@ -1,0 +1,84 @@
+"""Small made-up data shared by the tests: tones whose pitch says who speaks and what is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+RATE = 16_000
+SPEAKERS = ("ada", "ben", "cy", "dora")
+WORDS = ("yes", "no", "stop")
+PITCHES = {"yes": 500.0, "no": 1500.0, "stop": 2500.0}
+
+
+def tone(word: str, speaker: str, take: int, seconds: float = 0.3) -> np.ndarray:
+    """A word is a pitch, a speaker an overtone, a take some noise."""
+    random = np.random.default_rng([take, *word.encode(), *speaker.encode()])
+    time = np.arange(int((seconds + 0.02 * take) * RATE)) / RATE
+    overtone = 3500 + 1000 * SPEAKERS.index(speaker)
+    wave = 0.3 * np.sin(2 * np.pi * PITCHES[word] * time)
+    wave += 0.2 * np.sin(2 * np.pi * overtone * time)
+    return (wave + 0.02 * random.standard_normal(time.size)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of 72 tones with text, speaker and label: 3 takes train, 1 valid, 2 test."""
+    folder = tmp_path_factory.mktemp("tones")
+    rows = ["audio\tsplit\tspeaker\ttext\tlabel"]
+    splits = ("train", "train", "train", "valid", "test", "test")
+    for speaker in SPEAKERS:
+        for word in WORDS:
+            for take, split in enumerate(splits):
+                name = f"{speaker}-{word}-{take}.wav"
+                soundfile.write(folder / name, tone(word, speaker, take), RATE)
+                rows.append(f"{name}\t{split}\t{speaker}\t{word}\t{word}")
+    manifest = folder / "tones.tsv"
+    manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return manifest
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A protocol that takes seconds."""
+    path = tmp_path_factory.mktemp("protocol") / "quick.toml"
+    pooled = """
+updates = 60
+batch_utterances = 8
+sampling = "shuffle"
+learning_rates = [1e-3, 1e-2, 1e-1]
+schedule = "constant"
+warmup = 0
+clip_norm = 1.0
+evaluate_every = 20
+standardise = true
+halving = [{ update = 20, keep = 2 }]
+head = { projection = 16 }
+"""
+    asr = """
+updates = 40
+batch_utterances = 8
+sampling = "shuffle"
+learning_rates = [3e-3, 3e-2]
+schedule = "linear"
+warmup = 5
+clip_norm = 1.0
+evaluate_every = 20
+standardise = true
+head = { frame_s = 0.02, projection = 12, hidden = 8, layers = 2, dropout = 0.2 }
+[asr.spec_augment]
+time_warp = 2
+time_masks = 1
+time_width = 4
+time_share = 0.2
+feature_masks = 1
+feature_width = 4
+feature_share = 0.2
+"""
+    path.write_text(
+        f'name = "quick"\nversion = 1\n[asr]{asr}\n[sid]{pooled}\n[ks]{pooled}', encoding="utf-8"
+    )
+    return path

@@ -1,0 +1,139 @@
+"""The bundled corpus: complete, unchanged, and free of leaks between its splits."""
+
+import hashlib
+import json
+from collections import Counter
+
+import datasets
+import pytest
+
+from benchmark.audio import decode
+from benchmark.core import SPLITS, DownstreamCard
+from benchmark.errors import SuperbError
+from downstreams.corpora import CORPORA, load_corpus, mini
+
+FILES = ("sentences.parquet", "keywords.parquet")
+KEYWORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
+
+
+@pytest.fixture(scope="module")
+def corpora():
+    return {task: mini.load(task) for task in ("asr", "sid", "ks")}
+
+
+def disjoint(corpus, attribute):
+    sets = [{getattr(u, attribute) for u in corpus.split(split)} for split in SPLITS]
+    return all(sets) and sum(map(len, sets)) == len(set.union(*sets))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_files_are_the_ones_published(file):
+    published = json.loads((mini.FOLDER / mini.CHECKSUMS).read_text())
+    assert set(published) == set(FILES)
+    assert hashlib.sha256((mini.FOLDER / file).read_bytes()).hexdigest() == published[file]
+
+
+def test_the_whole_corpus_is_at_most_15_megabytes():
+    assert sum((mini.FOLDER / file).stat().st_size for file in FILES) <= 15_000_000
+
+
+@pytest.mark.parametrize("task", ["asr", "sid", "ks"])
+def test_every_split_has_unique_utterances_with_speaker_and_answer(corpora, task):
+    corpus = corpora[task]
+    ids = [utterance.id for utterance in corpus.utterances]
+    assert len(set(ids)) == len(ids)
+    assert {utterance.split for utterance in corpus.utterances} == set(SPLITS)
+    assert all(utterance.speaker for utterance in corpus.utterances)
+    answer = "text" if task == "asr" else "label"
+    assert all(getattr(utterance, answer).strip() for utterance in corpus.utterances)
+
+
+def test_asr_splits_share_no_speaker_and_no_sentence(corpora):
+    assert disjoint(corpora["asr"], "speaker")
+    assert disjoint(corpora["asr"], "text")
+    assert len({utterance.text for utterance in corpora["asr"].utterances}) >= 500
+
+
+def test_ks_splits_share_no_speaker_and_have_twelve_balanced_labels(corpora):
+    assert disjoint(corpora["ks"], "speaker")
+    for split in SPLITS:
+        labels = Counter(utterance.label for utterance in corpora["ks"].split(split))
+        assert set(labels) == KEYWORDS | {"_unknown_", "_silence_"}
+        assert len(set(labels.values())) == 1
+
+
+def test_sid_splits_share_all_speakers_and_no_sentence(corpora):
+    corpus = corpora["sid"]
+    speakers = [{utterance.label for utterance in corpus.split(split)} for split in SPLITS]
+    assert speakers[0] == speakers[1] == speakers[2]
+    assert all(utterance.label == utterance.speaker for utterance in corpus.utterances)
+    text = {utterance.id: utterance.text for utterance in corpora["asr"].utterances}
+    texts = [{text[utterance.id] for utterance in corpus.split(split)} for split in SPLITS]
+    assert len(set.union(*texts)) == sum(map(len, texts))
+
+
+def test_no_recording_is_in_two_splits(corpora):
+    for corpus in corpora.values():
+        audio = Counter(utterance.audio for utterance in corpus.utterances)
+        assert max(audio.values()) == 1
+
+
+@pytest.mark.parametrize("task", ["asr", "ks"])
+def test_audio_decodes_at_16_khz(corpora, task):
+    for utterance in corpora[task].utterances[::50]:
+        waveform = decode(utterance.audio, 16_000, name=utterance.id, min_samples=400)
+        assert 0.3 < len(waveform) / 16_000 < 20
+        assert 1e-4 < float(waveform.abs().max()) <= 1.1
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_hugging_face_datasets_reads_the_files(file, tmp_path):
+    table = datasets.load_dataset(
+        "parquet",
+        data_files=str(mini.FOLDER / file),
+        split="train",
+        cache_dir=str(tmp_path),
+    )
+    if isinstance(table.features["audio"], datasets.Audio):
+        table = table.cast_column("audio", datasets.Audio(decode=False))
+    first = table[0]
+    assert {"utterance", "audio", "speaker", "split"} <= set(first)
+    assert len(decode(first["audio"]["bytes"], 16_000, name=first["utterance"])) > 1600
+
+
+def test_identity_is_stable_and_differs_by_task(corpora):
+    assert mini.load("ks").sha256 == corpora["ks"].sha256
+    assert len({corpus.sha256 for corpus in corpora.values()}) == 3
+
+
+def test_a_changed_or_missing_file_is_named(monkeypatch, tmp_path):
+    folder = tmp_path / "downstreams" / "corpora" / "mini"
+    folder.mkdir(parents=True)
+    monkeypatch.setattr(mini, "FOLDER", folder)
+    with pytest.raises(SuperbError, match=r"checksums\.json is missing.*git checkout"):
+        mini.load("ks")
+    (folder / mini.CHECKSUMS).write_text(json.dumps({"keywords.parquet": "0" * 64}))
+    with pytest.raises(SuperbError, match=r"keywords\.parquet is missing.*git checkout"):
+        mini.load("ks")
+    (folder / "keywords.parquet").write_bytes(b"something else")
+    with pytest.raises(SuperbError, match=r"keywords\.parquet has sha256 .*installing superb"):
+        mini.load("ks")
+
+
+def card(name, needs=("text",)):
+    return DownstreamCard(name, name, 1, ("score",), "higher", "mean", needs, False)
+
+
+def test_corpora_are_found_by_name(corpora):
+    assert set(CORPORA["mini"].tasks) == set(corpora)
+    assert load_corpus("mini", card("ks")).sha256 == corpora["ks"].sha256
+    with pytest.raises(SuperbError, match=r"unknown corpus 'minni'. Did you mean mini\?.*\.csv"):
+        load_corpus("minni", card("ks"))
+    with pytest.raises(SuperbError, match=r"does not serve task 'st', only asr, sid, ks.*split"):
+        load_corpus("mini", card("st"))
+    with pytest.raises(SuperbError, match="no manifest at"):
+        load_corpus("nowhere/mine.csv", card("ks"))
+    with pytest.raises(SuperbError, match="must end in"):
+        load_corpus("mine.xlsx", card("ks"))
+    with pytest.raises(SuperbError, match="unknown task of corpus 'mini'"):
+        mini.load("st")

@@ -1,0 +1,134 @@
+"""Results that look real, for boards."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmark.core import Tally
+from benchmark.results import Result, run_id, write_result
+
+METRICS = {"asr": ("wer", "cer"), "ks": ("accuracy",), "sid": ("accuracy",)}
+
+
+def build(
+    upstream: str,
+    downstream: str,
+    layer: str,
+    value: float | None,
+    *,
+    half: float = 2.0,
+    seeds: tuple[int, ...] = (0, 1, 2),
+    created: str = "2026-01-02T03:04:05+00:00",
+    fingerprint: str = "",
+    corpus_sha256: str = "c0" * 32,
+    protocol_version: int = 1,
+    version: int = 1,
+    family: str = "predictive",
+    note: str = "",
+    at_edge: bool = False,
+) -> Result:
+    """A result of schema 1; failed when `value` is None."""
+    metrics = METRICS[downstream]
+    identity: dict[str, Any] = {
+        "upstream": {"name": upstream, "fingerprint": fingerprint or f"{upstream}-weights"},
+        "downstream": {"name": downstream, "version": version},
+        "corpus": {"name": "mini", "sha256": corpus_sha256},
+        "protocol": {"name": "superb", "version": protocol_version, "sha256": "ab" * 32},
+        "layer": layer,
+        "seeds": list(seeds),
+        "precision": "float32",
+        "storage": "float16",
+        "skipped_audio": "refuse",
+    }
+    scores: dict[str, Any] = {}
+    if value is not None:
+        for position, name in enumerate(metrics):
+            scores[name] = {
+                "value": value / (1 + position),
+                "low": max(0.0, value - half) / (1 + position),
+                "high": (value + half) / (1 + position),
+                "confidence": 0.95,
+                "clusters": 10,
+                "utterances": 100,
+                "seed_std": 0.5 if len(seeds) > 1 else None,
+            }
+    return Result(
+        run_id=run_id(identity),
+        status="finished" if value is not None else "failed",
+        created=created,
+        identity=identity,
+        upstream={"name": upstream, "family": family, "note": note, "layers": 13, "dim": 768},
+        downstream={
+            "name": downstream,
+            "title": downstream.upper(),
+            "version": version,
+            "metrics": list(metrics),
+            "direction": "lower" if downstream == "asr" else "higher",
+        },
+        corpus={"name": "mini", "sha256": corpus_sha256, "licence": "CC0-1.0", "source": "bundled",
+                "note": "synthetic voices", "splits": {}},
+        protocol={"name": "superb", "version": protocol_version, "updates": 200},
+        layer=layer,
+        seeds=list(seeds),
+        metrics=scores,
+        learning_rate=None if value is None else 0.001,
+        learning_rate_at_edge=at_edge,
+        learning_rate_curve=[
+            {
+                "learning_rate": 0.001,
+                "valid": value,
+                "status": "failed" if value is None else "finished",
+                "updates": 200,
+                "reason": "loss is not finite" if value is None else "",
+            }
+        ],
+        per_seed=[],
+        history=[],
+        layer_weights=None,
+        layer_norms=None,
+        skipped_audio=[],
+        warnings=[],
+        timings={"train": 1.5},
+        encoder={"parameters": 94_000_000, "throughput": None},
+        provenance={"superb": "0.1.0", "commit": None, "dirty": None},
+    )  # fmt: skip
+
+
+def tallies(result: Result, speakers: int = 4, each: int = 3) -> dict[int, list[Tally]]:
+    """A few counts that the score of the result has nothing to do with."""
+    wrong = len(result.layer)
+    return {
+        seed: [
+            Tally(
+                utterance=f"s{speaker}-{take}",
+                speaker=f"s{speaker}",
+                reference="on",
+                hypothesis="off",
+                counts={
+                    name: (int((speaker + take + seed) % wrong == 0), 1) for name in result.metrics
+                },
+            )
+            for speaker in range(speakers)
+            for take in range(each)
+        ]
+        for seed in result.seeds
+    }
+
+
+@pytest.fixture
+def result() -> Callable[..., Result]:
+    """Build a result."""
+    return build
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Build a result and write it below ``tmp_path / "results"``."""
+
+    def save_result(*args: Any, **settings: Any) -> Path:
+        made = build(*args, **settings)
+        return write_result(tmp_path / "results", made, tallies(made))
+
+    return save_result

@@ -1,0 +1,54 @@
+import pytest
+
+from benchmark.errors import SuperbError
+from benchmark.results import read_tallies
+from leaderboard.difference import paired_difference
+
+
+def test_difference_of_two_results(save):
+    last = save("hubert", "ks", "last", 50.0)
+    mixed = save("hubert", "ks", "weighted-sum", 60.0)
+    found = paired_difference(last, mixed)
+
+    def share(path):
+        counts = [
+            tally.counts["accuracy"] for rows in read_tallies(path).values() for tally in rows
+        ]
+        return 100 * sum(top for top, _ in counts) / sum(bottom for _, bottom in counts)
+
+    assert found.value == pytest.approx(share(mixed) - share(last))
+    assert found.low < found.value < found.high
+    assert (found.clusters, found.utterances) == (4, 12)
+    turned = paired_difference(mixed, last)
+    assert (turned.value, turned.low) == pytest.approx((-found.value, -found.high))
+
+
+def test_other_metric(save):
+    last, mixed = (save("hubert", "asr", layer, 50.0) for layer in ("last", "weighted-sum"))
+    assert paired_difference(last, mixed, metric="cer").value == pytest.approx(
+        paired_difference(last, mixed).value
+    )
+    with pytest.raises(SuperbError, match=r"no metric 'per'.*cer, wer"):
+        paired_difference(last, mixed, metric="per")
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"seeds": (0,)}, "seeds"),
+        ({"corpus_sha256": "d1" * 32}, "corpus"),
+        ({"version": 2}, "task version"),
+        ({"protocol_version": 2}, "protocol"),
+    ],
+)
+def test_what_cannot_be_compared(save, changes, word):
+    last = save("hubert", "ks", "last", 50.0)
+    other = save("hubert", "ks", "weighted-sum", 60.0, **changes)
+    with pytest.raises(SuperbError, match=f"differ in {word}"):
+        paired_difference(last, other)
+
+
+def test_failed_results(save):
+    last, other = (save("hubert", "ks", layer, None) for layer in ("last", "weighted-sum"))
+    with pytest.raises(SuperbError, match="failed"):
+        paired_difference(last, other)

@@ -1,0 +1,37 @@
+"""Result files of the past must load for ever: never change or delete the files in ``data``."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmark.results import read_result, read_tallies
+from leaderboard.collect import collect
+from leaderboard.render import render
+
+DATA = Path(__file__).parent / "data"
+FILES = sorted(DATA.rglob("*.json"))
+
+
+def test_there_are_some():
+    assert FILES
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parts[-4]}-{path.stem}")
+def test_historic_file_loads(path):
+    result = read_result(path)
+    assert result.status == "finished"
+    assert result.run_id == path.stem
+    tallies = read_tallies(path)
+    assert sorted(tallies) == sorted(result.seeds)
+    assert all(set(tally.counts) == set(result.metrics) for tally in tallies[0])
+    text = render(collect(path.parents[2]), "markdown")
+    assert result.upstream["name"] in text
+
+
+def test_schema_1_means_what_it_meant():
+    result = read_result(next((DATA / "schema1").rglob("*.json")))
+    assert result.schema == 1
+    assert result.metrics["wer"]["value"] == 12.5
+    assert result.layer_weights == [0.25, 0.75]
+    assert result.learning_rate_curve[2]["valid"] is None
+    assert result.warnings == ["an old warning, kept: ä, “quoted”"]

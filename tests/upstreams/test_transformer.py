@@ -1,0 +1,193 @@
+"""Our encoder against transformers', and an utterance alone against the same in a batch."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from benchmark.core import UpstreamCard
+from benchmark.errors import AudioError, UpstreamError
+from upstreams.checkpoint import encoder_config, load_encoder
+from upstreams.transformer import (
+    HUBERT_BASE,
+    MINI,
+    EncoderConfig,
+    TransformerUpstream,
+    untrained_encoder,
+)
+
+VARIANTS = [
+    pytest.param(
+        norm, pre, bias, id=f"{norm}-{'pre' if pre else 'post'}-{'bias' if bias else 'nobias'}"
+    )
+    for norm, pre, bias in itertools.product(("group", "layer"), (False, True), (False, True))
+]
+
+
+def ours(model):
+    """The same weights in our encoder."""
+    settings = model.config.to_dict()
+    return load_encoder(encoder_config(settings), model.state_dict(), "test")
+
+
+def relative_errors(model, encoder, waveform):
+    """Largest relative error of each hidden state against transformers."""
+    with torch.inference_mode():
+        theirs = model(waveform[None], output_hidden_states=True)
+        found = encoder(waveform[None], [waveform.numel()])
+    # transformers 5 leaves the last norm of pre-norm models out of hidden_states.
+    expected = [*theirs.hidden_states[:-1], theirs.last_hidden_state]
+    assert found.layers == len(expected)
+    assert int(found.lengths) == expected[0].shape[1]
+    return [
+        float((a - b).abs().max() / b.abs().max())
+        for a, b in zip(found.values, expected, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(("norm", "pre", "bias"), VARIANTS)
+def test_every_length_matches_transformers(make_model, noise, norm, pre, bias):
+    model = make_model(
+        full_stack=False, feat_extract_norm=norm, do_stable_layer_norm=pre, conv_bias=bias
+    )
+    encoder = ours(model)
+    shortest, hop = encoder.config.min_samples, encoder.config.hop_samples
+    for samples in [*range(shortest, shortest + hop + 1), 1000, 3001]:
+        assert encoder.config.frames(samples) >= 1
+        assert max(relative_errors(model, encoder, noise(samples))) < 1e-4
+
+
+@pytest.mark.parametrize(("norm", "pre", "bias"), VARIANTS)
+def test_the_published_front_end_matches_transformers(make_model, noise, norm, pre, bias):
+    model = make_model(feat_extract_norm=norm, do_stable_layer_norm=pre, conv_bias=bias)
+    encoder = ours(model)
+    for samples in (400, 401, 719, 720, 721, 1039, 5000, 16_001):
+        assert max(relative_errors(model, encoder, noise(samples))) < 1e-4
+
+
+@pytest.mark.parametrize(("norm", "pre"), [("group", False), ("layer", True)])
+def test_wav2vec2_matches_transformers(make_model, noise, norm, pre):
+    model = make_model("wav2vec2", feat_extract_norm=norm, do_stable_layer_norm=pre)
+    for samples in (400, 721, 8000):
+        assert max(relative_errors(model, ours(model), noise(samples))) < 1e-4
+
+
+def test_options_of_hubert_match_transformers(make_model, noise):
+    model = make_model(feat_proj_layer_norm=False, layer_norm_eps=1e-3)
+    assert max(relative_errors(model, ours(model), noise(4000))) < 1e-4
+
+
+def test_shortest_is_the_receptive_field():
+    assert (HUBERT_BASE.min_samples, HUBERT_BASE.hop_samples) == (400, 320)
+    assert [HUBERT_BASE.frames(samples) for samples in (399, 400, 719, 720)] == [0, 1, 1, 2]
+
+
+def alone_and_together(upstream, waveforms):
+    together = upstream(waveforms)
+    worst = 0.0
+    for index, waveform in enumerate(waveforms):
+        alone = upstream([waveform])
+        length = int(together.lengths[index])
+        assert length == int(alone.lengths[0])
+        difference = together.values[:, index, :length] - alone.values[:, 0]
+        scale = alone.values.abs().amax(dim=(1, 2, 3))
+        worst = max(worst, float((difference.abs().amax(dim=(1, 2)) / scale).max()))
+        assert not together.values[:, index, length:].any()
+    return worst
+
+
+def small_upstream(norm, pre):
+    config = EncoderConfig(
+        conv_dims=(16,) * 7,
+        conv_norm=norm,
+        pre_norm=pre,
+        dim=32,
+        layers=2,
+        heads=4,
+        feed_forward_dim=64,
+        position_kernel=16,
+        position_groups=4,
+    )
+    card = UpstreamCard("small", layers=3, dim=32, hop_samples=320, min_samples=400)
+    return TransformerUpstream(untrained_encoder(config, 1), card, normalize=pre)
+
+
+@pytest.mark.parametrize(("norm", "pre"), [("group", False), ("layer", True)])
+@settings(
+    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(samples=st.lists(st.integers(400, 9000), min_size=2, max_size=4))
+def test_padding_changes_nothing(noise, norm, pre, samples):
+    waveforms = [noise(count, seed) for seed, count in enumerate(samples)]
+    assert alone_and_together(small_upstream(norm, pre), waveforms) < 1e-5
+
+
+def test_padding_changes_nothing_in_the_bundled_size(noise):
+    card = UpstreamCard("mini", layers=7, dim=192, hop_samples=320, min_samples=400)
+    upstream = TransformerUpstream(untrained_encoder(MINI, 0), card, normalize=False)
+    assert alone_and_together(upstream, [noise(400), noise(48_000), noise(20_011)]) < 1e-5
+
+
+def test_normalising_makes_gain_and_offset_vanish(noise):
+    upstream = small_upstream("layer", True)
+    waveform = noise(4000)
+    plain, other = upstream([waveform]).values, upstream([3 * waveform + 0.2]).values
+    assert torch.allclose(plain, other, atol=1e-4)
+
+
+def test_no_gradients_and_no_training_mode(noise):
+    upstream = small_upstream("group", False)
+    states = upstream([noise(800)])
+    assert not states.values.requires_grad
+    assert not upstream.training
+    assert not any(weight.requires_grad for weight in upstream.parameters())
+
+
+def test_the_encoder_itself_can_be_trained(noise):
+    encoder = untrained_encoder(small_upstream("group", False).encoder.config, 0)
+    frames, lengths = encoder.front_end(torch.stack([noise(4000), noise(4000, 1)]), [4000, 2000])
+    *_, last = encoder.states(frames, lengths)
+    last.square().sum().backward()
+    assert all(weight.grad is not None for weight in encoder.parameters())
+
+
+def test_random_weights_leave_the_global_random_state(rng_untouched):
+    one, two = untrained_encoder(MINI, 3), untrained_encoder(MINI, 3)
+    other = untrained_encoder(MINI, 4)
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, two.state_dict()[name])
+        assert weight.isfinite().all()
+    assert not torch.equal(one.projection.weight, other.projection.weight)
+
+
+def test_bfloat16_is_close(noise):
+    upstream = small_upstream("group", False)
+    exact = upstream([noise(8000)]).values
+    rough = upstream.to(torch.bfloat16)([noise(8000)]).values
+    assert rough.dtype == torch.bfloat16
+    assert float((rough.float() - exact).norm() / exact.norm()) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("waveforms", "says"),
+    [
+        ([], "no waveform"),
+        ([torch.zeros(399)], "at least 400 samples"),
+        ([torch.zeros(1, 800)], "1-D"),
+        ([torch.zeros(800, dtype=torch.int16)], "float"),
+    ],
+)
+def test_waveforms_it_cannot_take(waveforms, says):
+    with pytest.raises(AudioError, match=says):
+        small_upstream("group", False)(waveforms)
+
+
+def test_sizes_that_do_not_fit():
+    with pytest.raises(UpstreamError, match="multiple of heads"):
+        EncoderConfig(conv_dims=(8,) * 7, dim=30, heads=4)
+    with pytest.raises(UpstreamError, match="one value per convolution"):
+        EncoderConfig(conv_dims=(8,) * 3)

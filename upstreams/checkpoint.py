@@ -1,0 +1,426 @@
+"""Hugging Face checkpoint folders, read strictly and without running what is in them.
+
+A folder holds ``config.json`` (architecture), ``preprocessor_config.json`` (what is done to a
+waveform first) and the weights, as safetensors or as a pickle that may contain tensors only.
+Every weight must be used, or be on the short list of what an encoder does not need.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from benchmark.core import Family, UpstreamCard
+from benchmark.errors import UpstreamError
+from upstreams.transformer import EncoderConfig, TransformerEncoder, TransformerUpstream
+
+# model_type in config.json of what `TransformerEncoder` is, and the school each comes from.
+OWN_FAMILIES: dict[str, Family] = {"hubert": "predictive", "wav2vec2": "contrastive"}
+PAPERS = {
+    "hubert": "Hsu et al., HuBERT, arXiv 2106.07447",
+    "wav2vec2": "Baevski et al., wav2vec 2.0, arXiv 2006.11477",
+}
+
+# What transformers assumes where config.json is silent (its HubertConfig and Wav2Vec2Config).
+DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "feat_extract_norm": "group",
+    "feat_extract_activation": "gelu",
+    "feat_proj_layer_norm": True,
+    "conv_dim": [512] * 7,
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_bias": False,
+    "num_conv_pos_embeddings": 128,
+    "num_conv_pos_embedding_groups": 16,
+    "conv_pos_batch_norm": False,
+    "do_stable_layer_norm": False,
+    "adapter_attn_dim": None,
+    "add_adapter": False,
+}
+# Options under which the architecture is another one than `TransformerEncoder`.
+FIXED = (
+    "hidden_act",
+    "feat_extract_activation",
+    "conv_pos_batch_norm",
+    "adapter_attn_dim",
+    "add_adapter",
+)
+
+# Pretraining and fine-tuning heads: after the encoder, or in the place of masked frames.
+HEADS = (
+    "masked_spec_embed",
+    "mask_emb",
+    "lm_head.",
+    "quantizer.",
+    "project_q.",
+    "project_hid.",
+    "final_proj.",
+    "label_embeddings_concat",
+    "label_embs_concat",
+    "projector.",
+    "classifier.",
+    "layer_weights",
+    "tdnn.",
+    "objective.",
+    "speaker_proj.",
+    "layer_norm_for_extract.",
+)
+PREFIXES = ("hubert.", "wav2vec2.")
+# torch's weight norm before and after 2.0: magnitude and direction.
+RENAMED = {
+    ".weight_g": ".parametrizations.weight.original0",
+    ".weight_v": ".parametrizations.weight.original1",
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a checkpoint comes from, for its card.
+
+    Attributes:
+        name: the upstream's name.
+        source: hub id, or the folder as typed.
+        revision: commit hash, or "".
+    """
+
+    name: str
+    source: str
+    revision: str = ""
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Read a JSON object of a checkpoint folder.
+
+    Raises:
+        UpstreamError: it is missing, unreadable, or no object.
+    """
+    path = folder / name
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UpstreamError(
+            f"{folder} has no {name}; a checkpoint folder holds config.json, "
+            "preprocessor_config.json and model.safetensors, as save_pretrained writes them"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UpstreamError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise UpstreamError(f"{path} must hold a JSON object, got {type(content).__name__}")
+    return content
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read all weights of a checkpoint folder into memory, on the CPU.
+
+    ``model.safetensors`` comes first, then its sharded form, then ``pytorch_model.bin``.
+
+    Raises:
+        UpstreamError: none of them is there, one is damaged, or a pickle holds more than tensors.
+    """
+    if (folder / "model.safetensors").is_file():
+        return _safetensors(folder / "model.safetensors")
+    if (folder / "model.safetensors.index.json").is_file():
+        return _shards(folder)
+    if (folder / "pytorch_model.bin").is_file():
+        return _pickle(folder / "pytorch_model.bin")
+    raise UpstreamError(
+        f"{folder} has no weights: expected model.safetensors, model.safetensors.index.json or "
+        "pytorch_model.bin"
+    )
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UpstreamError(f"{path} is damaged or incomplete ({error}); fetch it again") from error
+
+
+def _shards(folder: Path) -> dict[str, Tensor]:
+    files = read_json(folder, "model.safetensors.index.json").get("weight_map")
+    # A shard is a file in this folder, never a path: an index cannot make us read elsewhere.
+    if not isinstance(files, dict) or any(
+        not isinstance(file, str) or Path(file).name != file for file in files.values()
+    ):
+        raise UpstreamError(
+            f"{folder}/model.safetensors.index.json must map weights to files of its own folder "
+            "under weight_map"
+        )
+    weights: dict[str, Tensor] = {}
+    for file in sorted(set(files.values())):
+        weights.update(_safetensors(folder / file))
+    if weights.keys() != files.keys():
+        differ = sorted(weights.keys() ^ files.keys())
+        raise UpstreamError(f"{folder}: index and shards disagree on {_some(differ)}")
+    return weights
+
+
+def _pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile pickle can raise anything
+        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else ""
+        raise UpstreamError(
+            f"{path} cannot be read as tensors only ({type(error).__name__}: {reason}). It is "
+            "damaged, or unpickling it would run code, which is refused; use a "
+            "model.safetensors instead"
+        ) from error
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
+        raise UpstreamError(f"{path} must hold named tensors and nothing else")
+    return cast("dict[str, Tensor]", weights)
+
+
+def unsupported_options(config: Mapping[str, Any]) -> list[str]:
+    """Settings of a ``config.json`` that `TransformerEncoder` does not implement; [] for none."""
+    if config.get("model_type") not in OWN_FAMILIES:
+        return [f"model_type={config.get('model_type')!r}"]
+    return [
+        f"{key}={config[key]!r}" for key in FIXED if config.get(key, DEFAULTS[key]) != DEFAULTS[key]
+    ]
+
+
+def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
+    """The architecture a ``config.json`` describes.
+
+    Raises:
+        UpstreamError: it describes another kind of model, or a value has the wrong type.
+    """
+    if problems := unsupported_options(config):
+        raise UpstreamError(
+            f"config.json asks for {', '.join(problems)}; this encoder is model_type "
+            f"{' or '.join(OWN_FAMILIES)} with none of {', '.join(FIXED)} changed"
+        )
+
+    def integer(key: str) -> int:
+        value = config.get(key, DEFAULTS[key])
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UpstreamError(f"config.json: {key} must be a positive integer, got {value!r}")
+        return value
+
+    def integers(key: str) -> tuple[int, ...]:
+        value = config.get(key, DEFAULTS[key])
+        if not isinstance(value, list) or not all(isinstance(n, int) and n > 0 for n in value):
+            raise UpstreamError(f"config.json: {key} must list positive integers, got {value!r}")
+        return tuple(value)
+
+    def switch(key: str) -> bool:
+        value = config.get(key, DEFAULTS[key])
+        if not isinstance(value, bool):
+            raise UpstreamError(f"config.json: {key} must be true or false, got {value!r}")
+        return value
+
+    conv_norm = config.get("feat_extract_norm", DEFAULTS["feat_extract_norm"])
+    if conv_norm not in ("group", "layer"):
+        raise UpstreamError(f"config.json: feat_extract_norm is group or layer, got {conv_norm!r}")
+    return EncoderConfig(
+        conv_dims=integers("conv_dim"),
+        conv_kernels=integers("conv_kernel"),
+        conv_strides=integers("conv_stride"),
+        conv_bias=switch("conv_bias"),
+        conv_norm=cast("Literal['group', 'layer']", conv_norm),
+        # An option of HuBERT alone; wav2vec 2.0 always normalises here.
+        projection_norm=config["model_type"] != "hubert" or switch("feat_proj_layer_norm"),
+        dim=integer("hidden_size"),
+        layers=integer("num_hidden_layers"),
+        heads=integer("num_attention_heads"),
+        feed_forward_dim=integer("intermediate_size"),
+        position_kernel=integer("num_conv_pos_embeddings"),
+        position_groups=integer("num_conv_pos_embedding_groups"),
+        pre_norm=switch("do_stable_layer_norm"),
+        norm_eps=float(config.get("layer_norm_eps", DEFAULTS["layer_norm_eps"])),
+    )
+
+
+def waveform_settings(folder: Path) -> tuple[bool, int]:
+    """What ``preprocessor_config.json`` asks: (normalise each waveform, sample rate in Hz).
+
+    Raises:
+        UpstreamError: the file is missing or does not say. Guessing would change every feature of
+            a layer-norm model without a sign.
+    """
+    settings = read_json(folder, "preprocessor_config.json")
+    normalize, rate = settings.get("do_normalize"), settings.get("sampling_rate", 16_000)
+    if not isinstance(normalize, bool) or not isinstance(rate, int):
+        raise UpstreamError(
+            f"{folder}/preprocessor_config.json needs do_normalize (true or false) and "
+            f"sampling_rate (Hz); got {normalize!r} and {rate!r}"
+        )
+    return normalize, rate
+
+
+def their_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
+    """Our parameter names → theirs.
+
+    Two of ours are made of several of theirs: query, key and value are one matrix here, and the
+    positional convolution's weight is magnitude and direction there.
+    """
+    names: dict[str, tuple[str, ...]] = {}
+
+    def same(ours: str, theirs: str, bias: bool = True) -> None:
+        for part in ("weight", "bias") if bias else ("weight",):
+            names[f"{ours}.{part}"] = (f"{theirs}.{part}",)
+
+    for index in range(len(config.conv_dims)):
+        theirs = f"feature_extractor.conv_layers.{index}"
+        same(f"convolutions.{index}.convolution", f"{theirs}.conv", config.conv_bias)
+        if config.conv_norm == "layer" or index == 0:
+            same(f"convolutions.{index}.norm", f"{theirs}.layer_norm")
+    if config.projection_norm:
+        same("projection_norm", "feature_projection.layer_norm")
+    same("projection", "feature_projection.projection")
+    position = "encoder.pos_conv_embed.conv"
+    names["position.convolution.bias"] = (f"{position}.bias",)
+    names["position.convolution.weight"] = tuple(f"{position}{new}" for new in RENAMED.values())
+    same("norm", "encoder.layer_norm")
+    for index in range(config.layers):
+        ours, theirs = f"layers.{index}", f"encoder.layers.{index}"
+        for part in ("weight", "bias"):
+            names[f"{ours}.query_key_value.{part}"] = tuple(
+                f"{theirs}.attention.{letter}_proj.{part}" for letter in "qkv"
+            )
+        same(f"{ours}.attention_output", f"{theirs}.attention.out_proj")
+        same(f"{ours}.attention_norm", f"{theirs}.layer_norm")
+        same(f"{ours}.expand", f"{theirs}.feed_forward.intermediate_dense")
+        same(f"{ours}.contract", f"{theirs}.feed_forward.output_dense")
+        same(f"{ours}.feed_forward_norm", f"{theirs}.final_layer_norm")
+    return names
+
+
+def is_head(name: str) -> bool:
+    """Whether a weight, prefix removed, belongs to a head that an encoder does not need."""
+    return name.startswith(HEADS)
+
+
+def encoder_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Their weights under one spelling: prefix and heads removed, weight norm by its new names.
+
+    Raises:
+        UpstreamError: two weights end up with the same name.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        bare = name
+        for prefix in PREFIXES:
+            bare = bare.removeprefix(prefix)
+        for old, new in RENAMED.items():
+            if bare.endswith(old):
+                bare = bare.removesuffix(old) + new
+        if is_head(bare):
+            continue
+        if bare in renamed:
+            raise UpstreamError(f"the checkpoint holds {bare!r} twice under two names")
+        renamed[bare] = tensor
+    return renamed
+
+
+def load_encoder(
+    config: EncoderConfig, weights: Mapping[str, Tensor], where: str
+) -> TransformerEncoder:
+    """Build the encoder and give it a checkpoint's weights, in float32 on the CPU.
+
+    Args:
+        config: its architecture.
+        weights: as read from the checkpoint.
+        where: the checkpoint, for messages.
+
+    Raises:
+        UpstreamError: a weight is missing, left over, or of the wrong shape; all are named.
+    """
+    with torch.device("meta"):  # no memory, no random numbers
+        encoder = TransformerEncoder(config)
+    theirs = encoder_weights(weights)
+    names = their_names(config)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for ours, parameter in encoder.state_dict().items():
+        shape = tuple(parameter.shape)
+        if ours == "position.convolution.weight":
+            shapes[names[ours][0]], shapes[names[ours][1]] = (1, 1, shape[2]), shape
+        else:
+            parts = names[ours]
+            shapes.update(dict.fromkeys(parts, (shape[0] // len(parts), *shape[1:])))
+    missing = sorted(shapes.keys() - theirs.keys())
+    unexpected = sorted(theirs.keys() - shapes.keys())
+    wrong = [
+        f"{name} {tuple(theirs[name].shape)} instead of {shape}"
+        for name, shape in shapes.items()
+        if name in theirs and tuple(theirs[name].shape) != shape
+    ]
+    if missing or unexpected or wrong:
+        parts_of_message = [
+            f"{label}: {_some(found)}"
+            for label, found in (
+                ("missing", missing),
+                ("unexpected", unexpected),
+                ("wrong shape", wrong),
+            )
+            if found
+        ]
+        raise UpstreamError(
+            f"{where} does not hold the weights its config.json describes. "
+            f"{'; '.join(parts_of_message)}. Check that both files are of the same model"
+        )
+    state: dict[str, Tensor] = {}
+    for ours, parts in names.items():
+        tensors = [theirs[part].float() for part in parts]
+        if ours == "position.convolution.weight":
+            magnitude, direction = tensors
+            norm = torch.linalg.vector_norm(direction, dim=(0, 1), keepdim=True)
+            state[ours] = direction * (magnitude / norm)
+        else:
+            state[ours] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+    encoder.load_state_dict(state, strict=True, assign=True)
+    return encoder
+
+
+def transformer_card(
+    config: EncoderConfig, origin: Origin, model_type: str, sample_rate: int
+) -> UpstreamCard:
+    """The card of a HuBERT or wav2vec 2.0 checkpoint; what it was trained on is not known here."""
+    return UpstreamCard(
+        name=origin.name,
+        layers=config.layers + 1,
+        dim=config.dim,
+        hop_samples=config.hop_samples,
+        sample_rate=sample_rate,
+        family=OWN_FAMILIES[model_type],
+        min_samples=config.min_samples,
+        pad_invariant=True,
+        paper=PAPERS[model_type],
+        source=origin.source,
+        revision=origin.revision,
+    )
+
+
+def load_transformer(folder: Path, origin: Origin) -> TransformerUpstream:
+    """Load a HuBERT or wav2vec 2.0 checkpoint folder into our encoder.
+
+    Raises:
+        UpstreamError: anything in the folder is missing, damaged or not as declared.
+    """
+    settings = read_json(folder, "config.json")
+    config = encoder_config(settings)
+    normalize, sample_rate = waveform_settings(folder)
+    encoder = load_encoder(config, read_weights(folder), str(folder))
+    card = transformer_card(config, origin, settings["model_type"], sample_rate)
+    return TransformerUpstream(encoder, card, normalize)
+
+
+def _some(names: list[str], at_most: int = 5) -> str:
+    more = len(names) - at_most
+    return ", ".join(names[:at_most]) + (f" and {more} more" if more > 0 else "")

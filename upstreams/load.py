@@ -1,0 +1,214 @@
+"""From what a user types after ``--upstream`` to an encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from benchmark.core import Upstream, UpstreamCard
+from benchmark.errors import SuperbError, UpstreamError, unknown
+from benchmark.registry import entry_points, load_attribute
+from upstreams import UPSTREAMS
+
+if TYPE_CHECKING:  # at run time these modules import torch, so they wait until one is needed
+    from upstreams.checkpoint import Origin
+
+GROUP = "superb.upstreams"
+UNTRAINED = "untrained:"
+FORMS = (
+    "Other forms: /path/to/checkpoint/folder, my_file.py:MyClass, package.module:MyClass, "
+    "org/name or org/name@revision from the Hugging Face hub, and untrained: before any of them."
+)
+_HUB_ID = re.compile(r"(?P<hf>hf:)?(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def load_upstream(name_or_path: str) -> Upstream:
+    """Load an encoder.
+
+    The first of these that fits: ``untrained:`` before any other form; ``path.py:Name``, a class,
+    function or object in a file; a name of the table or of an installed plug-in; an existing
+    checkpoint folder; ``package.module:Name``; a hub id ``org/name``, ``hf:org/name``, each
+    perhaps with ``@revision``.
+
+    Raises:
+        SuperbError: nothing fits (with near matches), or what fits cannot be loaded.
+    """
+    name = name_or_path.strip()
+    if name.startswith(UNTRAINED):
+        upstream = _untrained(name.removeprefix(UNTRAINED))
+    else:
+        upstream = _load(name)
+    return _checked(name, upstream)
+
+
+def upstream_names() -> list[str]:
+    """Names that need no path: the table, then installed plug-ins. Imports none of them."""
+    return [*UPSTREAMS, *_plugins()]
+
+
+def _load(name: str) -> object:
+    if _is_file_target(name):
+        return _from_file(name)
+    if name in UPSTREAMS:
+        return _construct(name, load_attribute(UPSTREAMS[name].target))
+    plugins = _plugins()
+    if name in plugins:
+        return _construct(name, load_attribute(plugins[name]))
+    if _is_module_target(name):
+        return _construct(name, load_attribute(name))
+    folder, origin = _locate(name, weights=True)
+    return _from_folder(folder, origin)
+
+
+def _untrained(name: str) -> object:
+    from upstreams import untrained
+
+    if name.startswith(UNTRAINED):
+        raise UpstreamError(f"{UNTRAINED}{name}: write {UNTRAINED} once")
+    if name in UPSTREAMS and UPSTREAMS[name].architecture:
+        from upstreams import hubert
+
+        twin = hubert.untrained(name, untrained.SEED)
+        twin.card = untrained.untrained_card(twin.card)
+        return twin
+    if _is_file_target(name) or name in upstream_names() or _is_module_target(name):
+        return untrained.UntrainedTwin(_checked(name, _load(name)))
+    folder, origin = _locate(name, weights=False)
+    return untrained.untrained_folder(folder, origin)
+
+
+def _plugins() -> dict[str, str]:
+    """Installed plug-ins: name → target."""
+    points = entry_points(GROUP)
+    if taken := sorted(points.keys() & UPSTREAMS.keys()):
+        point = points[taken[0]]
+        package = point.dist.name if point.dist else "an installed package"
+        raise UpstreamError(
+            f"{package} registers an upstream {taken[0]!r} ({point.value}), which is built in; "
+            "rename its entry point or uninstall it"
+        )
+    return {name: point.value for name, point in points.items()}
+
+
+def _is_file_target(name: str) -> bool:
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def _is_module_target(name: str) -> bool:
+    module, separator, attribute = name.partition(":")
+    parts = [*module.split("."), attribute]
+    return bool(separator) and module != "hf" and all(part.isidentifier() for part in parts)
+
+
+def _locate(name: str, weights: bool) -> tuple[Path, Origin]:
+    """The checkpoint folder a path or hub id stands for, fetched if need be."""
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        from upstreams.checkpoint import Origin
+
+        return path, Origin(name=path.resolve().name, source=name)
+    match = _HUB_ID.fullmatch(name)
+    if match is None:
+        if path.is_file():
+            raise UpstreamError(
+                f"{name} is a file; pass the checkpoint's folder, or {name}:Name for a class in it"
+            )
+        if name.startswith((".", "/", "~")):
+            raise UpstreamError(f"there is no folder {name}. {FORMS}")
+        raise unknown("upstream", name, upstream_names(), FORMS)
+    from upstreams.checkpoint import Origin
+    from upstreams.hub import download
+
+    repository = match["id"]
+    folder = download(repository, match["revision"] or "", weights)
+    return folder, Origin(name=repository, source=repository, revision=folder.name)
+
+
+def _from_folder(folder: Path, origin: Origin) -> object:
+    from upstreams.checkpoint import load_transformer, read_json, unsupported_options
+
+    if not unsupported_options(read_json(folder, "config.json")):
+        return load_transformer(folder, origin)
+    from upstreams.huggingface import load_huggingface  # imports transformers: seconds
+
+    return load_huggingface(folder, origin)
+
+
+def _from_file(name: str) -> object:
+    """Run a user's file as a module and construct what it defines under a name."""
+    file_name, _, attribute = name.rpartition(":")
+    path = Path(file_name).expanduser().resolve()
+    if not path.is_file():
+        raise UpstreamError(f"{name}: there is no file {path}")
+    if not attribute.isidentifier() or attribute.startswith("__"):
+        raise UpstreamError(f"{name}: {attribute!r} is no name; write {file_name}:MyClass")
+    # Private, so that a file called json.py shadows nothing; registered, so that dataclasses,
+    # pickling and source look-ups find it.
+    module_name = f"_superb_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UpstreamError(f"{name}: Python cannot import {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module_name]
+        raise UpstreamError(f"{name}: {_cause(error, path)}") from error
+    found = vars(module)
+    if attribute not in found:
+        defined = sorted(
+            key
+            for key, value in found.items()
+            if getattr(value, "__module__", None) == module_name and not key.startswith("_")
+        )
+        raise UpstreamError(
+            f"{path} defines no {attribute!r}; it defines {', '.join(defined) or 'nothing'}"
+        )
+    return _construct(name, found[attribute], path)
+
+
+def _construct(name: str, thing: object, path: Path | None = None) -> object:
+    """Call a class or a function without arguments; take an object as it is."""
+    ready = not isinstance(thing, type) and hasattr(thing, "card")
+    if ready or not callable(thing):
+        return thing
+    try:
+        return thing()
+    except SuperbError:
+        raise
+    except Exception as error:
+        raise UpstreamError(f"{name}: {_cause(error, path)}") from error
+
+
+def _cause(error: BaseException, path: Path | None) -> str:
+    """The error in a user's code, with the last line of their file that was running."""
+    where = ""
+    if isinstance(error, SyntaxError):
+        where = f" at {error.filename}:{error.lineno}"
+    elif frames := [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if path is None or frame.filename == str(path)
+    ]:
+        where = f" at {frames[-1].filename}:{frames[-1].lineno}"
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {message}{where}"
+
+
+def _checked(name: str, upstream: object) -> Upstream:
+    """Refuse what is no upstream, in the words of the contract."""
+    contract = (
+        "an upstream has an attribute card, a superb.UpstreamCard, and is called with a list of "
+        "1-D waveforms to return superb.HiddenStates"
+    )
+    if not isinstance(getattr(upstream, "card", None), UpstreamCard):
+        raise UpstreamError(f"{name} gives {type(upstream).__name__} without a card: {contract}")
+    if not callable(upstream):
+        raise UpstreamError(f"{name} gives {type(upstream).__name__}, not callable: {contract}")
+    return cast("Upstream", upstream)
