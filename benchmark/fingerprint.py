@@ -11,6 +11,7 @@ import inspect
 import json
 import sys
 import uuid
+import weakref
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -108,6 +109,8 @@ def _update(digest: _Hash, value: object, seen: dict[int, tuple[int, object]]) -
         return all(isinstance(item, str | bytes | int | float | Enum | tuple) for item in value)
     if isinstance(value, partial):
         return _update_parts(digest, [value.func, value.args, value.keywords], seen)
+    if isinstance(value, weakref.ref):  # torch's recurrent layers hold some to their weights
+        return _update_parts(digest, [value()], seen)
     if isinstance(value, MethodType):
         return _update_parts(digest, [value.__func__, value.__self__], seen)
     if isinstance(value, ModuleType):

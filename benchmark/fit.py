@@ -228,31 +228,33 @@ def build_probe(
 
 
 def standardisation(data: SplitData, mix: Mix, sample: int = 512) -> tuple[Tensor, Tensor]:
-    """Shift and scale that give the mix, as it starts out, mean 0 and variance 1 per dimension.
+    """Shift and scale that give the mix, as it starts out, mean 0 and mean variance 1.
+
+    One scale serves all dimensions: scaling each by itself would make the head learn as fast from
+    dimensions that hardly vary as from those that do, which measurably overfits.
 
     Args:
         data: the train split; `sample` utterances, evenly spread over it, are looked at.
         mix: the mix, with its initial weights.
 
     Returns:
-        ``(shift [dim], scale [dim])``. No dimension is scaled up beyond a thousandth of the size
-        of a typical one: what varies less than that is rounding.
+        ``(shift [dim], scale [])``. What varies less than a thousandth of the size of a frame is
+        taken for rounding, and is not scaled up to signal.
     """
     count = len(data.utterances)
-    chosen = range(0, count, max(1, count // sample))
     start = LayerMix(mix, data.layers).to(data.device)
     rows = []
     with torch.inference_mode():
-        for index in chosen:
+        for index in range(0, count, max(1, count // sample)):
             batch = data.batch([index], mix.normalised)
             states = batch.normalised if mix.normalised else batch.plain
             assert states is not None
             rows.append(start(states)[0].double())
     frames = torch.cat(rows)
-    shift, spread = frames.mean(0), frames.std(0, correction=0)
-    floor = 1e-3 * data.frame_size(mix)
-    scale = 1 / spread.clamp(min=max(floor, 1e-12))
-    return shift.float(), scale.float()
+    spread = frames.var(0, correction=0).mean().sqrt()
+    scale = 1 / spread.clamp(min=max(1e-3 * data.frame_size(mix), 1e-12))
+    # out of inference mode, so that gradients may pass through the arithmetic
+    return frames.mean(0).float().clone(), scale.float().clone()
 
 
 def fit(
@@ -434,29 +436,33 @@ def _rank(look: Look, direction: str) -> tuple[float, float]:
 
 def _halve(alive: Sequence[Probe], training: Training, update: int, direction: str) -> None:
     """Successive halving: each layer choice drops the learning rates that are behind."""
-    keep = next((rung.keep for rung in training.halving if rung.update == update), None)
-    if keep is None:
+    rung = next((rung for rung in training.halving if rung.update == update), None)
+    if rung is None:
         return
     for mix in {probe.spec.mix for probe in alive}:
         rivals = [probe for probe in alive if probe.spec.mix == mix and probe.status == "training"]
-        order = ranked_rates(rivals, direction)
+        order = ranked_rates(rivals, direction, rung.by)
         for probe in rivals:
-            if probe.spec.learning_rate in order[keep:]:
+            if probe.spec.learning_rate in order[rung.keep :]:
                 probe.status = "dropped"
-                probe.reason = f"not among the best {keep} learning rates at update {update}"
+                probe.reason = f"not among the best {rung.keep} learning rates at update {update}"
 
 
-def ranked_rates(probes: Sequence[Probe], direction: str) -> list[float]:
-    """Learning rates of one layer choice, best first by valid score averaged over seeds.
+def ranked_rates(probes: Sequence[Probe], direction: str, by: str = "score") -> list[float]:
+    """Learning rates of one layer choice, best first on valid, averaged over seeds.
 
-    Only rates none of whose seeds failed count; equal scores are settled by the valid loss, then
-    by the smaller rate.
+    Only rates none of whose seeds failed count. With ``score``, each probe's best look counts and
+    equal scores are settled by its loss; with ``loss``, the loss of its latest look. What is still
+    equal goes to the smaller rate.
     """
     scores: dict[float, list[tuple[float, float]]] = {}
     spoilt = {probe.spec.learning_rate for probe in probes if probe.status == "failed"}
     for probe in probes:
         if probe.best is not None and probe.spec.learning_rate not in spoilt:
-            scores.setdefault(probe.spec.learning_rate, []).append(_rank(probe.best, direction))
+            rank = (
+                _rank(probe.best, direction) if by == "score" else (probe.looks[-1].valid_loss, 0.0)
+            )
+            scores.setdefault(probe.spec.learning_rate, []).append(rank)
 
     def mean(rate: float) -> tuple[float, float, float]:
         ranks = scores[rate]

@@ -95,7 +95,7 @@ class LayerMix(nn.Module):
     Args:
         mix: what to mix.
         layers: number of hidden layers.
-        scaling: ``(shift [dim], scale [dim])`` for ``(mixed - shift) * scale``, or None.
+        scaling: ``(shift [dim], scale [])`` for ``(mixed - shift) * scale``, or None.
             A linear layer follows in every head, so scaling changes how fast the head learns and
             not what it can express.
     """

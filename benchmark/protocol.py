@@ -46,12 +46,14 @@ class SpecAugment:
 class Halving:
     """One rung of successive halving: at `update`, each layer choice keeps its `keep` best rates.
 
-    Rates are ranked by their best valid score so far, averaged over seeds (Jamieson and Talwalkar
-    2016, "Non-stochastic best arm identification").
+    Rates are ranked on valid, averaged over seeds (Jamieson and Talwalkar 2016, "Non-stochastic
+    best arm identification"): ``score`` by the best score so far, ``loss`` by the loss at this
+    update, which tells more where every transcript is still wrong.
     """
 
     update: int
     keep: int
+    by: Literal["score", "loss"]
 
 
 @dataclass(frozen=True)

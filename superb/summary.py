@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,41 +18,27 @@ if TYPE_CHECKING:
 
 def print_summary(results: Sequence[Result], output: Path, console: Console) -> None:
     """One table per encoder: a row for each task and layer choice, then where the files are."""
-    from benchmark.results import result_path
-    from leaderboard.difference import paired_difference
-
     for name in dict.fromkeys(result.upstream["name"] for result in results):
         own = [result for result in results if result.upstream["name"] == name]
         first = own[0]
-        table = Table(title=escape(name), title_style="bold")
-        table.add_column("task")
-        table.add_column("layers")
-        table.add_column("test score [95 % interval]", justify="right")
+        table = Table(title=escape(name), title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+        table.add_column("task", no_wrap=True)
+        table.add_column("layers", no_wrap=True)
+        table.add_column("test [95 % interval]", justify="right", no_wrap=True)
         table.add_column("learning rate", justify="right")
-        table.add_column("weighted sum − last", justify="right")
-        previous = None
-        for result in own:
-            task, metric = result.downstream["name"], result.downstream["metrics"][0]
-            arrow = "↓" if result.downstream["direction"] == "lower" else "↑"
-            if previous not in (None, task):
-                table.add_section()
-            gain = ""
-            if result.layer == "weighted-sum":
-                last = next(
-                    (r for r in own if r.layer == "last" and r.downstream["name"] == task), None
+        table.add_column("weighted sum − last", justify="right", no_wrap=True)
+        tasks = dict.fromkeys(result.downstream["name"] for result in own)
+        for task in tasks:
+            rows = [result for result in own if result.downstream["name"] == task]
+            for position, result in enumerate(rows):
+                table.add_row(
+                    _task_label(result, position, len(rows)),
+                    result.layer,
+                    _score(result),
+                    _rate(result),
+                    _gain(result, rows, output),
+                    end_section=position == len(rows) - 1,
                 )
-                if last is not None and "finished" == last.status == result.status:
-                    paths = [
-                        result_path(output, task, name, item.run_id) for item in (last, result)
-                    ]
-                    found = paired_difference(*paths)
-                    gain = f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
-            rate = "–" if result.learning_rate is None else f"{result.learning_rate:g}"
-            if result.learning_rate_at_edge:
-                rate += " (edge)"
-            label = f"{task}  {metric} % {arrow}" if previous != task else ""
-            table.add_row(label, result.layer, _score(result), rate, gain)
-            previous = task
         console.print(table)
         seeds = len(first.seeds)
         notes = [
@@ -64,6 +51,40 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
         for note in notes:
             console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
     console.print(f"  results: {escape(str(output))}/", style="dim", soft_wrap=True)
+
+
+def _task_label(result: Result, position: int, rows: int) -> str:
+    """The task beside its first row, its metric beside the second (or both, if it has but one)."""
+    arrow = "↓" if result.downstream["direction"] == "lower" else "↑"
+    parts = [result.downstream["name"], f"{result.downstream['metrics'][0]} % {arrow}"]
+    if rows == 1:
+        return " ".join(parts)
+    return parts[position] if position < 2 else ""
+
+
+def _rate(result: Result) -> str:
+    if result.learning_rate is None:
+        return "–"
+    return f"{result.learning_rate:g}" + (" (edge)" if result.learning_rate_at_edge else "")
+
+
+def _gain(result: Result, rows: Sequence[Result], output: Path) -> str:
+    """What the weighted sum adds to the last layer, paired by utterance."""
+    from benchmark.results import result_path
+    from leaderboard.difference import paired_difference
+
+    last = next((row for row in rows if row.layer == "last"), None)
+    if result.layer != "weighted-sum" or last is None:
+        return ""
+    if result.upstream["layers"] == 1:
+        return "same: one layer"
+    if not "finished" == last.status == result.status:
+        return "–"
+    name, task = result.upstream["name"], result.downstream["name"]
+    found = paired_difference(
+        *(result_path(output, task, name, item.run_id) for item in (last, result))
+    )
+    return f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
 
 
 def _score(result: Result) -> str:

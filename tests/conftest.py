@@ -55,7 +55,7 @@ warmup = 0
 clip_norm = 1.0
 evaluate_every = 20
 standardise = true
-halving = [{ update = 20, keep = 2 }]
+halving = [{ update = 20, keep = 2, by = "score" }]
 head = { projection = 16 }
 """
     asr = """

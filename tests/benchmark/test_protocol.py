@@ -1,0 +1,322 @@
+"""Protocols: the shipped ones load, and every mistake in one is named."""
+
+import copy
+import json
+import tomllib
+
+import pytest
+
+from benchmark.errors import SuperbError
+from benchmark.protocol import Halving, SpecAugment, load_protocol
+from downstreams import DOWNSTREAMS, PROTOCOLS
+
+TEXT = """
+name = "toy"
+version = 3
+summary = "for tests"
+
+[ks]
+updates = 100
+batch_utterances = 8
+sampling = "shuffle"
+learning_rates = [1e-3, 1e-2, 1]
+schedule = "linear"
+warmup = 20
+clip_norm = 1
+evaluate_every = 10
+standardise = true
+halving = [
+    { update = 20, keep = 2, by = "loss" },
+    { update = 50, keep = 1, by = "score" },
+]
+
+[ks.head]
+projection = 16
+
+[ks.spec_augment]
+time_warp = 5
+time_masks = 2
+time_width = 40
+time_share = 1.0
+feature_masks = 4
+feature_width = 50
+feature_share = 0.5
+"""
+
+
+def edited(tmp_path, old="", new="", text=TEXT):
+    assert not old or text.count(old) == 1, f"{old!r} must stand in the text once"
+    path = tmp_path / "toy.toml"
+    path.write_text(text.replace(old, new) if old else text)
+    return str(path)
+
+
+def refusal(tmp_path, old, new):
+    with pytest.raises(SuperbError) as caught:
+        load_protocol(edited(tmp_path, old, new), PROTOCOLS)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["mini", "superb"])
+def test_shipped_protocols_cover_every_task(name):
+    protocol = load_protocol(name, PROTOCOLS)
+    assert protocol.name == name
+    assert set(protocol.tasks) == set(DOWNSTREAMS)
+    for task in DOWNSTREAMS:
+        json.dumps(protocol.record(task))
+
+
+def test_published_values_of_superb():
+    protocol = load_protocol("superb", PROTOCOLS)
+    asr, ks, sid = (protocol.training(task) for task in ("asr", "ks", "sid"))
+    assert {ks.head["projection"], sid.head["projection"]} == {256}
+    assert (asr.head["projection"], asr.head["hidden"], asr.head["layers"]) == (1024, 1024, 2)
+    assert asr.head["frame_s"] == 0
+    assert {training.updates for training in (asr, ks, sid)} == {200_000}
+    assert {training.batch_utterances for training in (ks, sid)} == {32}
+    assert 1e-4 in asr.learning_rates
+    assert 1e-4 in ks.learning_rates
+    assert {1e-4, 1e-1} < set(sid.learning_rates)
+    assert asr.spec_augment is not None
+    assert (ks.spec_augment, sid.spec_augment) == (None, None)
+
+
+def test_values_arrive_typed(tmp_path):
+    protocol = load_protocol(edited(tmp_path), PROTOCOLS)
+    assert (protocol.name, protocol.version, protocol.summary) == ("toy", 3, "for tests")
+    training = protocol.training("ks")
+    assert training.learning_rates == (0.001, 0.01, 1.0)
+    assert training.halving == (Halving(20, 2, "loss"), Halving(50, 1, "score"))
+    assert training.head == {"projection": 16}
+    assert training.spec_augment == SpecAugment(5, 2, 40, 1.0, 4, 50, 0.5)
+    assert isinstance(training.clip_norm, float)
+
+
+def test_unknown_protocol_names_near_matches_and_paths():
+    with pytest.raises(SuperbError, match="Did you mean superb") as caught:
+        load_protocol("suberb", PROTOCOLS)
+    assert "mini, superb" in str(caught.value)
+    assert ".toml" in str(caught.value)
+
+
+def test_path_that_does_not_exist(tmp_path):
+    with pytest.raises(SuperbError, match=r"unknown protocol .*none\.toml"):
+        load_protocol(str(tmp_path / "none.toml"), PROTOCOLS)
+
+
+def test_uncovered_task(tmp_path):
+    protocol = load_protocol(edited(tmp_path), PROTOCOLS)
+    with pytest.raises(SuperbError, match=r"task of protocol toy 'kws'.*Did you mean ks"):
+        protocol.training("kws")
+
+
+@pytest.mark.parametrize("text", ["[ks", "name = ", "\xff\xfe"])
+def test_not_toml(tmp_path, text):
+    path = tmp_path / "toy.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SuperbError, match="is not valid TOML"):
+        load_protocol(str(path), PROTOCOLS)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('name = "toy"', ""), ("version = 3", ""), ("version = 3", 'version = "3"')],
+)
+def test_needs_a_name_and_a_version(tmp_path, old, new):
+    assert "needs a name (text) and a version" in refusal(tmp_path, old, new)
+
+
+SCALARS = {
+    key: value
+    for key, value in tomllib.loads(TEXT)["ks"].items()
+    if key not in ("halving", "head", "spec_augment", "learning_rates")
+}
+
+
+@pytest.mark.parametrize("key", SCALARS)
+def test_missing_key(tmp_path, key):
+    line = next(line for line in TEXT.splitlines() if line.startswith(f"{key} ="))
+    assert refusal(tmp_path, line, "").endswith(f"[ks] lacks {key}")
+
+
+@pytest.mark.parametrize(
+    ("old", "table", "key"),
+    [
+        ("time_share = 1.0", "[ks].spec_augment", "time_share"),
+        ("keep = 1", "[ks].halving", "keep"),
+    ],
+)
+def test_missing_key_of_an_inner_table(tmp_path, old, table, key):
+    new = "" if key != "keep" else "kept = 1"
+    assert f"{table} lacks {key}" in refusal(tmp_path, old, new)
+
+
+def test_extra_key_names_near_matches(tmp_path):
+    message = refusal(tmp_path, "warmup = 20", "warmup = 20\nwarm_up = 20")
+    assert "[ks]" in message
+    assert "'warm_up'" in message
+    assert "Did you mean warmup" in message
+    message = refusal(tmp_path, "time_warp = 5", "time_warp = 5\ntime_wrap = 5")
+    assert "[ks].spec_augment" in message
+    assert "Did you mean time_warp" in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("updates = 100", "updates = 1e2", "[ks].updates must be a whole number, got 100.0"),
+        ("updates = 100", "updates = true", "[ks].updates must be a whole number, got True"),
+        ("updates = 100", 'updates = "100"', "must be a whole number, got '100'"),
+        ("standardise = true", "standardise = 1", "[ks].standardise must be true or false, got 1"),
+        ("clip_norm = 1", 'clip_norm = "1"', "[ks].clip_norm must be a number, got '1'"),
+        ("clip_norm = 1", "clip_norm = false", "[ks].clip_norm must be a number, got False"),
+        ("keep = 1", "keep = 1.0", "[ks].halving.keep must be a whole number"),
+        ("time_share = 1.0", "time_share = []", "[ks].spec_augment.time_share must be a number"),
+        ("[1e-3, 1e-2, 1]", "1e-3", "[ks].learning_rates must be a list of numbers, got 0.001"),
+        ("[1e-3, 1e-2, 1]", '["fast"]', "[ks].learning_rates must be a list of numbers"),
+        ("[1e-3, 1e-2, 1]", '["1e-3"]', "[ks].learning_rates must be a list of numbers"),
+        ("[1e-3, 1e-2, 1]", "[true]", "[ks].learning_rates must be a list of numbers"),
+    ],
+)
+def test_ill_typed_values(tmp_path, old, new, expected):
+    assert expected in refusal(tmp_path, old, new)
+
+
+@pytest.mark.parametrize("value", ["3", '"never"', "[3]", "{ update = 20, keep = 1 }"])
+def test_ill_typed_halving(tmp_path, value):
+    start, end = TEXT.index("[\n    {"), TEXT.index("]\n\n[ks.head]") + 1
+    assert "[ks].halving must be a" in refusal(tmp_path, TEXT[start:end], value)
+
+
+def test_head_must_be_a_table(tmp_path):
+    assert "[ks].head must be a table" in refusal(tmp_path, "[ks.head]\nprojection = 16", "")
+
+
+def test_task_must_be_a_table(tmp_path):
+    assert "[asr] must be a table" in refusal(tmp_path, "[ks]\n", "asr = 3\n[ks]\n")
+
+
+@pytest.mark.parametrize("rates", ["[1e-2, 1e-3]", "[1e-3, 1e-3]", "[1e-3, 1e-2, 1e-2]"])
+def test_rates_increase(tmp_path, rates):
+    message = refusal(tmp_path, "[1e-3, 1e-2, 1]", rates)
+    assert "[ks]" in message
+    assert "learning_rates must increase" in message
+
+
+@pytest.mark.parametrize("rates", ["[]", "[0.0, 1.0]", "[-1.0]"])
+def test_rates_are_positive(tmp_path, rates):
+    assert "at least one positive rate" in refusal(tmp_path, "[1e-3, 1e-2, 1]", rates)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('sampling = "shuffle"', 'sampling = "shufle"', ["sampling", "Did you mean shuffle"]),
+        ('sampling = "shuffle"', 'sampling = "none"', ["sampling", "balanced, shuffle"]),
+        ('schedule = "linear"', 'schedule = "cosine"', ["schedule", "constant, linear"]),
+        ('schedule = "linear"', "schedule = 1", ["schedule", "'1'"]),
+        ('by = "loss"', 'by = "los"', ["halving", "Did you mean loss"]),
+    ],
+)
+def test_words_from_a_list(tmp_path, old, new, words):
+    message = refusal(tmp_path, old, new)
+    assert all(word in message for word in ["[ks]", *words])
+
+
+@pytest.mark.parametrize("name", ["updates", "batch_utterances", "evaluate_every"])
+def test_counts_are_positive(tmp_path, name):
+    line = next(line for line in TEXT.splitlines() if line.startswith(f"{name} ="))
+    assert f"{name} must be at least 1, got 0" in refusal(tmp_path, line, f"{name} = 0")
+
+
+def test_halving_falls_on_a_look(tmp_path):
+    message = refusal(tmp_path, "update = 50", "update = 55")
+    assert "halving at update 55: not a multiple of evaluate_every (10)" in message
+
+
+def test_halving_keeps_something(tmp_path):
+    assert "keep at least 1" in refusal(tmp_path, "keep = 1", "keep = 0")
+
+
+def test_linear_schedule(tmp_path):
+    training = load_protocol(edited(tmp_path), PROTOCOLS).training("ks")
+    assert training.factor(0) == pytest.approx(1 / 20)
+    assert training.factor(9) == pytest.approx(10 / 20)
+    assert training.factor(19) == 1
+    assert training.factor(20) == 1
+    assert training.factor(60) == pytest.approx(40 / 80)
+    assert training.factor(99) == pytest.approx(1 / 80)
+
+
+def test_constant_schedule(tmp_path):
+    text = TEXT.replace('schedule = "linear"', 'schedule = "constant"')
+    training = load_protocol(edited(tmp_path, text=text), PROTOCOLS).training("ks")
+    assert [training.factor(update) for update in (0, 9, 19, 20, 99)] == pytest.approx(
+        [0.05, 0.5, 1, 1, 1]
+    )
+    text = text.replace("warmup = 20", "warmup = 0")
+    training = load_protocol(edited(tmp_path, text=text), PROTOCOLS).training("ks")
+    assert {training.factor(update) for update in range(100)} == {1.0}
+
+
+def test_record_holds_every_value(tmp_path):
+    record = load_protocol(edited(tmp_path), PROTOCOLS).record("ks")
+    expected = tomllib.loads(TEXT)["ks"]
+    found = json.loads(json.dumps(record))
+    assert {key: found[key] for key in expected} == expected
+    assert (found["name"], found["version"]) == ("toy", 3)
+
+
+def leaves(table, path=()):
+    for key, value in table.items() if isinstance(table, dict) else enumerate(table):
+        if isinstance(value, dict | list):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+CHANGES = {
+    "shuffle": "balanced",
+    "linear": "constant",
+    "loss": "score",
+    "score": "loss",
+    True: False,
+}
+
+
+@pytest.mark.parametrize("path", leaves(tomllib.loads(TEXT)["ks"]), ids=str)
+def test_hash_changes_with_every_value(tmp_path, path):
+    def changed(table):
+        for key in path[:-1]:
+            table = table[key]
+        old = table[path[-1]]
+        if old is True or isinstance(old, str):
+            table[path[-1]] = CHANGES[old]
+        elif path[0] == "learning_rates":
+            table[path[-1]] = old * 1.5
+        else:
+            table[path[-1]] = old * 2 if path[-1] != "evaluate_every" else 5
+
+    values = tomllib.loads(TEXT)
+    before = copy.deepcopy(values)
+    changed(values["ks"])
+    assert values != before
+    digests = set()
+    for table in (before, values, before):
+        path_ = tmp_path / "toy.toml"
+        path_.write_text(as_toml(table))
+        digests.add(load_protocol(str(path_), PROTOCOLS).record("ks")["sha256"])
+    assert len(digests) == 2
+
+
+def as_toml(values):
+    """Enough of TOML for these tables."""
+
+    def word(value):
+        if isinstance(value, dict):
+            return "{" + ", ".join(f"{key} = {word(part)}" for key, part in value.items()) + "}"
+        if isinstance(value, list):
+            return "[" + ", ".join(map(word, value)) + "]"
+        return json.dumps(value)
+
+    return "\n".join(f"{key} = {word(value)}" for key, value in values.items())
