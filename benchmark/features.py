@@ -306,18 +306,18 @@ def encode(
         raise UpstreamError(
             f"upstream {card.name} failed on {name} ({seconds:.2f} s): "
             f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}). "
-            "Try: superb check " + card.name
+            "superb check on it tells more"
         ) from error
     if not isinstance(states, HiddenStates):
         raise UpstreamError(
             f"upstream {card.name} returned {type(states).__name__}; it must return HiddenStates "
-            f"(values [layer, utterance, frame, dim], lengths). Try: superb check {card.name}"
+            f"(values [layer, utterance, frame, dim], lengths). superb check on it tells more"
         )
     if not isinstance(states.values, Tensor) or not isinstance(states.lengths, Tensor):
         raise UpstreamError(
             f"upstream {card.name} returned hidden states of {type(states.values).__name__} and "
             f"lengths of {type(states.lengths).__name__}; both must be torch tensors. "
-            f"Try: superb check {card.name}"
+            f"superb check on it tells more"
         )
     found = tuple(states.values.shape)
     length = int(states.lengths[0]) if found[1] else 0
@@ -325,7 +325,7 @@ def encode(
         raise UpstreamError(
             f"upstream {card.name} broke its contract on {name} ({seconds:.2f} s): its card says "
             f"{card.layers} layers x {card.dim}, it returned [layer, utterance, frame, dim] = "
-            f"{list(found)} with length {length}. Try: superb check {card.name}"
+            f"{list(found)} with length {length}. superb check on it tells more"
         )
     if not bool(torch.isfinite(states.values).all()):
         raise UpstreamError(

@@ -184,6 +184,11 @@ def prepare_tasks(names: Sequence[str], corpus: str, protocol: str) -> list[Task
     for name in wanted:
         entry = find_downstream(name)
         training = rules.training(name)
+        if set(training.head) != set(entry.settings):
+            raise SuperbError(
+                f"protocol {rules.name}, [{name}.head] must give {', '.join(entry.settings)}; "
+                f"it gives {', '.join(training.head) or 'nothing'}"
+            )
         data = load_corpus(corpus, entry.card, entry.label_from)
         task = load_downstream(name)
         tasks.append(Task(task, data, rules, training, task.vocabulary(data.split("train"))))

@@ -25,12 +25,14 @@ class Entry:
         target: ``module:attribute`` of its implementation.
         label_from: the manifest column that holds the class.
         head: its head in words.
+        settings: the names of the values a protocol must give for the head.
     """
 
     card: DownstreamCard
     target: str
     label_from: str
     head: str
+    settings: tuple[str, ...]
 
 
 DOWNSTREAMS: Mapping[str, Entry] = {
@@ -48,6 +50,7 @@ DOWNSTREAMS: Mapping[str, Entry] = {
         "downstreams.asr:Asr",
         "label",
         "linear, 2-layer BLSTM, linear; character CTC, greedy",
+        ("frame_s", "projection", "hidden", "layers", "dropout"),
     ),
     "sid": Entry(
         DownstreamCard(
@@ -63,6 +66,7 @@ DOWNSTREAMS: Mapping[str, Entry] = {
         "downstreams.classification:Classification",
         "speaker",
         "linear, mean over time, linear",
+        ("projection",),
     ),
     "ks": Entry(
         DownstreamCard(
@@ -78,6 +82,7 @@ DOWNSTREAMS: Mapping[str, Entry] = {
         "downstreams.classification:Classification",
         "label",
         "linear, mean over time, linear",
+        ("projection",),
     ),
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -29,10 +30,10 @@ app.add_typer(cache_app, name="cache")
 
 CacheDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of stored features [default: $SUPERB_CACHE or ~/.cache/superb]."),
+    typer.Option(help="Folder of stored features; $SUPERB_CACHE or ~/.cache/superb if not given."),
 ]
 UpstreamArgument = Annotated[
-    str, typer.Argument(help="A name, a folder, org/model[@revision], or file.py:Name.")
+    str, typer.Argument(help="A name, a folder, org/model\\[@revision], or file.py:Name.")
 ]
 
 
@@ -75,7 +76,7 @@ def run(
             "--upstream",
             "-u",
             help="Encoder, or several with commas: a name (superb upstreams), a folder, "
-            "org/model[@revision], file.py:Name, package.module:Name, untrained:NAME.",
+            "org/model\\[@revision], file.py:Name, package.module:Name, untrained:NAME.",
         ),
     ],
     downstream: Annotated[
@@ -188,9 +189,7 @@ def downstreams() -> None:
     """List the tasks."""
     from downstreams import DOWNSTREAMS
 
-    table = Table(title="Tasks")
-    for column in ("task", "what", "version", "metrics", "head"):
-        table.add_column(column)
+    table = Table("task", "what", "version", "metrics", "head", box=SIMPLE_HEAD)
     for name, entry in DOWNSTREAMS.items():
         card = entry.card
         arrow = "↓" if card.direction == "lower" else "↑"
@@ -204,9 +203,9 @@ def corpora() -> None:
     """List the corpora that have a name; your own data come as a manifest."""
     from downstreams.corpora import CORPORA
 
-    table = Table(title="Corpora", caption="Your own: --corpus FILE.csv, .tsv, .jsonl or .parquet")
-    for column in ("corpus", "what", "tasks", "audio", "licence", "where"):
-        table.add_column(column)
+    table = Table("corpus", "what", "tasks", "audio", "licence", "where", box=SIMPLE_HEAD)
+    table.caption = "Your own: --corpus FILE.csv, .tsv, .jsonl or .parquet"
+    table.caption_justify = "left"
     for entry in CORPORA.values():
         table.add_row(
             entry.name, entry.title, ", ".join(entry.tasks), entry.hours, entry.licence, entry.where
@@ -238,9 +237,7 @@ def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
 
     root = cache_dir or cache_folder()
     stores = list_stores(root)
-    table = Table(title=f"Stored features in {root}")
-    for column in ("key", "upstream", "kind", "storage"):
-        table.add_column(column)
+    table = Table("key", "upstream", "kind", "storage", box=SIMPLE_HEAD)
     for column in ("utterances", "size", "last written"):
         table.add_column(column, justify="right")
     for store in stores:
@@ -253,7 +250,9 @@ def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
             format_bytes(store.size),
             f"{datetime.fromtimestamp(store.used):%Y-%m-%d %H:%M}",
         )
-    table.caption = f"{format_bytes(sum(store.size for store in stores))} in all"
+    total = format_bytes(sum(store.size for store in stores))
+    table.caption = f"{total} of stored features in {root}"
+    table.caption_justify = "left"
     Console().print(table)
 
 

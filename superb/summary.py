@@ -16,17 +16,28 @@ if TYPE_CHECKING:
     from benchmark.results import Result
 
 
+def _plain_table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_style="bold",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+    )
+
+
 def print_summary(results: Sequence[Result], output: Path, console: Console) -> None:
     """One table per encoder: a row for each task and layer choice, then where the files are."""
     for name in dict.fromkeys(result.upstream["name"] for result in results):
         own = [result for result in results if result.upstream["name"] == name]
         first = own[0]
-        table = Table(title=escape(name), title_style="bold", title_justify="left", box=SIMPLE_HEAD)
+        table = _plain_table(escape(name))
         table.add_column("task", no_wrap=True)
         table.add_column("layers", no_wrap=True)
         table.add_column("test [95 % interval]", justify="right", no_wrap=True)
-        table.add_column("learning rate", justify="right")
-        table.add_column("weighted sum − last", justify="right", no_wrap=True)
+        table.add_column("rate", justify="right", no_wrap=True)
+        table.add_column("sum − last", justify="right", no_wrap=True)
         tasks = dict.fromkeys(result.downstream["name"] for result in own)
         for task in tasks:
             rows = [result for result in own if result.downstream["name"] == task]
@@ -46,6 +57,8 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
             f"v{first.protocol['version']}, "
             + (f"{seeds} seeds" if seeds > 1 else "one seed (use --seeds 3 to publish)")
         ]
+        if any(result.learning_rate_at_edge for result in own):
+            notes.append("* the best learning rate is at an edge of the grid")
         if first.upstream.get("note"):
             notes.append(str(first.upstream["note"]))
         for note in notes:
@@ -65,7 +78,7 @@ def _task_label(result: Result, position: int, rows: int) -> str:
 def _rate(result: Result) -> str:
     if result.learning_rate is None:
         return "–"
-    return f"{result.learning_rate:g}" + (" (edge)" if result.learning_rate_at_edge else "")
+    return f"{result.learning_rate:g}" + ("*" if result.learning_rate_at_edge else "")
 
 
 def _gain(result: Result, rows: Sequence[Result], output: Path) -> str:
@@ -98,17 +111,12 @@ def upstream_table() -> Table:
     """Every encoder that has a name, without loading any."""
     from upstreams import UPSTREAMS
 
-    table = Table(
-        title="Encoders",
-        caption="Also: a folder, org/model[@revision] on the Hugging Face hub, file.py:Name, "
-        "package.module:Name, and untrained:ANY",
-    )
+    table = _plain_table("Encoders")
     for column in ("name", "family"):
-        table.add_column(column)
-    for column in ("layers", "dim", "hop", "parameters"):
-        table.add_column(column, justify="right")
-    for column in ("weights", "paper"):
-        table.add_column(column)
+        table.add_column(column, no_wrap=True)
+    for column in ("layers", "dim", "hop", "weights"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("from", overflow="fold")
     for name, entry in UPSTREAMS.items():
         table.add_row(
             name,
@@ -116,10 +124,14 @@ def upstream_table() -> Table:
             str(entry.layers),
             str(entry.dim),
             str(entry.hop_samples),
-            f"{entry.parameters / 1e6:.1f} M" if entry.parameters else "0",
-            escape(entry.checkpoint),
-            escape(f"{entry.paper}, {entry.year}" if entry.year else entry.paper),
+            f"{entry.parameters / 1e6:.1f} M" if entry.parameters else "none",
+            escape(entry.checkpoint if entry.parameters else entry.paper),
         )
+    table.caption = (
+        "Also: a checkpoint folder, org/model\\[@revision] on the Hugging Face hub, file.py:Name, "
+        "package.module:Name, and untrained:ANY for the random twin of any of them"
+    )
+    table.caption_justify = "left"
     return table
 
 
@@ -127,10 +139,14 @@ def check_table(name: str, checks: Sequence[Check]) -> Table:
     """Passed, failed (with what was expected and what came), not run."""
     failed = sum(check.passed is False for check in checks)
     caption = "conforms" if not failed else f"{failed} of {len(checks)} checks failed"
-    table = Table(title=f"superb check {escape(name)}", caption=caption)
-    for column in ("check", "", "expected", "found"):
-        table.add_column(column)
+    table = _plain_table(f"superb check {escape(name)}: {caption}")
+    table.add_column("check", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("found")
     marks = {True: "[green]passed[/]", False: "[bold red]failed[/]", None: "[dim]not applicable[/]"}
     for check in checks:
-        table.add_row(check.name, marks[check.passed], escape(check.expected), escape(check.found))
+        found = check.found
+        if check.passed is False:
+            found = f"expected: {check.expected}\nfound: {check.found}"
+        table.add_row(check.name, marks[check.passed], escape(found))
     return table
