@@ -109,10 +109,36 @@ class UpstreamCard:
             )
         for name in ("layers", "dim", "hop_samples", "sample_rate", "min_samples"):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise SuperbError(
-                    f"upstream {self.name!r}: {name} must be a positive integer, got {value!r}"
-                )
+            self._require(name, _is_whole(value) and value >= 1, "a positive integer")
+        for name in ("name", "licence", "paper", "source", "revision", "note"):
+            self._require(name, isinstance(getattr(self, name), str), "text")
+        self._require("pad_invariant", isinstance(self.pad_invariant, bool), "True or False")
+        self._require(
+            "parameters",
+            self.parameters is None or (_is_whole(self.parameters) and self.parameters >= 0),
+            "None or an integer that is not negative",
+        )
+        corpora: object = self.trained_on
+        self._require(
+            "trained_on",
+            corpora is None
+            or (
+                isinstance(corpora, set | frozenset)
+                and all(isinstance(corpus, str) for corpus in corpora)
+            ),
+            "None or a set of names",
+        )
+
+    def _require(self, name: str, holds: bool, wanted: str) -> None:
+        if not holds:
+            raise SuperbError(
+                f"upstream {self.name!r}: {name} must be {wanted}, got {getattr(self, name)!r}"
+            )
+
+
+def _is_whole(value: object) -> bool:
+    """True for an int; True and False are none here."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @runtime_checkable

@@ -7,10 +7,11 @@ run was cut off; and on a processor it is also the fastest rule, since no work g
 
 from __future__ import annotations
 
+import hashlib
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -32,6 +33,10 @@ from benchmark.store import FeatureStore, format_bytes, require_room
 
 BATCHING = "one"
 _DECODE_AHEAD = 8
+# Decoding, pooling and normalising are as much part of a feature as the encoder.
+_ENGINE = hashlib.sha256(
+    b"".join((Path(__file__).parent / name).read_bytes() for name in ("audio.py", "features.py"))
+).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -180,6 +185,7 @@ def _about(
         "device": torch.device(settings.device).type,
         "storage": settings.storage,
         "batching": BATCHING,
+        "engine": _ENGINE,
     }
 
 
@@ -279,7 +285,7 @@ def _decoded(
 
 
 def encode(
-    upstream: Callable[[list[Tensor]], HiddenStates],
+    upstream: Upstream,
     waveform: Tensor,
     settings: ExtractionSettings,
     name: str,
@@ -289,7 +295,7 @@ def encode(
     Raises:
         UpstreamError: when the encoder raises, or what it returns does not fit its card.
     """
-    card = upstream.card  # type: ignore[attr-defined]
+    card = upstream.card
     device = torch.device(settings.device)
     seconds = waveform.numel() / card.sample_rate
     half = settings.precision == "bfloat16"
@@ -297,10 +303,13 @@ def encode(
         with (
             torch.inference_mode(),
             torch.autocast(device.type, torch.bfloat16, enabled=half),
+            torch.random.fork_rng(devices=[]),
         ):
+            # should an encoder draw at random after all, it draws the same for every utterance
+            torch.manual_seed(0)
             states = upstream([waveform.to(device)])
-    except SuperbError:
-        raise
+    except SuperbError as error:
+        raise UpstreamError(f"upstream {card.name} on {name} ({seconds:.2f} s): {error}") from error
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise UpstreamError(
@@ -317,7 +326,7 @@ def encode(
         raise UpstreamError(
             f"upstream {card.name} returned hidden states of {type(states.values).__name__} and "
             f"lengths of {type(states.lengths).__name__}; both must be torch tensors. "
-            f"superb check on it tells more"
+            "superb check on it tells more"
         )
     found = tuple(states.values.shape)
     length = int(states.lengths[0]) if found[1] else 0

@@ -25,12 +25,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark.core import UpstreamCard
+
 if TYPE_CHECKING:
     from hashlib import _Hash
 
 # Libraries whose release can change a feature.
 _LIBRARIES = ("torch", "torchaudio", "transformers", "soundfile")
 _VERSIONED = frozenset(_LIBRARIES) | sys.stdlib_module_names
+_OWN = frozenset({"superb", "benchmark", "upstreams", "downstreams", "leaderboard"})
+_CARD_FIELDS = ("layers", "dim", "hop_samples", "sample_rate", "min_samples")
+_TELLING = frozenset({"training", "_forward_hooks", "_forward_pre_hooks"})
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -49,28 +54,60 @@ def fingerprint(upstream: object) -> tuple[str, bool]:
     if isinstance(declared, str):
         digest.update(f"{type(upstream).__qualname__}:{declared}".encode())
         _update_code(digest, type(upstream))  # source that cannot be read is vouched for
+        digest.update(_source_of_modules(type(upstream)))
         return digest.hexdigest(), True
     stable = _update(digest, upstream, seen={})
+    digest.update(_source_of_modules(type(upstream)))
     if not stable:
         digest.update(uuid.uuid4().bytes)
     return digest.hexdigest(), stable
 
 
+def _source_of_modules(kind: type) -> bytes:
+    """Hash of the files a plug-in's file imports, and what those import, outside libraries."""
+    digest = hashlib.sha256()
+    start = sys.modules.get(kind.__module__)
+    waiting = [] if start is None else [start]
+    seen: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        name = module.__name__
+        top = name.split(".")[0]
+        file = getattr(module, "__file__", None)
+        if name in seen or top in _VERSIONED or top in _OWN or file is None:
+            continue
+        seen.add(name)
+        if _is_installed(Path(file)):
+            continue  # named by its distribution's version in a lock file, not by its source
+        digest.update(Path(file).read_bytes())
+        for _, value in sorted(vars(module).items()):
+            other = value if isinstance(value, ModuleType) else None
+            if other is None and hasattr(value, "__module__"):
+                other = sys.modules.get(str(value.__module__))
+            if other is not None:
+                waiting.append(other)
+    return digest.digest()
+
+
+def _is_installed(file: Path) -> bool:
+    return "site-packages" in file.parts or "dist-packages" in file.parts
+
+
+def modules_of(upstream: object) -> list[nn.Module]:
+    """The torch module an upstream is, or those it holds."""
+    if isinstance(upstream, nn.Module):
+        return [upstream]
+    held = getattr(upstream, "__dict__", {}).values()
+    return [value for value in held if isinstance(value, nn.Module)]
+
+
 def count_parameters(upstream: object) -> int | None:
     """Weights in the torch modules an upstream is or holds; None if it holds none."""
-    modules = [upstream] if isinstance(upstream, nn.Module) else _modules_of(upstream)
+    modules = modules_of(upstream)
     if not modules:
         return None
     parameters = {id(p): p.numel() for module in modules for p in module.parameters()}
     return sum(parameters.values())
-
-
-def _modules_of(holder: object) -> list[nn.Module]:
-    return [value for value in getattr(holder, "__dict__", {}).values() if _is_module(value)]
-
-
-def _is_module(value: object) -> bool:
-    return isinstance(value, nn.Module)
 
 
 def _update(digest: _Hash, value: object, seen: dict[int, tuple[int, object]]) -> bool:
@@ -94,6 +131,8 @@ def _update(digest: _Hash, value: object, seen: dict[int, tuple[int, object]]) -
         digest.update(f"{value.dtype}{value.shape}".encode())
         digest.update(np.ascontiguousarray(value).tobytes())
         return True
+    if isinstance(value, UpstreamCard):  # its name, its source and its notes change no feature
+        return _update_parts(digest, [getattr(value, name) for name in _CARD_FIELDS], seen)
     if isinstance(value, tuple):  # whether two equal ones are one object is Python's choice
         return _update_parts(digest, value, seen)
     if id(value) in seen:
@@ -129,11 +168,11 @@ def _update(digest: _Hash, value: object, seen: dict[int, tuple[int, object]]) -
     if whole and (hasattr(value, "__dict__") or is_dataclass(value)):
         known = _update_code(digest, type(value))
         if isinstance(value, nn.Module):
-            # hooks and caches of torch's own bookkeeping say nothing of the output
+            # caches of torch's own bookkeeping say nothing of the output, hooks may
             parts: dict[str, object] = dict(value.named_parameters(recurse=False))
             parts.update(value.named_buffers(recurse=False))
             parts.update(value.named_children())
-            hidden = set(nn.Module().__dict__) - {"training"}
+            hidden = set(nn.Module().__dict__) - _TELLING
             parts.update({k: v for k, v in vars(value).items() if k not in hidden})
         else:
             parts = dict(getattr(value, "__dict__", {}))

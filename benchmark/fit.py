@@ -241,20 +241,24 @@ def standardisation(data: SplitData, mix: Mix, sample: int = 512) -> tuple[Tenso
         ``(shift [dim], scale [])``. What varies less than a thousandth of the size of a frame is
         taken for rounding, and is not scaled up to signal.
     """
-    count = len(data.utterances)
+    step = -(-len(data.utterances) // sample)
     start = LayerMix(mix, data.layers).to(data.device)
-    rows = []
-    with torch.inference_mode():
-        for index in range(0, count, max(1, count // sample)):
+    count, total, squares = 0, torch.zeros(data.dim).double(), torch.zeros(data.dim).double()
+    with torch.no_grad():
+        for index in range(0, len(data.utterances), step):
             batch = data.batch([index], mix.normalised)
             states = batch.normalised if mix.normalised else batch.plain
             assert states is not None
-            rows.append(start(states)[0].double())
-    frames = torch.cat(rows)
-    spread = frames.var(0, correction=0).mean().sqrt()
+            frames = start(states)[0].double().cpu()
+            count, total, squares = (
+                count + len(frames),
+                total + frames.sum(0),
+                squares + (frames**2).sum(0),
+            )
+    mean = total / count
+    spread = (squares / count - mean**2).clamp(min=0).mean().sqrt()
     scale = 1 / spread.clamp(min=max(1e-3 * data.frame_size(mix), 1e-12))
-    # out of inference mode, so that gradients may pass through the arithmetic
-    return frames.mean(0).float().clone(), scale.float().clone()
+    return mean.float().to(data.device), scale.float().to(data.device)
 
 
 def fit(
@@ -304,7 +308,7 @@ def fit(
                 bar.advance(len(block))
             alive = [probe for probe in alive if probe.status == "training"]
             _look(alive, valid, downstream, vocabulary, training, each)
-            _halve(alive, training, update, card.direction)
+            _halve(probes, alive, training, update, card.direction)
             shown = [probe.best.valid for probe in probes if probe.best is not None]
             if shown:
                 top = min(shown) if card.direction == "lower" else max(shown)
@@ -434,16 +438,25 @@ def _rank(look: Look, direction: str) -> tuple[float, float]:
     return (look.valid if direction == "lower" else -look.valid, look.valid_loss)
 
 
-def _halve(alive: Sequence[Probe], training: Training, update: int, direction: str) -> None:
+def _halve(
+    probes: Sequence[Probe],
+    alive: Sequence[Probe],
+    training: Training,
+    update: int,
+    direction: str,
+) -> None:
     """Successive halving: each layer choice drops the learning rates that are behind."""
     rung = next((rung for rung in training.halving if rung.update == update), None)
     if rung is None:
         return
-    for mix in {probe.spec.mix for probe in alive}:
-        rivals = [probe for probe in alive if probe.spec.mix == mix and probe.status == "training"]
-        order = ranked_rates(rivals, direction, rung.by)
+    for mix in dict.fromkeys(probe.spec.mix for probe in alive):
+        # failed seeds are there too: a rate that lost one cannot be chosen, so it keeps no place
+        everyone = [probe for probe in probes if probe.spec.mix == mix]
+        rivals = [probe for probe in everyone if probe.status == "training"]
+        contest = [probe for probe in everyone if probe.status != "dropped"]
+        order = ranked_rates(contest, direction, rung.by)
         for probe in rivals:
-            if probe.spec.learning_rate in order[rung.keep :]:
+            if probe.spec.learning_rate not in order[: rung.keep]:
                 probe.status = "dropped"
                 probe.reason = f"not among the best {rung.keep} learning rates at update {update}"
 
@@ -473,6 +486,13 @@ def ranked_rates(probes: Sequence[Probe], direction: str, by: str = "score") -> 
     return sorted(scores, key=mean)
 
 
+def _cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _one_after_another(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:
     for probe in probes:
         work(probe)
@@ -492,7 +512,11 @@ def _in_parallel(parallel: bool) -> Iterator[Each]:
             yield _one_after_another
             return
         with ThreadPoolExecutor(
-            os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,)
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1,
+            initializer=torch.set_num_threads,
+            initargs=(1,),
         ) as pool:
 
             def side_by_side(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:

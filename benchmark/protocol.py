@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -41,6 +42,14 @@ class SpecAugment:
     feature_width: int
     feature_share: float
 
+    def __post_init__(self) -> None:
+        for name in ("time_warp", "time_masks", "time_width", "feature_masks", "feature_width"):
+            if getattr(self, name) < 0:
+                raise SuperbError(f"{name} must not be negative, got {getattr(self, name)}")
+        for name in ("time_share", "feature_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SuperbError(f"{name} must be from 0 to 1, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True)
 class Halving:
@@ -73,8 +82,8 @@ class Training:
         halving: when to drop learning rates that are behind; empty for never.
         standardise: whether each head sees mixed features shifted and scaled to mean 0 and
             variance 1 over train, so that one grid of learning rates suits every encoder.
-        head: the head's own values.
-        spec_augment: masks on features, or None.
+        head: the head's own values: numbers that are finite and not negative.
+        spec_augment: masks on features, or None; not together with `standardise`.
     """
 
     updates: int
@@ -91,6 +100,8 @@ class Training:
     spec_augment: SpecAugment | None
 
     def __post_init__(self) -> None:
+        if not all(map(_is_finite, self.learning_rates)):
+            raise SuperbError(f"learning_rates must be finite, got {list(self.learning_rates)}")
         if not self.learning_rates or min(self.learning_rates) <= 0:
             raise SuperbError("learning_rates must hold at least one positive rate")
         if tuple(sorted(set(self.learning_rates))) != self.learning_rates:
@@ -98,9 +109,35 @@ class Training:
         for name in ("updates", "batch_utterances", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise SuperbError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup <= self.updates:
+            raise SuperbError(
+                f"warmup must be from 0 to updates ({self.updates}), got {self.warmup}"
+            )
+        if not _is_finite(self.clip_norm) or self.clip_norm <= 0:
+            raise SuperbError(f"clip_norm must be positive and finite, got {self.clip_norm}")
+        self._check_halving()
+        for name, value in self.head.items():
+            _check_head_value(name, value)
+        if self.standardise and self.spec_augment is not None:
+            raise SuperbError(
+                "spec_augment needs standardise = false: masks set features to 0, which is no "
+                "longer their mean once they are shifted and scaled."
+            )
+
+    def _check_halving(self) -> None:
+        before = 0
         for rung in self.halving:
             if rung.keep < 1:
                 raise SuperbError(f"halving must keep at least 1 learning rate, got {rung.keep}")
+            if not 1 <= rung.update <= self.updates:
+                raise SuperbError(
+                    f"halving at update {rung.update}: must be from 1 to updates ({self.updates})"
+                )
+            if rung.update <= before:
+                raise SuperbError(
+                    f"halving at update {rung.update}: must come after the one before, at {before}"
+                )
+            before = rung.update
             if rung.update % self.evaluate_every:
                 raise SuperbError(
                     f"halving at update {rung.update}: not a multiple of evaluate_every "
@@ -168,6 +205,7 @@ def load_protocol(name: str, folder: Path) -> Protocol:
 
 def _training(values: object, where: str) -> Training:
     table = _table(values, where)
+    _refuse_extra(Training, table, where)
     augment = table.pop("spec_augment", None)
     rungs = table.pop("halving", [])
     if not isinstance(rungs, list):
@@ -186,7 +224,32 @@ def _training(values: object, where: str) -> Training:
 def _rates(values: object, where: str) -> tuple[float, ...]:
     if not isinstance(values, list) or any(type(rate) not in (int, float) for rate in values):
         raise SuperbError(f"{where} must be a list of numbers, got {values!r}")
-    return tuple(map(float, values))
+    return tuple(_float(rate) for rate in values)
+
+
+def _float(value: float) -> float:
+    return float(value) if _is_finite(value) else math.inf
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number too large for a float
+        return False
+
+
+def _check_head_value(name: str, value: object) -> None:
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not _is_finite(value)
+        or value < 0
+    ):
+        raise SuperbError(
+            f"head.{name} must be a number that is finite and not negative, got {value!r:.40}"
+        )
+    if name == "dropout" and value >= 1:
+        raise SuperbError(f"head.dropout must be below 1, got {value!r:.40}")
 
 
 def _table(values: object, where: str) -> dict[str, Any]:
@@ -195,14 +258,21 @@ def _table(values: object, where: str) -> dict[str, Any]:
     return dict(values)
 
 
+def _refuse_extra(kind: type[Any], table: Mapping[str, object], where: str) -> set[str]:
+    """Refuse keys that are no fields of a dataclass, and return its fields."""
+    wanted = {field.name for field in fields(kind)}
+    if extra := set(table) - wanted:
+        raise SuperbError(f"{where}: " + str(unknown("value", sorted(extra)[0], wanted)))
+    return wanted
+
+
 def _build(kind: type[T], values: object, where: str) -> T:
     """Make a dataclass of a table whose keys must be exactly its fields."""
     table = _table(values, where)
-    wanted = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    # A misspelled key is both extra and missing; the first says more.
+    wanted = _refuse_extra(kind, table, where)
     if missing := wanted - set(table):
         raise SuperbError(f"{where} lacks {', '.join(sorted(missing))}")
-    if extra := set(table) - wanted:
-        raise SuperbError(f"{where}: " + str(unknown("value", sorted(extra)[0], wanted)))
     for name, hint in get_type_hints(kind).items():
         value = table[name]
         if hint is int and (not isinstance(value, int) or isinstance(value, bool)):
@@ -212,7 +282,7 @@ def _build(kind: type[T], values: object, where: str) -> T:
         if hint is float:
             if not isinstance(value, int | float) or isinstance(value, bool):
                 raise SuperbError(f"{where}.{name} must be a number, got {value!r}")
-            table[name] = float(value)
+            table[name] = _float(value)
         choices = getattr(hint, "__args__", ()) if "Literal" in str(hint) else ()
         if choices and value not in choices:
             raise SuperbError(f"{where}: " + str(unknown(name, str(value), map(str, choices))))

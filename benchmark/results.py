@@ -94,6 +94,7 @@ class HistoryPoint(TypedDict):
     update: int
     train_loss: float | None
     valid: float | None
+    valid_loss: NotRequired[float | None]
 
 
 class SkippedAudio(TypedDict):

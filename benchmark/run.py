@@ -5,6 +5,7 @@ Nothing else in the engine knows the whole way from a name on the command line t
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -18,9 +19,9 @@ import torch
 
 from benchmark import statistics
 from benchmark.core import SPLITS, Corpus, Downstream, Tally, Upstream, UpstreamCard
-from benchmark.errors import SuperbError, unknown
+from benchmark.errors import SuperbError, UpstreamError, unknown
 from benchmark.features import ExtractionSettings, Features, duration_s, extract
-from benchmark.fingerprint import count_parameters, fingerprint
+from benchmark.fingerprint import count_parameters, fingerprint, modules_of
 from benchmark.fit import (
     Probe,
     ProbeSpec,
@@ -43,6 +44,7 @@ from benchmark.results import (
     Result,
     SeedScore,
     find_result,
+    read_result,
     run_id,
     write_result,
 )
@@ -52,6 +54,8 @@ from downstreams.corpora import load_corpus
 from upstreams.load import load_upstream
 
 _FEW_CLUSTERS = 10
+# Raised whenever training, selection or scoring changes a score that the protocol does not name.
+ENGINE_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def run(
     precision: str = "float32",
     storage: str = "float16",
     on_bad_audio: str = "fail",
+    trust_remote_code: bool = False,
     progress: Progress | None = None,
 ) -> list[Result]:
     """Score frozen encoders on tasks, with every layer choice, and write one result file each.
@@ -112,6 +117,7 @@ def run(
         precision: arithmetic of the encoder, ``float32`` or ``bfloat16``.
         storage: precision on disk, ``float16`` or ``float32``.
         on_bad_audio: ``fail``, or ``skip`` and list them in the result.
+        trust_remote_code: let a checkpoint run the Python code it brings; its result says so.
         progress: where to report; standard error by default.
 
     Returns:
@@ -139,17 +145,38 @@ def run(
         storage,
         on_bad_audio,
     )
+    if not given:
+        raise SuperbError("no upstream given; superb upstreams lists those with a name")
+    _require_writable(Path(output))
     tasks = prepare_tasks(names, corpus, protocol)
     # every name is resolved before the first second of work
-    encoders = [prepare_encoder(item, settings.device, progress) for item in given]
+    encoders = [
+        prepare_encoder(item, settings.device, progress, trust_remote_code) for item in given
+    ]
     for encoder in encoders:
         expand(choices, encoder.card.layers)
+    once = {(encoder.card.name, encoder.fingerprint): encoder for encoder in encoders}
     results: list[Result] = []
-    for encoder in encoders:
-        results += _run_encoder(
-            encoder, tasks, choices, list(range(seeds)), Path(output), settings, progress
-        )
+    # float32 means float32 on a GPU too, and kernels that repeat themselves are preferred
+    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        for encoder in once.values():
+            results += _run_encoder(
+                encoder, tasks, choices, list(range(seeds)), Path(output), settings, progress
+            )
     return results
+
+
+def _require_writable(output: Path) -> None:
+    """Find out that results cannot be written before hours of work, not after."""
+    place = output.resolve()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        what = "is not a folder" if not place.is_dir() else "may not be written to"
+        raise SuperbError(
+            f"results cannot be written to {output}: {place} {what}. Choose another folder with "
+            "--output DIR"
+        )
 
 
 def _require(option: str, value: str, allowed: Sequence[str]) -> None:
@@ -161,6 +188,8 @@ def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
+        if torch.device(name).type not in ("cpu", "cuda"):
+            raise RuntimeError("only processors and CUDA devices are supported")
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -195,15 +224,20 @@ def prepare_tasks(names: Sequence[str], corpus: str, protocol: str) -> list[Task
     return tasks
 
 
-def prepare_encoder(item: str | Upstream, device: str, progress: Progress) -> Encoder:
+def prepare_encoder(
+    item: str | Upstream, device: str, progress: Progress, trust_remote_code: bool = False
+) -> Encoder:
     """Load an upstream, move it to its device and take its fingerprint."""
-    upstream = load_upstream(item) if isinstance(item, str) else item
+    upstream = load_upstream(item, trust_remote_code) if isinstance(item, str) else item
     card = getattr(upstream, "card", None)
     if not isinstance(card, UpstreamCard) or not callable(upstream):
         raise SuperbError(
             f"{type(upstream).__name__} is not an upstream: it needs a .card (superb.UpstreamCard) "
             "and must be callable with a list of waveforms. See docs/adding-an-upstream.md"
         )
+    # frozen and in evaluation mode, whoever built it
+    for module in modules_of(upstream):
+        module.eval()
     mark, stable = fingerprint(upstream)
     if not stable:
         progress.warn(
@@ -213,7 +247,12 @@ def prepare_encoder(item: str | Upstream, device: str, progress: Progress) -> En
         )
     move = getattr(upstream, "to", None)
     if callable(move):
-        move(device)
+        try:
+            move(device)
+        except Exception as error:
+            raise UpstreamError(
+                f"upstream {card.name} cannot be moved to {device}: {type(error).__name__}: {error}"
+            ) from error
     if card.note:
         progress.warn(f"{card.name}: {card.note}")
     parameters = card.parameters if card.parameters is not None else count_parameters(upstream)
@@ -258,8 +297,12 @@ def _run_encoder(
                 progress,
                 resources,
             )
-            for skipped in features.skipped:
-                progress.warn(f"left out {skipped.utterance}: {skipped.reason}")
+            if features.skipped:
+                first = features.skipped[0]
+                progress.warn(
+                    f"{len(features.skipped)} audio files left out, listed in the results; the "
+                    f"first: {first.utterance}: {first.reason}"
+                )
             for task, todo in open_tasks:
                 for result in _run_task(
                     encoder, task, todo, seeds, output, settings, features, progress
@@ -291,6 +334,7 @@ def _identity(
     name = task.downstream.card.name
     record = task.protocol.record(name)
     return {
+        "engine": ENGINE_VERSION,
         "upstream": {"name": encoder.card.name, "fingerprint": encoder.fingerprint},
         "downstream": {"name": name, "version": task.downstream.card.version},
         "corpus": {"name": task.corpus.name, "sha256": task.corpus.sha256},
@@ -315,13 +359,15 @@ def _run_task(
     progress: Progress,
 ) -> list[Result]:
     card, downstream, training = encoder.card, task.downstream, task.training
+    # heads over time means are too small for a GPU: launching costs more than computing
+    device = settings.device if downstream.card.features == "frames" else "cpu"
     stores = {kind: features.stores[kind] for kind in _kinds(task, todo)}
     data = {
         split: SplitData(
             [u for u in task.corpus.split(split) if u.id in features.keys],
             features.keys,
             stores,
-            settings.device,
+            device,
         )
         for split in SPLITS
     }
@@ -343,7 +389,7 @@ def _run_task(
             hop_s=hop_s,
             outputs=len(task.vocabulary),
             scaling=scalings[mix],
-            device=settings.device,
+            device=device,
         )
         for mix in dict.fromkeys(todo.values())
         for rate in training.learning_rates
@@ -351,6 +397,8 @@ def _run_task(
     ]
     notes = downstream.notes(data["train"].utterances, data["train"].lengths, hop_s, training.head)
     notes += _information(data["train"], stores, card)
+    notes += _shared_audio(data)
+    corpus = _describe(task.corpus, features)
     started = time.perf_counter()
     fit(
         probes,
@@ -371,12 +419,22 @@ def _run_task(
             outcomes[mix] = _test(own, data["test"], task)
         rate, tallies = outcomes[mix]
         result = _result(
-            encoder, task, label, own, rate, tallies, seeds, settings, features, notes, training_s
+            encoder,
+            task,
+            label,
+            own,
+            rate,
+            tallies,
+            seeds,
+            settings,
+            features,
+            notes,
+            corpus,
+            training_s,
         )
         for warning in result.warnings:
             progress.warn(f"{card.name}, {downstream.card.name}, {label}: {warning}")
-        write_result(output, result, tallies)
-        results.append(result)
+        results.append(read_result(write_result(output, result, tallies)))
     return results
 
 
@@ -394,13 +452,30 @@ def _information(train: SplitData, stores: Mapping[str, Any], card: UpstreamCard
     return []
 
 
+def _shared_audio(data: Mapping[str, SplitData]) -> list[str]:
+    """Warn when the same recording stands in train or valid and in test."""
+    heard = set(data["train"].keys) | set(data["valid"].keys)
+    shared = [
+        utterance.id
+        for utterance, key in zip(data["test"].utterances, data["test"].keys, strict=True)
+        if key in heard
+    ]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of {len(data['test'].keys)} test recordings are in train or valid too "
+        f"({', '.join(shared[:3])}{', …' if len(shared) > 3 else ''}): the score is too good"
+    ]
+
+
 def _test(
     probes: Sequence[Probe], data: SplitData, task: Task
 ) -> tuple[float | None, dict[int, list[Tally]]]:
     """The learning rate chosen on valid, and the test tallies of its seeds: looked at once."""
     order = ranked_rates(probes, task.downstream.card.direction)
     kept = {probe.spec.learning_rate for probe in probes if probe.status == "finished"}
-    rate = next((candidate for candidate in order if candidate in kept), None)
+    # should every rate that was kept have failed, the best of the dropped ones stands in
+    rate = next((candidate for candidate in order if candidate in kept), next(iter(order), None))
     if rate is None:
         return None, {}
     size = task.training.batch_utterances
@@ -422,6 +497,7 @@ def _result(
     settings: ExtractionSettings,
     features: Features,
     notes: Sequence[str],
+    corpus: Mapping[str, Any],
     training_s: float,
 ) -> Result:
     card, downstream, training = encoder.card, task.downstream.card, task.training
@@ -430,14 +506,22 @@ def _result(
     at_edge = rate in (training.learning_rates[0], training.learning_rates[-1])
     warnings = list(notes)
     if rate is None:
-        warnings.append(f"every learning rate failed: {probes[0].reason}")
-    elif at_edge:
+        reason = next(probe.reason for probe in probes if probe.status == "failed")
+        warnings.append(f"every learning rate failed: {reason}")
+    elif chosen[0].status == "dropped":
+        warnings.append(
+            f"every learning rate that was kept failed; {rate:g}, dropped after "
+            f"{chosen[0].updates} updates, stands in"
+        )
+    if at_edge:
         warnings.append(
             f"the best learning rate, {rate:g}, is at the edge of the grid "
             f"({training.learning_rates[0]:g} to {training.learning_rates[-1]:g}): a better one "
             "may lie outside"
         )
-    if metrics and metrics[downstream.metric]["clusters"] < _FEW_CLUSTERS:
+    if metrics and metrics[downstream.metric].get("by_utterance"):
+        warnings.append("the interval is over utterances: fewer than two test speakers are known")
+    elif metrics and metrics[downstream.metric]["clusters"] < _FEW_CLUSTERS:
         clusters = metrics[downstream.metric]["clusters"]
         warnings.append(f"the interval rests on {clusters} test speakers only")
     kind = "frames" if downstream.features == "frames" else "mean"
@@ -453,7 +537,7 @@ def _result(
         identity=identity,
         upstream=_plain(asdict(card)),
         downstream=_plain(asdict(downstream)),
-        corpus=_describe(task.corpus, features),
+        corpus=corpus,
         protocol=_plain(task.protocol.record(downstream.name)),
         layer=label,
         seeds=seeds,
@@ -469,6 +553,7 @@ def _result(
                 update=look.update,
                 train_loss=look.train_loss,
                 valid=look.valid,
+                valid_loss=look.valid_loss,
             )
             for probe in probes
             for look in probe.looks
@@ -563,7 +648,7 @@ def _describe(corpus: Corpus, features: Features) -> dict[str, Any]:
         "name": corpus.name,
         "sha256": corpus.sha256,
         "licence": corpus.licence,
-        "source": corpus.source,
+        "source": corpus.source.replace(str(Path.home()), "~"),
         "note": corpus.note,
         "splits": splits,
     }

@@ -61,10 +61,11 @@ class Interval:
         low: lower end, in percent.
         high: upper end, in percent.
         confidence: e.g. 0.95.
-        clusters: how many independent units the variance comes from.
+        clusters: how many units the variance comes from: speakers, unless `by_utterance`.
         utterances: how many different utterances were scored.
-        by_utterance: True if utterances had to stand in for speakers, because there is only one
-            speaker: the interval then says nothing about other speakers.
+        by_utterance: True if utterances had to stand in for speakers, all of them because fewer
+            than two speakers are known, or those without a speaker's name. The interval then
+            says nothing about other speakers, and `clusters` is no number of speakers.
     """
 
     value: float
@@ -245,10 +246,11 @@ def _score_ends(
     counts, which insertions can push above one per word.
 
     The design effect is at least that of independent trials: speakers who happen to agree to
-    the last digit do not make the score certain.
+    the last digit do not make the score certain. Near and above one error per word, where trials
+    say nothing, the standard error is at least one error in the whole test set.
     """
     spread = ratio * (1 - ratio) if proportion else ratio
-    floor = 1.0 if proportion else max(0.0, 1 - ratio)
+    floor = 1.0 if proportion else max(1 - ratio, 1 / trials)
     effect = max(variance * trials / spread, floor) if spread > 0 else floor
     weight = quantile**2 * effect / trials
     centre = ratio + weight / 2
@@ -325,7 +327,7 @@ def _counts(
 
 
 def _cluster_index(clusters: Sequence[str], length: int, seeds: int) -> tuple[IntArray, bool]:
-    """Number the clusters 0, 1, …; True when utterances stand in for the only speaker."""
+    """Number the clusters 0, 1, …; True when utterances stand in for speakers."""
     if len(clusters) != length:
         raise SuperbError(f"{length} utterances, but {len(clusters)} clusters")
     if seeds < 1 or length % seeds:
@@ -337,8 +339,9 @@ def _cluster_index(clusters: Sequence[str], length: int, seeds: int) -> tuple[In
         (name, -1) if name else ("", position)
         for position, name in enumerate(clusters[:utterances])
     ]
-    by_utterance = len(set(names)) == 1 and bool(names[0][0])
-    if by_utterance:
+    by_utterance = not all(clusters[:utterances])
+    if len(set(names)) == 1:  # one speaker, or one utterance
+        by_utterance = True
         names = [("", position) for position in range(utterances)]
     numbers: dict[tuple[str, int], int] = {}
     for name in names:

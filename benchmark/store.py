@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,7 @@ from benchmark.errors import SuperbError
 
 FORMAT_VERSION = 1
 _COMMIT_BYTES = 64 * 2**20
+_COMMIT_S = 5.0
 _SPARE_BYTES = 256 * 2**20
 
 
@@ -70,6 +72,7 @@ class FeatureStore:
         self._offset = 0
         self._pending: list[tuple[str, str, int, str, int, float, bytes]] = []
         self._pending_bytes = 0
+        self._committed = time.monotonic()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _write_once(self.folder / "about.json", json.dumps(self.about, indent=1) + "\n")
@@ -88,7 +91,8 @@ class FeatureStore:
         except (OSError, sqlite3.Error) as error:
             raise SuperbError(
                 f"the feature cache {self.folder} cannot be used: {error}. Set SUPERB_CACHE or "
-                "--cache-dir to a folder that you can write to, or clear it: superb cache clear"
+                "--cache-dir to a folder that you can write to, or clear this one: "
+                f"superb cache clear {self.folder.name} --cache-dir {root}"
             ) from error
 
     def __enter__(self) -> FeatureStore:
@@ -102,9 +106,16 @@ class FeatureStore:
     ) -> None:
         self.close()
 
+    def _rows(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
+        """Rows of the index; a damaged one is named, with the way out."""
+        try:
+            return self._index.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise SuperbError(f"{self._damaged('index.sqlite')} ({error})") from error
+
     def missing(self, keys: Iterable[str]) -> set[str]:
         """Those of the audio hashes that have no record yet."""
-        present = {row[0] for row in self._index.execute("SELECT audio FROM records")}
+        present = {row[0] for row in self._rows("SELECT audio FROM records")}
         return set(keys) - present - {row[0] for row in self._pending}
 
     def append(self, key: str, values: NDArray[np.float32], norms: NDArray[np.float32]) -> None:
@@ -153,7 +164,8 @@ class FeatureStore:
         )
         self._offset += len(data)
         self._pending_bytes += len(data)
-        if self._pending_bytes >= _COMMIT_BYTES:
+        now = time.monotonic()
+        if self._pending_bytes >= _COMMIT_BYTES or now - self._committed >= _COMMIT_S:
             self.commit()
 
     def commit(self) -> None:
@@ -180,7 +192,7 @@ class FeatureStore:
     def shapes(self, keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """The shape of each of the records."""
         wanted = set(keys)
-        rows = self._index.execute("SELECT audio, shape FROM records")
+        rows = self._rows("SELECT audio, shape FROM records")
         return {
             audio: tuple(int(size) for size in shape.split(","))
             for audio, shape in rows
@@ -193,12 +205,10 @@ class FeatureStore:
         Raises:
             SuperbError: when the record is missing or damaged.
         """
-        row = self._index.execute(
-            "SELECT file, offset, shape, crc FROM records WHERE audio = ?", (key,)
-        ).fetchone()
-        if row is None:
+        rows = self._rows("SELECT file, offset, shape, crc FROM records WHERE audio = ?", (key,))
+        if not rows:
             raise SuperbError(f"no features for audio {key[:12]} in {self.folder}")
-        name, offset, text, crc = row
+        name, offset, text, crc = rows[0]
         shape = tuple(int(size) for size in text.split(","))
         size = int(np.prod(shape)) * self.dtype.itemsize
         try:
@@ -216,20 +226,20 @@ class FeatureStore:
     def _damaged(self, name: str) -> str:
         return (
             f"the feature cache is damaged: {self.folder / name}. Extract again after: "
-            f"superb cache clear {self.folder.name}"
+            f"superb cache clear {self.folder.name} --cache-dir {self.folder.parent.parent}"
         )
 
     def rounding_error(self, keys: Iterable[str]) -> float:
         """Root mean square over utterances of the relative L2 error that storage added."""
         wanted = set(keys)
-        rows = self._index.execute("SELECT audio, error FROM records")
+        rows = self._rows("SELECT audio, error FROM records")
         errors = [error for audio, error in rows if audio in wanted]
         return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
 
     def layer_norms(self, keys: Iterable[str]) -> list[float]:
         """Mean L2 norm of a frame in each layer, averaged over utterances: ``[layer]``."""
         wanted = set(keys)
-        rows = self._index.execute("SELECT audio, norms FROM records")
+        rows = self._rows("SELECT audio, norms FROM records")
         norms = [np.frombuffer(blob, np.float32) for audio, blob in rows if audio in wanted]
         return [float(norm) for norm in np.mean(norms, axis=0)]
 
@@ -239,9 +249,7 @@ class FeatureStore:
 
     def throughput(self) -> float | None:
         """Seconds of audio per second of encoder over all sessions, None before the first."""
-        audio_s, encoder_s = self._index.execute(
-            "SELECT SUM(audio_s), SUM(encoder_s) FROM sessions"
-        ).fetchone()
+        ((audio_s, encoder_s),) = self._rows("SELECT SUM(audio_s), SUM(encoder_s) FROM sessions")
         return float(audio_s / encoder_s) if encoder_s else None
 
     def close(self) -> None:

@@ -1,7 +1,8 @@
 """From a folder of result files to a board: a pure function, the same files give the same board.
 
 Only what is comparable stands in one table: the same task and task version, the same corpus by
-content, the same protocol by content. Reads JSON alone: no torch, no pandas, no numpy.
+content with the same utterances left out, the same protocol by content. Reads JSON alone: no
+torch, no pandas, no numpy.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmark.results import MetricValue, Result, Status, read_results
 
@@ -50,7 +51,11 @@ class Row:
     Attributes:
         upstream: its name, as in the result.
         fingerprint: of the encoder.
-        label: its name, with the start of the fingerprint where two encoders share the name.
+        label: its name, with what tells it from other rows of that name: the start of the
+            fingerprint, or in brackets how its features were computed and stored.
+        precision: of the encoder's numbers; "" when the result does not say.
+        storage: of the features; likewise.
+        device: that computed them; likewise.
         untrained: True when its weights are random.
         note: the loud line of its card.
         cells: by layer choice.
@@ -59,6 +64,9 @@ class Row:
     upstream: str
     fingerprint: str
     label: str
+    precision: str
+    storage: str
+    device: str
     untrained: bool
     note: str
     cells: Mapping[str, Cell]
@@ -77,6 +85,7 @@ class Table:
         corpus: its name.
         corpus_sha256: its content.
         corpus_note: one line about it.
+        skipped: ids of its utterances that every run left out, sorted.
         protocol: its name.
         protocol_version: its version.
         protocol_sha256: its content; "" when the result does not say.
@@ -92,6 +101,7 @@ class Table:
     corpus: str
     corpus_sha256: str
     corpus_note: str
+    skipped: tuple[str, ...]
     protocol: str
     protocol_version: str
     protocol_sha256: str
@@ -119,6 +129,16 @@ class Board:
     problems: tuple[str, ...]
 
 
+class _RowKey(NamedTuple):
+    """What the runs of one row have in common."""
+
+    upstream: str
+    fingerprint: str
+    precision: str
+    storage: str
+    device: str
+
+
 def collect(folder: Path | str) -> Board:
     """Read a folder of results.
 
@@ -130,10 +150,14 @@ def collect(folder: Path | str) -> Board:
 
 
 def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
-    """Sort results into tables; of two runs for one cell the newest counts."""
+    """Sort results into tables.
+
+    Of several runs for one cell, one that finished counts before one that failed, then the one
+    with more seeds, then the newer one; a note names each that is left out.
+    """
     groups: dict[tuple[object, ...], list[Result]] = {}
     notes: list[str] = []
-    # Oldest first, so that newer ones replace them; the id settles equal times.
+    # Oldest first; the id settles equal times.
     for result in sorted(results, key=lambda result: (result.created, result.run_id)):
         groups.setdefault(_group_key(result), []).append(result)
     tables = [_table(groups[key], notes) for key in sorted(groups, key=repr)]
@@ -146,10 +170,22 @@ def _group_key(result: Result) -> tuple[object, ...]:
         result.downstream["version"],
         result.corpus["name"],
         result.corpus["sha256"],
+        skipped_utterances(result),
         result.protocol["name"],
         str(result.protocol["version"]),
         _identity(result, "protocol", "sha256"),
     )
+
+
+def skipped_utterances(result: Result) -> tuple[str, ...]:
+    """Ids of the utterances that a run left out, sorted."""
+    return tuple(sorted({str(skipped["utterance"]) for skipped in result.skipped_audio}))
+
+
+def list_some(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _identity(result: Result, part: str, key: str) -> str:
@@ -160,17 +196,20 @@ def _identity(result: Result, part: str, key: str) -> str:
 def _table(results: Sequence[Result], notes: list[str]) -> Table:
     newest = results[-1]
     card = newest.downstream
-    chosen: dict[tuple[str, str], dict[str, Result]] = {}
+    runs: dict[_RowKey, dict[str, list[Result]]] = {}
     for result in results:
-        key = (str(result.upstream["name"]), _identity(result, "upstream", "fingerprint"))
-        cells = chosen.setdefault(key, {})
-        older = cells.get(result.layer)
-        if older is not None:
-            notes.append(
-                f"{card['name']}, {key[0]}, {result.layer}: run {older.run_id} of "
-                f"{older.created} is left out for the newer {result.run_id} of {result.created}"
-            )
-        cells[result.layer] = result
+        runs.setdefault(_row_key(result), {}).setdefault(result.layer, []).append(result)
+    labels = {key: _label(key, runs) for key in runs}
+    chosen: dict[_RowKey, dict[str, Result]] = {}
+    for key, by_layer in runs.items():
+        for layer, candidates in by_layer.items():
+            *others, best = sorted(candidates, key=_worth)
+            chosen.setdefault(key, {})[layer] = best
+            notes += [
+                f"{card['name']}, {labels[key]}, {layer}: run {other.run_id} of {other.created} "
+                f"is left out for {_reason(best, other)} {best.run_id} of {best.created}"
+                for other in others
+            ]
     layers = _layers(layer for cells in chosen.values() for layer in cells)
     metric = str(card["metrics"][0])
     lower = card["direction"] == "lower"
@@ -178,11 +217,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         layer: _not_separated([cells.get(layer) for cells in chosen.values()], metric, lower)
         for layer in layers
     }
-    names = [name for name, _ in chosen]
-    rows = [
-        _row(name, fingerprint, names.count(name) > 1, cells, close)
-        for (name, fingerprint), cells in chosen.items()
-    ]
+    rows = [_row(key, labels[key], cells, close) for key, cells in chosen.items()]
     rows.sort(key=lambda row: _rank(row, layers, metric, lower))
     return Table(
         downstream=str(card["name"]),
@@ -193,12 +228,50 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         corpus=str(newest.corpus["name"]),
         corpus_sha256=str(newest.corpus["sha256"]),
         corpus_note=str(newest.corpus.get("note", "")),
+        skipped=skipped_utterances(newest),
         protocol=str(newest.protocol["name"]),
         protocol_version=str(newest.protocol["version"]),
         protocol_sha256=_identity(newest, "protocol", "sha256"),
         layers=layers,
         rows=tuple(rows),
     )
+
+
+def _row_key(result: Result) -> _RowKey:
+    settings = (str(result.identity.get(name, "")) for name in ("precision", "storage", "device"))
+    name = str(result.upstream["name"])
+    return _RowKey(name, _identity(result, "upstream", "fingerprint"), *settings)
+
+
+def _label(key: _RowKey, rows: Iterable[_RowKey]) -> str:
+    """The name, with what tells this row from the others that share it."""
+    same = [row for row in rows if row.upstream == key.upstream]
+    label = key.upstream
+    if len({row.fingerprint for row in same}) > 1:
+        label += f" @{key.fingerprint[:8]}"
+    parts: list[str] = []
+    if len({(row.precision, row.storage, row.device) for row in same}) > 1:
+        if key.precision not in ("", "float32"):
+            parts.append(key.precision)
+        if key.storage not in ("", "float16"):
+            parts.append(f"stored as {key.storage}")
+        # A processor or a GPU is as good as the other: only said where nothing else differs.
+        alone = len({row.device for row in same if row._replace(device=key.device) == key}) == 1
+        if key.device not in ("", "cpu", "cuda") or (key.device and not alone):
+            parts.append(key.device)
+    return f"{label} ({', '.join(parts)})" if parts else label
+
+
+def _worth(result: Result) -> tuple[object, ...]:
+    return (result.status == "finished", len(result.seeds), result.created, result.run_id)
+
+
+def _reason(best: Result, other: Result) -> str:
+    if best.status != other.status:
+        return "the finished"
+    if len(best.seeds) != len(other.seeds):
+        return f"that of {len(best.seeds)} instead of {len(other.seeds)} seeds,"
+    return "the newer"
 
 
 def _layers(present: Iterable[str]) -> tuple[str, ...]:
@@ -233,18 +306,16 @@ def _not_separated(results: Sequence[Result | None], metric: str, lower: bool) -
 
 
 def _row(
-    name: str,
-    fingerprint: str,
-    ambiguous: bool,
+    key: _RowKey,
+    label: str,
     cells: Mapping[str, Result],
     close: Mapping[str, set[str]],
 ) -> Row:
     newest = max(cells.values(), key=lambda result: (result.created, result.run_id))
     card: Mapping[str, Any] = newest.upstream
     return Row(
-        upstream=name,
-        fingerprint=fingerprint,
-        label=f"{name} @{fingerprint[:8]}" if ambiguous else name,
+        **key._asdict(),
+        label=label,
         untrained=card.get("family") == "untrained",
         note=str(card.get("note", "")),
         cells={
@@ -275,4 +346,5 @@ def _rank(row: Row, layers: Sequence[str], metric: str, lower: bool) -> tuple[ob
         else:
             value = cell.metrics[metric]["value"]
             keys.append((0, value if lower else -value))
-    return (*keys, row.upstream, row.fingerprint)
+    settings = (row.precision, row.storage, row.device)
+    return (*keys, row.upstream, row.fingerprint, *settings)

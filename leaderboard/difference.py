@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.errors import SuperbError
 from benchmark.results import Result, read_result, read_tallies
+from leaderboard.collect import list_some, skipped_utterances
 
 if TYPE_CHECKING:
     from benchmark.core import Tally
@@ -24,7 +25,8 @@ def paired_difference(
 
     Args:
         a: JSON file of a result.
-        b: JSON file of another, of the same task, corpus, protocol and seeds.
+        b: JSON file of another, of the same task, corpus, protocol and seeds, with the same
+            utterances left out, if any.
         metric: one of the task's; the ranking one by default.
         confidence: of the interval.
 
@@ -75,10 +77,14 @@ def _refuse_incomparable(a: Result, b: Result) -> None:
         "protocol": (a.identity.get("protocol"), b.identity.get("protocol")),
         "seeds": (sorted(a.seeds), sorted(b.seeds)),
     }
+    skipped = (skipped_utterances(a), skipped_utterances(b))
     differing = [f"{name} ({one} and {other})" for name, (one, other) in pairs.items()]
     differing = [
         text for text, (one, other) in zip(differing, pairs.values(), strict=True) if one != other
     ]
+    if skipped[0] != skipped[1]:
+        one, other = map(list_some, skipped)
+        differing.append(f"the utterances left out ({one or 'none'} and {other or 'none'})")
     if differing:
         raise SuperbError(f"results {a.run_id} and {b.run_id} differ in {'; '.join(differing)}")
     if a.status != "finished":

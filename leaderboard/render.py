@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import html
 import io
 import re
@@ -10,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from benchmark.errors import unknown
-from leaderboard.collect import Board, Cell, Row, Table
+from leaderboard.collect import Board, Cell, Row, Table, list_some
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,6 +21,7 @@ FORMATS = ("terminal", "markdown", "csv")
 _MISSING = "–"
 _ONE_SEED = "¹"
 _AT_EDGE = "²"
+_BY_UTTERANCE = "³"
 _UNTRAINED = "†"
 _CLOSE = "*"
 
@@ -128,10 +130,13 @@ def _markdown(board: Board) -> str:
 
 _CSV_COLUMNS = (
     *("downstream", "downstream_version", "corpus", "corpus_sha256"),
+    *("utterances_left_out", "left_out_sha256"),
     *("protocol", "protocol_version", "protocol_sha256"),
-    *("upstream", "fingerprint", "untrained", "note", "layer", "status"),
+    *("upstream", "fingerprint", "precision", "storage", "device"),
+    *("untrained", "note", "layer", "status"),
     *("metric", "ranks", "lower_is_better", "value", "low", "high", "confidence"),
-    *("clusters", "utterances", "seeds", "seed_std", "not_separated_from_best"),
+    *("clusters", "by_utterance", "utterances"),
+    *("seeds", "seed_std", "not_separated_from_best"),
     *("learning_rate", "learning_rate_at_edge", "run_id", "created"),
 )
 
@@ -158,10 +163,13 @@ def _csv_rows(table: Table, row: Row, layer: str) -> Iterator[Sequence[object]]:
     cell = row.cells.get(layer)
     if cell is None:
         return
+    left_out = hashlib.sha256("\n".join(table.skipped).encode(errors="surrogatepass")).hexdigest()
     front = (
         *(table.downstream, table.version, table.corpus, table.corpus_sha256),
+        *(len(table.skipped), left_out if table.skipped else ""),
         *(table.protocol, table.protocol_version, table.protocol_sha256),
-        *(row.upstream, row.fingerprint, row.untrained, row.note, layer, cell.status),
+        *(row.upstream, row.fingerprint, row.precision, row.storage, row.device),
+        *(row.untrained, row.note, layer, cell.status),
     )
     back = (cell.learning_rate, cell.learning_rate_at_edge, cell.run_id, cell.created)
     for name, score in cell.metrics.items():
@@ -170,12 +178,13 @@ def _csv_rows(table: Table, row: Row, layer: str) -> Iterator[Sequence[object]]:
             *front,
             *(name, ranks, table.lower_is_better if ranks else None),
             *(score["value"], score["low"], score["high"], score["confidence"]),
-            *(score["clusters"], score["utterances"], cell.seeds, score["seed_std"]),
+            *(score["clusters"], score.get("by_utterance"), score["utterances"]),
+            *(cell.seeds, score["seed_std"]),
             cell.not_separated if ranks else None,
             *back,
         )
     if not cell.metrics:
-        yield (*front, *(None,) * 9, cell.seeds, None, None, *back)
+        yield (*front, *(None,) * 10, cell.seeds, None, None, *back)
 
 
 def _arrow(table: Table) -> str:
@@ -196,6 +205,10 @@ def _heading(table: Table) -> list[str]:
         f"({better} is better)",
         f"corpus {table.corpus} ({table.corpus_sha256[:8]}), {protocol}",
     ]
+    if table.skipped:
+        count = len(table.skipped)
+        noun = "utterance" if count == 1 else "utterances"
+        lines.append(f"{count} {noun} left out for bad audio: {list_some(table.skipped)}")
     if table.corpus_note:
         lines.append(f"corpus note: {table.corpus_note}")
     return [printable(line) for line in lines]
@@ -210,12 +223,14 @@ def _cell(table: Table, row: Row, layer: str) -> tuple[str, str, bool]:
         return "failed", "", False
     score = cell.metrics[table.metric]
     text = f"{score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
-    return text, _marks(cell), cell.not_separated
+    return text, _marks(table, cell), cell.not_separated
 
 
-def _marks(cell: Cell) -> str:
-    one_seed = _ONE_SEED if cell.seeds == 1 else ""
-    return one_seed + (_AT_EDGE if cell.learning_rate_at_edge else "")
+def _marks(table: Table, cell: Cell) -> str:
+    marks = _ONE_SEED if cell.seeds == 1 else ""
+    marks += _AT_EDGE if cell.learning_rate_at_edge else ""
+    by_utterance = cell.metrics[table.metric].get("by_utterance", False)
+    return marks + (_BY_UTTERANCE if by_utterance else "")
 
 
 def _mark_room(table: Table, layer: str) -> int:
@@ -232,12 +247,15 @@ def _footnotes(table: Table, bold: str) -> list[str]:
         for cell in row.cells.values()
         if cell.status == "finished" and table.metric in cell.metrics
     ]
+    by_utterance = [score.get("by_utterance", False) for _, score in finished]
     lines: list[str] = []
     if finished:
         shares = sorted({f"{100 * score['confidence']:g} %" for _, score in finished})
         over = "speakers"
-        if any(score.get("by_utterance", False) for _, score in finished):
-            over = "utterances (one speaker: nothing is said of others)"
+        if all(by_utterance):
+            over = "utterances"
+        elif any(by_utterance):
+            over = f"speakers, or over utterances where marked {_BY_UTTERANCE}"
         lines.append(f"[low, high]: {' or '.join(shares)} interval over {over}")
     if any(cell.not_separated for cell, _ in finished):
         lines.append(
@@ -247,6 +265,11 @@ def _footnotes(table: Table, bold: str) -> list[str]:
         lines.append(f"{_ONE_SEED} one seed: no estimate of seed variance")
     if any(cell.learning_rate_at_edge for cell, _ in finished):
         lines.append(f"{_AT_EDGE} best learning rate at an edge of the grid: the score may be low")
+    if any(by_utterance):
+        lines.append(
+            f"{_BY_UTTERANCE} interval over utterances for want of known speakers: "
+            "nothing is said of other speakers"
+        )
     if any(row.untrained for row in table.rows):
         lines.append(f"{_UNTRAINED} untrained: random weights, a floor for the others")
     lines += [f"{row.label}: {row.note}" for row in table.rows if row.note]

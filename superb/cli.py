@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -44,6 +45,8 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
+    # a batch system's end is an interrupt like Ctrl-C: what is finished is kept
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except SuperbError as error:
@@ -112,6 +115,10 @@ def run(
     on_bad_audio: Annotated[
         str, typer.Option(help="fail, or skip and list what was left out in the result.")
     ] = "fail",
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code."),
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result records instead of a table.")
     ] = False,
@@ -140,6 +147,7 @@ def run(
         precision=precision,
         storage=storage,
         on_bad_audio=on_bad_audio,
+        trust_remote_code=trust_remote_code,
         progress=Progress(quiet),
     )
     if as_json:

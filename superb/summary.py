@@ -29,8 +29,9 @@ def _plain_table(title: str) -> Table:
 
 def print_summary(results: Sequence[Result], output: Path, console: Console) -> None:
     """One table per encoder: a row for each task and layer choice, then where the files are."""
-    for name in dict.fromkeys(result.upstream["name"] for result in results):
-        own = [result for result in results if result.upstream["name"] == name]
+    for mark in dict.fromkeys(str(result.identity["upstream"]) for result in results):
+        own = [result for result in results if str(result.identity["upstream"]) == mark]
+        name = own[0].upstream["name"]
         first = own[0]
         table = _plain_table(escape(name))
         table.add_column("task", no_wrap=True)

@@ -67,7 +67,7 @@ schedule = "linear"
 warmup = 5
 clip_norm = 1.0
 evaluate_every = 20
-standardise = true
+standardise = false
 head = { frame_s = 0.02, projection = 12, hidden = 8, layers = 2, dropout = 0.2 }
 [asr.spec_augment]
 time_warp = 2

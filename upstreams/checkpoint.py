@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,13 +23,25 @@ from benchmark.errors import UpstreamError
 from upstreams.transformer import EncoderConfig, TransformerEncoder, TransformerUpstream
 
 # model_type in config.json of what `TransformerEncoder` is, and the school each comes from.
-OWN_FAMILIES: dict[str, Family] = {"hubert": "predictive", "wav2vec2": "contrastive"}
+OWN_FAMILIES: dict[str, Family] = {
+    "hubert": "predictive",
+    "wav2vec2": "contrastive",
+    "unispeech": "contrastive",
+    "unispeech-sat": "predictive",
+    "wavlm": "predictive",
+    "data2vec-audio": "predictive",
+}
 PAPERS = {
     "hubert": "Hsu et al., HuBERT, arXiv 2106.07447",
     "wav2vec2": "Baevski et al., wav2vec 2.0, arXiv 2006.11477",
+    "unispeech": "Wang et al., UniSpeech, arXiv 2101.07597",
+    "unispeech-sat": "Chen et al., UniSpeech-SAT, arXiv 2110.05752",
+    "wavlm": "Chen et al., WavLM, arXiv 2110.13900",
+    "data2vec-audio": "Baevski et al., data2vec, arXiv 2202.03555",
 }
 
-# What transformers assumes where config.json is silent (its HubertConfig and Wav2Vec2Config).
+# What transformers assumes where config.json is silent, in all its configurations but for
+# DEFAULTS_OF.
 DEFAULTS: dict[str, Any] = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -47,10 +59,14 @@ DEFAULTS: dict[str, Any] = {
     "num_conv_pos_embeddings": 128,
     "num_conv_pos_embedding_groups": 16,
     "conv_pos_batch_norm": False,
+    "conv_pos_kernel_size": 19,
+    "num_buckets": 320,
+    "max_bucket_distance": 800,
     "do_stable_layer_norm": False,
     "adapter_attn_dim": None,
     "add_adapter": False,
 }
+DEFAULTS_OF = {"data2vec-audio": {"num_conv_pos_embeddings": 5}}
 # Options under which the architecture is another one than `TransformerEncoder`.
 FIXED = (
     "hidden_act",
@@ -78,13 +94,19 @@ HEADS = (
     "objective.",
     "speaker_proj.",
     "layer_norm_for_extract.",
+    "ctc_proj.",
+    # Of a speaker verification head; the encoder's own are feature_extractor.conv_layers.
+    "feature_extractor.weight",
+    "feature_extractor.bias",
 )
-PREFIXES = ("hubert.", "wav2vec2.")
+PREFIXES = ("hubert.", "wav2vec2.", "unispeech.", "unispeech_sat.", "wavlm.", "data2vec_audio.")
 # torch's weight norm before and after 2.0: magnitude and direction.
 RENAMED = {
     ".weight_g": ".parametrizations.weight.original0",
     ".weight_v": ".parametrizations.weight.original1",
 }
+# WavLM's published code computes each gate as a sum of this many linear outputs.
+GATE_ROWS = 4
 
 
 @dataclass(frozen=True)
@@ -207,35 +229,36 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
             f"{' or '.join(OWN_FAMILIES)} with none of {', '.join(FIXED)} changed"
         )
 
+    family = config["model_type"]
+    config = {**DEFAULTS, **DEFAULTS_OF.get(family, {}), **config}
+
     def integer(key: str) -> int:
-        value = config.get(key, DEFAULTS[key])
+        value = config[key]
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UpstreamError(f"config.json: {key} must be a positive integer, got {value!r}")
         return value
 
     def integers(key: str) -> tuple[int, ...]:
-        value = config.get(key, DEFAULTS[key])
+        value = config[key]
         if not isinstance(value, list) or not all(isinstance(n, int) and n > 0 for n in value):
             raise UpstreamError(f"config.json: {key} must list positive integers, got {value!r}")
         return tuple(value)
 
     def switch(key: str) -> bool:
-        value = config.get(key, DEFAULTS[key])
+        value = config[key]
         if not isinstance(value, bool):
             raise UpstreamError(f"config.json: {key} must be true or false, got {value!r}")
         return value
 
-    conv_norm = config.get("feat_extract_norm", DEFAULTS["feat_extract_norm"])
+    conv_norm = config["feat_extract_norm"]
     if conv_norm not in ("group", "layer"):
         raise UpstreamError(f"config.json: feat_extract_norm is group or layer, got {conv_norm!r}")
-    return EncoderConfig(
+    encoder = EncoderConfig(
         conv_dims=integers("conv_dim"),
         conv_kernels=integers("conv_kernel"),
         conv_strides=integers("conv_stride"),
         conv_bias=switch("conv_bias"),
         conv_norm=cast("Literal['group', 'layer']", conv_norm),
-        # An option of HuBERT alone; wav2vec 2.0 always normalises here.
-        projection_norm=config["model_type"] != "hubert" or switch("feat_proj_layer_norm"),
         dim=integer("hidden_size"),
         layers=integer("num_hidden_layers"),
         heads=integer("num_attention_heads"),
@@ -243,8 +266,27 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
         position_kernel=integer("num_conv_pos_embeddings"),
         position_groups=integer("num_conv_pos_embedding_groups"),
         pre_norm=switch("do_stable_layer_norm"),
-        norm_eps=float(config.get("layer_norm_eps", DEFAULTS["layer_norm_eps"])),
+        norm_eps=float(config["layer_norm_eps"]),
     )
+    if family == "hubert":  # the others always normalise here
+        return replace(encoder, projection_norm=switch("feat_proj_layer_norm"))
+    if family == "wavlm":
+        return replace(
+            encoder,
+            relative_buckets=integer("num_buckets"),
+            relative_distance=integer("max_bucket_distance"),
+        )
+    if family == "data2vec-audio":
+        # One key means another thing here, and two that the others heed mean nothing.
+        return replace(
+            encoder,
+            conv_norm="layer",
+            pre_norm=False,
+            position_kernel=integer("conv_pos_kernel_size"),
+            position_layers=integer("num_conv_pos_embeddings"),
+            position_norm=True,
+        )
+    return encoder
 
 
 def waveform_settings(folder: Path) -> tuple[bool, int]:
@@ -267,8 +309,8 @@ def waveform_settings(folder: Path) -> tuple[bool, int]:
 def their_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
     """Our parameter names → theirs.
 
-    Two of ours are made of several of theirs: query, key and value are one matrix here, and the
-    positional convolution's weight is magnitude and direction there.
+    Some of ours are made of several of theirs: query, key and value are one matrix here, and a
+    positional convolution's weight is magnitude and direction there. `converted` does it.
     """
     names: dict[str, tuple[str, ...]] = {}
 
@@ -284,10 +326,19 @@ def their_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
     if config.projection_norm:
         same("projection_norm", "feature_projection.layer_norm")
     same("projection", "feature_projection.projection")
-    position = "encoder.pos_conv_embed.conv"
-    names["position.convolution.bias"] = (f"{position}.bias",)
-    names["position.convolution.weight"] = tuple(f"{position}{new}" for new in RENAMED.values())
+    position = "encoder.pos_conv_embed"
+    if config.position_norm:  # data2vec, without weight normalisation
+        for index in range(config.position_layers):
+            same(f"position.convolutions.{index}", f"{position}.layers.{index}.conv")
+    else:
+        same("position.convolutions.0", f"{position}.conv")
+        names["position.convolutions.0.weight"] = tuple(
+            f"{position}.conv{new}" for new in RENAMED.values()
+        )
     same("norm", "encoder.layer_norm")
+    if config.relative_buckets:
+        buckets = "encoder.layers.0.attention.rel_attn_embed"
+        same("relative.buckets", buckets, bias=False)
     for index in range(config.layers):
         ours, theirs = f"layers.{index}", f"encoder.layers.{index}"
         for part in ("weight", "bias"):
@@ -295,6 +346,9 @@ def their_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
                 f"{theirs}.attention.{letter}_proj.{part}" for letter in "qkv"
             )
         same(f"{ours}.attention_output", f"{theirs}.attention.out_proj")
+        if config.relative_buckets:
+            same(f"{ours}.gate.gates", f"{theirs}.attention.gru_rel_pos_linear")
+            names[f"{ours}.gate.scale"] = (f"{theirs}.attention.gru_rel_pos_const",)
         same(f"{ours}.attention_norm", f"{theirs}.layer_norm")
         same(f"{ours}.expand", f"{theirs}.feed_forward.intermediate_dense")
         same(f"{ours}.contract", f"{theirs}.feed_forward.output_dense")
@@ -348,12 +402,7 @@ def load_encoder(
     names = their_names(config)
     shapes: dict[str, tuple[int, ...]] = {}
     for ours, parameter in encoder.state_dict().items():
-        shape = tuple(parameter.shape)
-        if ours == "position.convolution.weight":
-            shapes[names[ours][0]], shapes[names[ours][1]] = (1, 1, shape[2]), shape
-        else:
-            parts = names[ours]
-            shapes.update(dict.fromkeys(parts, (shape[0] // len(parts), *shape[1:])))
+        shapes.update(their_shapes(ours, names[ours], tuple(parameter.shape)))
     missing = sorted(shapes.keys() - theirs.keys())
     unexpected = sorted(theirs.keys() - shapes.keys())
     wrong = [
@@ -375,23 +424,56 @@ def load_encoder(
             f"{where} does not hold the weights its config.json describes. "
             f"{'; '.join(parts_of_message)}. Check that both files are of the same model"
         )
-    state: dict[str, Tensor] = {}
-    for ours, parts in names.items():
-        tensors = [theirs[part].float() for part in parts]
-        if ours == "position.convolution.weight":
-            magnitude, direction = tensors
-            norm = torch.linalg.vector_norm(direction, dim=(0, 1), keepdim=True)
-            state[ours] = direction * (magnitude / norm)
-        else:
-            state[ours] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+    state = {
+        ours: converted(ours, [theirs[part].float() for part in parts])
+        for ours, parts in names.items()
+    }
     encoder.load_state_dict(state, strict=True, assign=True)
     return encoder
+
+
+def their_shapes(
+    ours: str, theirs: tuple[str, ...], shape: tuple[int, ...]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights that `converted` makes one of ours of.
+
+    Args:
+        ours: the name of our parameter.
+        theirs: the names of the weights it is made of.
+        shape: of our parameter.
+    """
+    if theirs[0].endswith(RENAMED[".weight_g"]):
+        magnitude, direction = theirs
+        return {magnitude: (1, 1, shape[2]), direction: shape}
+    if ".gate.gates." in ours:
+        return {theirs[0]: (GATE_ROWS * shape[0], *shape[1:])}
+    if ours.endswith(".gate.scale"):
+        return {theirs[0]: (1, *shape, 1, 1)}
+    return dict.fromkeys(theirs, (shape[0] // len(theirs), *shape[1:]))
+
+
+def converted(ours: str, theirs: list[Tensor]) -> Tensor:
+    """One of our parameters, of the weights `their_names` lists for it.
+
+    Args:
+        ours: the name of our parameter.
+        theirs: the weights, of the shapes that `their_shapes` gives.
+    """
+    if ours.startswith("position.") and len(theirs) == 2:
+        magnitude, direction = theirs
+        norm: Tensor = torch.linalg.vector_norm(direction, dim=(0, 1), keepdim=True)
+        return direction * (magnitude / norm)
+    if ".gate.gates." in ours:  # each gate is the sum of a few rows
+        return theirs[0].view(-1, GATE_ROWS, *theirs[0].shape[1:]).sum(1)
+    if ours.endswith(".gate.scale"):
+        return theirs[0].flatten()
+    return torch.cat(theirs) if len(theirs) > 1 else theirs[0]
 
 
 def transformer_card(
     config: EncoderConfig, origin: Origin, model_type: str, sample_rate: int
 ) -> UpstreamCard:
-    """The card of a HuBERT or wav2vec 2.0 checkpoint; what it was trained on is not known here."""
+    """The card of a checkpoint of our families; what it was trained on is not known here."""
     return UpstreamCard(
         name=origin.name,
         layers=config.layers + 1,
@@ -408,7 +490,7 @@ def transformer_card(
 
 
 def load_transformer(folder: Path, origin: Origin) -> TransformerUpstream:
-    """Load a HuBERT or wav2vec 2.0 checkpoint folder into our encoder.
+    """Load a checkpoint folder of one of `OWN_FAMILIES` into our encoder.
 
     Raises:
         UpstreamError: anything in the folder is missing, damaged or not as declared.

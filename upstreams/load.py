@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import re
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from benchmark.core import Upstream, UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError, unknown
@@ -20,29 +21,36 @@ if TYPE_CHECKING:  # at run time these modules import torch, so they wait until 
 
 GROUP = "superb.upstreams"
 UNTRAINED = "untrained:"
+TORCHAUDIO = "torchaudio:"
 FORMS = (
     "Other forms: /path/to/checkpoint/folder, my_file.py:MyClass, package.module:MyClass, "
-    "org/name or org/name@revision from the Hugging Face hub, and untrained: before any of them."
+    "org/name or org/name@revision from the Hugging Face hub, torchaudio:WAVLM_BASE and its other "
+    "bundles, and untrained: before any of them."
 )
 _HUB_ID = re.compile(r"(?P<hf>hf:)?(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
 
 
-def load_upstream(name_or_path: str) -> Upstream:
+def load_upstream(name_or_path: str, trust_remote_code: bool = False) -> Upstream:
     """Load an encoder.
 
     The first of these that fits: ``untrained:`` before any other form; ``path.py:Name``, a class,
-    function or object in a file; a name of the table or of an installed plug-in; an existing
-    checkpoint folder; ``package.module:Name``; a hub id ``org/name``, ``hf:org/name``, each
-    perhaps with ``@revision``.
+    function or object in a file; ``torchaudio:NAME``, a bundle of torchaudio; a name of the table
+    or of an installed plug-in; an existing checkpoint folder; ``package.module:Name``; a hub id
+    ``org/name``, ``hf:org/name``, each perhaps with ``@revision``.
+
+    Args:
+        name_or_path: what to load.
+        trust_remote_code: run code that a checkpoint brings along, where its model needs it; the
+            card's note says so.
 
     Raises:
         SuperbError: nothing fits (with near matches), or what fits cannot be loaded.
     """
     name = name_or_path.strip()
     if name.startswith(UNTRAINED):
-        upstream = _untrained(name.removeprefix(UNTRAINED))
+        upstream = _untrained(name.removeprefix(UNTRAINED), trust_remote_code)
     else:
-        upstream = _load(name)
+        upstream = _load(name, trust_remote_code)
     return _checked(name, upstream)
 
 
@@ -51,9 +59,13 @@ def upstream_names() -> list[str]:
     return [*UPSTREAMS, *_plugins()]
 
 
-def _load(name: str) -> object:
+def _load(name: str, trust_remote_code: bool) -> object:
     if _is_file_target(name):
         return _from_file(name)
+    if name.startswith(TORCHAUDIO):
+        from upstreams.torchaudio_bundles import load_bundle
+
+        return load_bundle(name.removeprefix(TORCHAUDIO))
     if name in UPSTREAMS:
         return _construct(name, load_attribute(UPSTREAMS[name].target))
     plugins = _plugins()
@@ -62,23 +74,43 @@ def _load(name: str) -> object:
     if _is_module_target(name):
         return _construct(name, load_attribute(name))
     folder, origin = _locate(name, weights=True)
-    return _from_folder(folder, origin)
+    return _from_folder(folder, origin, trust_remote_code)
 
 
-def _untrained(name: str) -> object:
+def _untrained(name: str, trust_remote_code: bool) -> object:
     from upstreams import untrained
 
     if name.startswith(UNTRAINED):
         raise UpstreamError(f"{UNTRAINED}{name}: write {UNTRAINED} once")
-    if name in UPSTREAMS and UPSTREAMS[name].architecture:
-        from upstreams import hubert
+    if name in UPSTREAMS and (architecture := UPSTREAMS[name].architecture):
+        twin: Any
+        if architecture.startswith("upstreams.transformer:"):
+            from upstreams import published
 
-        twin = hubert.untrained(name, untrained.SEED)
+            twin = published.untrained(name, untrained.SEED)
+        else:
+            from upstreams import cpc
+
+            twin = cpc.untrained_upstream(name, untrained.SEED)
         twin.card = untrained.untrained_card(twin.card)
         return twin
+    if name.startswith(TORCHAUDIO):
+        from upstreams.torchaudio_bundles import untrained_bundle
+
+        bundle = untrained_bundle(name.removeprefix(TORCHAUDIO), untrained.SEED)
+        bundle.card = untrained.untrained_card(bundle.card)
+        return bundle
     if _is_file_target(name) or name in upstream_names() or _is_module_target(name):
-        return untrained.UntrainedTwin(_checked(name, _load(name)))
+        return untrained.UntrainedTwin(_checked(name, _load(name, trust_remote_code)))
     folder, origin = _locate(name, weights=False)
+    if trust_remote_code:
+        from upstreams.huggingface import needs_remote_code, untrained_huggingface
+
+        if needs_remote_code(folder):
+            other = untrained_huggingface(folder, origin, untrained.SEED, trust_remote_code)
+            card = untrained.untrained_card(other.card)
+            other.card = dataclasses.replace(card, note=f"{card.note}; {other.card.note}")
+            return other
     return untrained.untrained_folder(folder, origin)
 
 
@@ -129,14 +161,14 @@ def _locate(name: str, weights: bool) -> tuple[Path, Origin]:
     return folder, Origin(name=repository, source=repository, revision=folder.name)
 
 
-def _from_folder(folder: Path, origin: Origin) -> object:
+def _from_folder(folder: Path, origin: Origin, trust_remote_code: bool) -> object:
     from upstreams.checkpoint import load_transformer, read_json, unsupported_options
 
     if not unsupported_options(read_json(folder, "config.json")):
         return load_transformer(folder, origin)
     from upstreams.huggingface import load_huggingface  # imports transformers: seconds
 
-    return load_huggingface(folder, origin)
+    return load_huggingface(folder, origin, trust_remote_code)
 
 
 def _from_file(name: str) -> object:
@@ -182,7 +214,7 @@ def _construct(name: str, thing: object, path: Path | None = None) -> object:
         return thing()
     except SuperbError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UpstreamError(f"{name}: {_cause(error, path)}") from error
 
 
@@ -207,7 +239,11 @@ def _checked(name: str, upstream: object) -> Upstream:
         "an upstream has an attribute card, a superb.UpstreamCard, and is called with a list of "
         "1-D waveforms to return superb.HiddenStates"
     )
-    if not isinstance(getattr(upstream, "card", None), UpstreamCard):
+    try:
+        card = getattr(upstream, "card", None)
+    except Exception as error:
+        raise UpstreamError(f"{name}: its card raises {_cause(error, None)}") from error
+    if not isinstance(card, UpstreamCard):
         raise UpstreamError(f"{name} gives {type(upstream).__name__} without a card: {contract}")
     if not callable(upstream):
         raise UpstreamError(f"{name} gives {type(upstream).__name__}, not callable: {contract}")

@@ -1,4 +1,4 @@
-"""The speech transformer of wav2vec 2.0 (arXiv 2006.11477) and HuBERT (arXiv 2106.07447).
+"""The speech transformer: wav2vec 2.0, XLSR, XLS-R, MMS, HuBERT, WavLM, data2vec, UniSpeech-SAT.
 
 A waveform goes through strided convolutions (one frame per 20 ms), a linear projection, a
 convolution that adds relative position, and a transformer::
@@ -7,7 +7,9 @@ convolution that adds relative position, and a transformer::
       └ front_end ─► frames [utterance, frame, dim]     wav2vec 2.0, section 2, "feature encoder"
            └ states ─► K+1 × [utterance, frame, dim]    ibid., "contextualized representations"
 
-The published models differ only in the values of `EncoderConfig`. Two of them matter to a probe:
+The published models (arXiv 2006.11477, 2006.13979, 2111.09296, 2305.13516, 2106.07447, 2110.13900,
+2202.03555, 2110.05752, 2110.01900) differ only in the values of `EncoderConfig`, most of them in
+what they were trained to do and in nothing here. Two differences matter to a probe:
 
 * Base models normalise the first convolution over *time*. Statistics over a padded tail would
   make an utterance's features depend on its neighbours, so they are taken over valid frames only.
@@ -18,10 +20,12 @@ The published models differ only in the values of `EncoderConfig`. Two of them m
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -48,8 +52,13 @@ class EncoderConfig:
         layers: transformer layers K; K + 1 hidden states are returned.
         heads: attention heads.
         feed_forward_dim: inner width of the feed-forward blocks.
-        position_kernel: frames seen by the positional convolution.
+        position_kernel: frames seen by a positional convolution.
         position_groups: its groups.
+        position_layers: positional convolutions, one after the other.
+        position_norm: layer norm without weights after each of them (data2vec).
+        relative_buckets: buckets of relative positions for a gated bias on attention (WavLM); 0
+            for no such bias. Even: one half looks back, the other ahead.
+        relative_distance: frames from which on all positions share the last bucket.
         pre_norm: layer norm before each block (Large) or after it (Base).
         norm_eps: epsilon of the transformer's layer norms.
 
@@ -69,6 +78,10 @@ class EncoderConfig:
     feed_forward_dim: int = 3072
     position_kernel: int = 128
     position_groups: int = 16
+    position_layers: int = 1
+    position_norm: bool = False
+    relative_buckets: int = 0
+    relative_distance: int = 800
     pre_norm: bool = False
     norm_eps: float = 1e-5
 
@@ -85,6 +98,16 @@ class EncoderConfig:
             )
         if self.conv_norm not in ("group", "layer"):
             raise UpstreamError(f"conv_norm is 'group' or 'layer'; got {self.conv_norm!r}")
+        # A quarter of the buckets are single positions, so 4 is the least that has any.
+        if self.relative_buckets and (
+            self.relative_buckets < 4
+            or self.relative_buckets % 2
+            or self.relative_distance <= self.relative_buckets // 4
+        ):
+            raise UpstreamError(
+                "relative_buckets must be 0 or even and at least 4, and relative_distance more "
+                f"than a quarter of it; got {self.relative_buckets} and {self.relative_distance}"
+            )
 
     @property
     def hop_samples(self) -> int:
@@ -108,11 +131,13 @@ class EncoderConfig:
         return samples
 
 
-# HuBERT, table 1; the front end is that of wav2vec 2.0, section 4.2.
+# The published architectures. Many names share one: what was learned differs, not what is computed.
+
+# HuBERT, table 1. Base is also wav2vec 2.0 Base (section 4.2) and UniSpeech-SAT Base and Base+;
+# Large is also UniSpeech-SAT Large.
 HUBERT_BASE = EncoderConfig(conv_dims=(512,) * 7)
 HUBERT_LARGE = EncoderConfig(
     conv_dims=(512,) * 7,
-    conv_bias=True,
     conv_norm="layer",
     dim=1024,
     layers=24,
@@ -120,16 +145,23 @@ HUBERT_LARGE = EncoderConfig(
     feed_forward_dim=4096,
     pre_norm=True,
 )
-HUBERT_XLARGE = EncoderConfig(
-    conv_dims=(512,) * 7,
-    conv_bias=True,
-    conv_norm="layer",
-    dim=1280,
-    layers=48,
-    heads=16,
-    feed_forward_dim=5120,
-    pre_norm=True,
+HUBERT_XLARGE = replace(HUBERT_LARGE, dim=1280, layers=48, feed_forward_dim=5120)
+# wav2vec 2.0 Large as trained on Libri-Light, with a bias in the convolutions; also XLSR-53
+# (arXiv 2006.13979). XLS-R (arXiv 2111.09296) and MMS (arXiv 2305.13516) have it in three sizes.
+WAV2VEC2_LARGE = replace(HUBERT_LARGE, conv_bias=True)
+XLS_R_1B = replace(HUBERT_XLARGE, conv_bias=True)
+XLS_R_2B = replace(XLS_R_1B, dim=1920, feed_forward_dim=7680)
+# WavLM (arXiv 2110.13900): HuBERT with a gated relative position bias.
+WAVLM_BASE = replace(HUBERT_BASE, relative_buckets=320)
+WAVLM_LARGE = replace(HUBERT_LARGE, relative_buckets=320)
+# data2vec (arXiv 2202.03555), section 4.2: all convolutions normalised per frame, five short
+# positional ones, post-norm at both sizes.
+DATA2VEC_BASE = replace(
+    HUBERT_BASE, conv_norm="layer", position_kernel=19, position_layers=5, position_norm=True
 )
+DATA2VEC_LARGE = replace(DATA2VEC_BASE, dim=1024, layers=24, heads=16, feed_forward_dim=4096)
+# DistilHuBERT (arXiv 2110.01900): two layers of Base; its prediction heads are dropped.
+DISTILHUBERT = replace(HUBERT_BASE, projection_norm=False, layers=2)
 # Ours: Base in small. A small model spends its time in the first convolutions, which run at 3200
 # and 1600 frames a second: 64 channels there instead of 96 make the whole encoder a quarter faster
 # on one CPU thread and more on two.
@@ -144,7 +176,11 @@ MINI = EncoderConfig(
 
 
 class Convolution(nn.Module):
-    """One convolution of the front end: convolve, perhaps normalise, GELU."""
+    """One convolution of the front end: convolve, perhaps normalise, GELU.
+
+    Frames stay rows, ``[utterance, frame, channel]``, from the first convolution to the last
+    transformer layer: convolutions are faster so, and nothing is ever transposed.
+    """
 
     def __init__(self, config: EncoderConfig, index: int) -> None:
         super().__init__()
@@ -161,44 +197,96 @@ class Convolution(nn.Module):
         elif index == 0:
             self.norm = nn.GroupNorm(config.conv_dims[0], config.conv_dims[0])
 
-    def forward(self, x_bct: Tensor, lengths: list[int]) -> Tensor:
-        """``[utterance, channel, frame]`` to the same with new channels and fewer frames.
+    def forward(self, x_btc: Tensor, lengths: list[int]) -> Tensor:
+        """``[utterance, frame, channel]`` to the same with new channels and fewer frames.
 
         Args:
-            x_bct: input.
+            x_btc: input.
             lengths: valid frames of each utterance *after* this convolution.
         """
-        x_bct = self.convolution(x_bct)
-        if isinstance(self.norm, nn.GroupNorm):
-            x_bct = masked_channel_norm(x_bct, lengths, self.norm)
-        elif self.norm is not None:
-            x_bct = self.norm(x_bct.transpose(1, 2)).transpose(1, 2)
-        return F.gelu(x_bct)
+        weight_cik, bias = self.convolution.weight, self.convolution.bias
+        (kernel,), (stride,) = self.convolution.kernel_size, self.convolution.stride
+        if x_btc.shape[2] == 1:
+            patches_btk = x_btc.squeeze(2).unfold(1, kernel, stride)
+            if isinstance(self.norm, nn.GroupNorm):
+                return gelu(normalised_product(patches_btk, lengths, weight_cik[:, 0], self.norm))
+            x_btc = F.linear(patches_btk, weight_cik[:, 0], bias)
+        else:
+            # As an image of one row: only for images does torch know convolutions over rows.
+            image = x_btc.unsqueeze(1).permute(0, 3, 1, 2)
+            image = F.conv2d(image, weight_cik.unsqueeze(2), bias, stride=(1, stride))
+            x_btc = image.permute(0, 2, 3, 1).squeeze(1)
+        return gelu(x_btc if self.norm is None else self.norm(x_btc))
 
 
-def masked_channel_norm(x_bct: Tensor, lengths: list[int], norm: nn.GroupNorm) -> Tensor:
-    """Group norm with one channel per group, its statistics over valid frames only.
+def normalised_product(
+    patches_btk: Tensor, lengths: list[int], weight_ck: Tensor, norm: nn.GroupNorm
+) -> Tensor:
+    """The first convolution and the group norm after it, one channel per group, in one product.
+
+    Over an utterance's valid frames, a channel with weights *w* has mean ``w·m`` and variance
+    ``w·Cw``, where *m* and *C* are mean and covariance of the patches it is applied to. So the norm
+    is known before the product is formed, and goes into its weights. A bias would cancel.
 
     Args:
-        x_bct: ``[utterance, channel, frame]``.
-        lengths: valid frames of each utterance.
+        patches_btk: ``[utterance, frame, sample]``, what each frame sees of the waveform.
+        lengths: valid frames of each utterance; statistics are taken over these alone.
+        weight_ck: ``[channel, sample]``.
         norm: the module that holds weight, bias and epsilon.
 
     Returns:
-        The same shape. Frames past an utterance's length hold finite numbers without meaning; no
-        valid frame of a later convolution looks at them.
+        ``[utterance, frame, channel]``. Frames past an utterance's length hold finite numbers
+        without meaning; no valid frame of a later convolution looks at them.
     """
-    frames = x_bct.shape[2]
-    # One frame has no variance and torch refuses it; a mean over one frame is itself.
-    if min(lengths) == frames > 1:
-        return F.group_norm(x_bct, norm.num_groups, norm.weight, norm.bias, norm.eps)
-    mask_b1t = frame_mask(lengths, frames, x_bct.device).unsqueeze(1).to(x_bct.dtype)
-    count_b11 = mask_b1t.sum(2, keepdim=True)
-    mean_bc1 = (x_bct * mask_b1t).sum(2, keepdim=True) / count_b11
-    centred_bct = x_bct - mean_bc1
-    variance_bc1 = (centred_bct * mask_b1t).square().sum(2, keepdim=True) / count_b11
-    scale_bc1 = norm.weight[:, None] * torch.rsqrt(variance_bc1 + norm.eps)
-    return centred_bct * scale_bc1 + norm.bias[:, None]
+    frames, device = patches_btk.shape[1], patches_btk.device
+    # Speech has most of its power in few directions: single precision would lose the others.
+    precise = torch.float32 if device.type == "mps" else torch.float64
+    count_b11 = torch.tensor(lengths, device=device, dtype=precise)[:, None, None]
+    mask_bt1: Tensor | float = 1.0
+    if min(lengths) < frames:
+        mask_bt1 = frame_mask(lengths, frames, device).unsqueeze(2).to(precise)
+    exact_btk = patches_btk.to(precise)
+    centred_btk = exact_btk - (exact_btk * mask_bt1).sum(1, keepdim=True) / count_b11
+    valid_btk = centred_btk * mask_bt1
+    covariance_bkk = valid_btk.transpose(1, 2) @ valid_btk / count_b11
+    exact_ck = weight_ck.to(precise)
+    variance_bc = ((exact_ck @ covariance_bkk) * exact_ck).sum(2)
+    scale_bc = norm.weight * torch.rsqrt(variance_bc + norm.eps)
+    scaled_bck = (exact_ck * scale_bc.unsqueeze(2)).to(patches_btk.dtype)
+    centred_btk = centred_btk.to(patches_btk.dtype)
+    return torch.baddbmm(norm.bias, centred_btk, scaled_bck.transpose(1, 2))
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Exact GELU of a fresh tensor; in its own memory where no gradient will ask for it."""
+    if torch.is_grad_enabled():
+        return F.gelu(x)
+    output: Tensor = torch.ops.aten.gelu_(x)
+    return output
+
+
+# Where torch would multiply with MKL, which takes a slow path on processors of other makers.
+ONEDNN: bool = torch._C.has_mkl and torch._C._has_mkldnn
+
+
+def product(x: Tensor, layer: nn.Linear) -> Tensor:
+    """``layer(x)``; without gradients, on an x86 processor and in float32, by oneDNN.
+
+    The same to rounding, and up to twice as fast.
+    """
+    if (
+        ONEDNN
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+    ):
+        fast: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x, layer.weight, layer.bias, "none", [], ""
+        )
+        return fast
+    output: Tensor = layer(x)
+    return output
 
 
 def frame_mask(lengths: list[int], frames: int, device: torch.device) -> Tensor:
@@ -208,28 +296,105 @@ def frame_mask(lengths: list[int], frames: int, device: torch.device) -> Tensor:
 
 
 class PositionalConvolution(nn.Module):
-    """Relative position as a wide grouped convolution (wav2vec 2.0, section 2).
+    """Relative position as wide grouped convolutions.
 
-    Trained with weight normalisation; here weight = direction × magnitude is already multiplied
-    out, which is the same function and cheaper.
+    One of them in wav2vec 2.0 (section 2), trained with weight normalisation; here weight =
+    direction × magnitude is already multiplied out, which is the same function and cheaper. In
+    data2vec (section 4.2) a stack of narrower ones, each with a layer norm that has no weights.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.convolution = nn.Conv1d(
-            config.dim,
-            config.dim,
-            config.position_kernel,
-            padding=config.position_kernel // 2,
-            groups=config.position_groups,
+        self.norm = config.position_norm
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(
+                config.dim,
+                config.dim,
+                config.position_kernel,
+                padding=config.position_kernel // 2,
+                groups=config.position_groups,
+            )
+            for _ in range(config.position_layers)
         )
 
+    def forward(self, x_btd: Tensor, mask_bt1: Tensor | None) -> Tensor:
+        """``[utterance, frame, dim]`` to the same shape.
+
+        Args:
+            x_btd: input.
+            mask_bt1: True at the valid frames; None if all are.
+        """
+        frames, dim = x_btd.shape[1:]
+        for convolution in self.convolutions:
+            # Every convolution must see zeros after an utterance, as it does alone.
+            if mask_bt1 is not None:
+                x_btd = x_btd * mask_bt1
+            # An even kernel with half its width on both sides gives one frame too many: drop it.
+            x_btd = convolution(x_btd.transpose(1, 2))[:, :, :frames].transpose(1, 2)
+            if self.norm:
+                x_btd = F.layer_norm(x_btd, (dim,))
+            x_btd = gelu(x_btd)
+        return x_btd
+
+
+class RelativePositions(nn.Module):
+    """A learned number per head and bucket of relative positions (WavLM, arXiv 2110.13900).
+
+    Near positions have a bucket each, farther ones share buckets that widen with the logarithm of
+    the distance. All layers add the same numbers, each weighted by its own `RelativeGate`.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.distance = config.relative_distance
+        self.buckets = nn.Embedding(config.relative_buckets, config.heads)
+
+    def forward(self, frames: int) -> Tensor:
+        """The bias ``[1, head, query frame, key frame]`` for so many frames."""
+        device = self.buckets.weight.device
+        offset_s = torch.arange(1 - frames, frames, device=device)
+        bias_hs: Tensor = self.buckets(self.bucket(offset_s)).t()
+        # The bias depends on key minus query alone: a window of it slides with the query.
+        return bias_hs.unfold(1, frames, 1).flip(1).unsqueeze(0)
+
+    def bucket(self, offset: Tensor) -> Tensor:
+        """Bucket of each offset, key frame minus query frame, in frames."""
+        half = self.buckets.num_embeddings // 2
+        exact = half // 2
+        distance = offset.abs()
+        widening = torch.log(distance.clamp(min=1).float() / exact)
+        widening = widening / math.log(self.distance / exact) * (half - exact)
+        far = (exact + widening).long().clamp(max=half - 1)
+        return torch.where(distance < exact, distance, far) + half * (offset > 0)
+
+
+class RelativeGate(nn.Module):
+    """How much of the relative position bias a frame takes, by its content (ibid.).
+
+    A gated recurrent unit in small: per head and query frame, update gate *g* and reset gate *r*
+    turn the bias *d* into ``d + g d + (1 - g) s r d`` with a learned scale *s* per head.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.heads = config.heads
+        # One row gives 1 - g, the other r; sigmoid(-x) = 1 - sigmoid(x) makes that the same model.
+        self.gates = nn.Linear(config.dim // config.heads, 2)
+        self.scale = nn.Parameter(torch.ones(config.heads))
+
+    def reset_parameters(self) -> None:
+        """Set the scale to one; the linear layer draws its own weights."""
+        nn.init.ones_(self.scale)
+
     def forward(self, x_btd: Tensor) -> Tensor:
-        """``[utterance, frame, dim]`` to the same shape."""
-        frames = x_btd.shape[1]
-        # An even kernel with half its width on both sides gives one frame too many: drop it.
-        x_bdt = self.convolution(x_btd.transpose(1, 2))[:, :, :frames]
-        return F.gelu(x_bdt).transpose(1, 2)
+        """Frames to the factor ``[utterance, head, query frame, 1]`` on the bias.
+
+        The gates see the input of the attention as it is, cut into heads; the paper writes the
+        query in its place.
+        """
+        gates_bth2: Tensor = self.gates(x_btd.view(*x_btd.shape[:2], self.heads, -1)).sigmoid()
+        keep_bth, reset_bth = gates_bth2.unbind(3)
+        return (2 + keep_bth * (reset_bth * self.scale - 1)).transpose(1, 2).unsqueeze(3)
 
 
 class TransformerLayer(nn.Module):
@@ -241,40 +406,50 @@ class TransformerLayer(nn.Module):
         self.pre_norm = config.pre_norm
         self.query_key_value = nn.Linear(config.dim, 3 * config.dim)
         self.attention_output = nn.Linear(config.dim, config.dim)
+        self.gate = RelativeGate(config) if config.relative_buckets else None
         self.attention_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
         self.expand = nn.Linear(config.dim, config.feed_forward_dim)
         self.contract = nn.Linear(config.feed_forward_dim, config.dim)
         self.feed_forward_norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
 
-    def forward(self, x_btd: Tensor, mask_b11t: Tensor | None) -> Tensor:
+    def forward(
+        self, x_btd: Tensor, mask_b11t: Tensor | None, bias_1htt: Tensor | None = None
+    ) -> Tensor:
         """One layer.
 
         Args:
             x_btd: ``[utterance, frame, dim]``.
             mask_b11t: True at the frames that may be attended to; None for all of them.
+            bias_1htt: output of `RelativePositions`, in models that have it.
         """
         if self.pre_norm:
-            x_btd = x_btd + self.attention(self.attention_norm(x_btd), mask_b11t)
-            return x_btd + self.feed_forward(self.feed_forward_norm(x_btd))
-        x_btd = self.attention_norm(x_btd + self.attention(x_btd, mask_b11t))
-        output: Tensor = self.feed_forward_norm(x_btd + self.feed_forward(x_btd))
+            mixed_btd = self.attention(self.attention_norm(x_btd), mask_b11t, bias_1htt)
+            x_btd = mixed_btd.add_(x_btd)
+            return self.feed_forward(self.feed_forward_norm(x_btd)).add_(x_btd)
+        x_btd = self.attention_norm(self.attention(x_btd, mask_b11t, bias_1htt).add_(x_btd))
+        output: Tensor = self.feed_forward_norm(self.feed_forward(x_btd).add_(x_btd))
         return output
 
-    def attention(self, x_btd: Tensor, mask_b11t: Tensor | None) -> Tensor:
+    def attention(
+        self, x_btd: Tensor, mask_b11t: Tensor | None, bias_1htt: Tensor | None
+    ) -> Tensor:
         """Multi-head self-attention, ``[utterance, frame, dim]`` to the same shape."""
         utterances, frames, dim = x_btd.shape
-        projected = self.query_key_value(x_btd)
+        projected = product(x_btd, self.query_key_value)
         query, key, value = projected.view(
             utterances, frames, 3, self.heads, dim // self.heads
         ).permute(2, 0, 3, 1, 4)
-        mixed_bhtd = F.scaled_dot_product_attention(query, key, value, attn_mask=mask_b11t)
-        output: Tensor = self.attention_output(mixed_bhtd.transpose(1, 2).flatten(2))
-        return output
+        scores_mask = mask_b11t
+        if self.gate is not None and bias_1htt is not None:
+            scores_mask = (self.gate(x_btd) * bias_1htt).to(query.dtype)
+            if mask_b11t is not None:
+                scores_mask = scores_mask.masked_fill(~mask_b11t, -math.inf)
+        mixed_bhtd = F.scaled_dot_product_attention(query, key, value, attn_mask=scores_mask)
+        return product(mixed_bhtd.transpose(1, 2).flatten(2), self.attention_output)
 
     def feed_forward(self, x_btd: Tensor) -> Tensor:
         """Two linear layers with a GELU between them."""
-        output: Tensor = self.contract(F.gelu(self.expand(x_btd)))
-        return output
+        return product(gelu(product(x_btd, self.expand)), self.contract)
 
 
 class TransformerEncoder(nn.Module):
@@ -297,7 +472,13 @@ class TransformerEncoder(nn.Module):
         self.position = PositionalConvolution(config)
         # Before the first layer (post-norm) or after the last one (pre-norm).
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)
+        self.relative = RelativePositions(config) if config.relative_buckets else None
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TransformerEncoder:
+        COPIES.pop(self, None)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def reset_parameters(self, generator: torch.Generator) -> None:
         """Draw all weights anew, as before training: fairseq's wav2vec 2.0 initialisation.
@@ -308,16 +489,19 @@ class TransformerEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
                 nn.init.kaiming_normal_(module.weight, generator=generator)
-            elif isinstance(module, nn.Linear):
+            elif isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02, generator=generator)
             elif isinstance(module, nn.LayerNorm | nn.GroupNorm):
                 nn.init.ones_(module.weight)
+            elif isinstance(module, RelativeGate):
+                module.reset_parameters()
         for name, parameter in self.named_parameters():
             if name.endswith(".bias"):
                 nn.init.zeros_(parameter)
-        position = self.position.convolution
         std = math.sqrt(4 / (self.config.position_kernel * self.config.dim))
-        nn.init.normal_(position.weight, std=std, generator=generator)
+        for name, parameter in self.position.named_parameters():
+            if name.endswith(".weight"):
+                nn.init.normal_(parameter, std=std, generator=generator)
 
     def front_end(self, waveforms: Tensor, samples: list[int]) -> tuple[Tensor, list[int]]:
         """Waveforms to projected frames, the input of `states`.
@@ -330,15 +514,14 @@ class TransformerEncoder(nn.Module):
             ``[utterance, frame, dim]`` and the valid frames of each utterance.
         """
         lengths = list(samples)
-        x_bct = waveforms.unsqueeze(1)
+        x_btc = waveforms.unsqueeze(2)
         for index, convolution in enumerate(self.convolutions):
             kernel, stride = self.config.conv_kernels[index], self.config.conv_strides[index]
             lengths = [(length - kernel) // stride + 1 for length in lengths]
-            x_bct = convolution(x_bct, lengths)
-        x_btc = x_bct.transpose(1, 2)
+            x_btc = convolution(x_btc, lengths)
         if self.projection_norm is not None:
             x_btc = self.projection_norm(x_btc)
-        return self.projection(x_btc), lengths
+        return product(x_btc, self.projection), lengths
 
     def states(self, frames_btd: Tensor, lengths: list[int]) -> Iterator[Tensor]:
         """The K + 1 hidden states, one after the other, each ``[utterance, frame, dim]``.
@@ -350,18 +533,18 @@ class TransformerEncoder(nn.Module):
             frames_btd: output of `front_end`.
             lengths: valid frames of each utterance.
         """
-        mask_b11t = None
-        if min(lengths) < frames_btd.shape[1]:
-            mask_bt = frame_mask(lengths, frames_btd.shape[1], frames_btd.device)
-            # The positional convolution must see zeros after an utterance, as it does alone.
-            frames_btd = frames_btd * mask_bt.unsqueeze(2)
-            mask_b11t = mask_bt[:, None, None, :]
-        x_btd = frames_btd + self.position(frames_btd)
+        frames = frames_btd.shape[1]
+        mask_bt1 = mask_b11t = None
+        if min(lengths) < frames:
+            mask_bt = frame_mask(lengths, frames, frames_btd.device)
+            mask_bt1, mask_b11t = mask_bt.unsqueeze(2), mask_bt[:, None, None, :]
+        bias_1htt = self.relative(frames) if self.relative is not None else None
+        x_btd = frames_btd + self.position(frames_btd, mask_bt1)
         if not self.config.pre_norm:
             x_btd = self.norm(x_btd)
         yield x_btd
         for index, layer in enumerate(self.layers):
-            x_btd = layer(x_btd, mask_b11t)
+            x_btd = layer(x_btd, mask_b11t, bias_1htt)
             last = index == self.config.layers - 1
             yield self.norm(x_btd) if last and self.config.pre_norm else x_btd
 
@@ -379,6 +562,25 @@ class TransformerEncoder(nn.Module):
         for index, length in enumerate(lengths):
             values[:, index, length:] = 0
         return HiddenStates(values, torch.tensor(lengths, device=values.device))
+
+
+# By encoder and type. Not kept in the encoder: a copy is no part of what it is.
+COPIES: WeakKeyDictionary[TransformerEncoder, dict[torch.dtype, TransformerEncoder]] = (
+    WeakKeyDictionary()
+)
+
+
+def converted(encoder: TransformerEncoder, dtype: torch.dtype) -> TransformerEncoder:
+    """A frozen encoder in another type, made at the first call and kept as long as the encoder.
+
+    Moving the encoder forgets it. To change weights in place afterwards, forget it too.
+    """
+    if dtype == encoder.projection.weight.dtype:
+        return encoder
+    copies = COPIES.setdefault(encoder, {})
+    if dtype not in copies:
+        copies[dtype] = copy.deepcopy(encoder).to(dtype)
+    return copies[dtype]
 
 
 class TransformerUpstream(nn.Module):
@@ -402,16 +604,22 @@ class TransformerUpstream(nn.Module):
     def forward(self, waveforms: list[Tensor]) -> HiddenStates:
         """Encode 1-D waveforms in [-1, 1], one per utterance.
 
-        Each gets the features it would get alone. On a CPU one at a time is fastest.
+        Each gets the features it would get alone. On a CPU one at a time is fastest. Under
+        ``torch.autocast`` all arithmetic has its type, and the weights are converted once instead
+        of at every call.
 
         Raises:
             AudioError: for a waveform that is not 1-D, not float, or too short.
         """
         batch.check_waveforms(waveforms, self.card)
-        weight = self.encoder.projection.weight
-        prepared = [self.prepare(waveform.to(weight.device)) for waveform in waveforms]
+        device = self.encoder.projection.weight.device
+        encoder = self.encoder
+        if torch.is_autocast_enabled(device.type):
+            encoder = converted(self.encoder, torch.get_autocast_dtype(device.type))
+        prepared = [self.prepare(waveform.to(device)) for waveform in waveforms]
         padded, samples = batch.pad(prepared)
-        states: HiddenStates = self.encoder(padded.to(weight.dtype), samples)
+        with torch.autocast(device.type, enabled=False):
+            states: HiddenStates = encoder(padded.to(encoder.projection.weight.dtype), samples)
         return states
 
     def prepare(self, waveform: Tensor) -> Tensor:

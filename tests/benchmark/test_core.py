@@ -34,7 +34,7 @@ def test_hidden_states_cannot_be_changed():
 
 
 @pytest.mark.parametrize("name", ["layers", "dim", "hop_samples", "sample_rate", "min_samples"])
-@pytest.mark.parametrize("value", [0, -1, 2.0, "13"])
+@pytest.mark.parametrize("value", [0, -1, 2.0, "13", True, None])
 def test_card_sizes_are_positive_integers(name, value):
     sizes = {"layers": 13, "dim": 768, "hop_samples": 320, name: value}
     with pytest.raises(SuperbError) as caught:
@@ -43,6 +43,42 @@ def test_card_sizes_are_positive_integers(name, value):
     assert "'toy'" in message
     assert f"{name} must be a positive integer" in message
     assert repr(value) in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        *((name, 3, "text") for name in ("name", "licence", "paper", "source", "revision", "note")),
+        ("note", None, "text"),
+        ("pad_invariant", 1, "True or False"),
+        ("pad_invariant", "no", "True or False"),
+        ("parameters", -1, "None or an integer that is not negative"),
+        ("parameters", True, "None or an integer that is not negative"),
+        ("parameters", 1e6, "None or an integer that is not negative"),
+        ("trained_on", "librispeech", "None or a set of names"),
+        ("trained_on", ["librispeech"], "None or a set of names"),
+        ("trained_on", frozenset({"librispeech", 3}), "None or a set of names"),
+    ],
+)
+def test_card_names_the_field_of_the_wrong_type(name, value, wanted):
+    fields = {"name": "toy", "layers": 13, "dim": 768, "hop_samples": 320, name: value}
+    with pytest.raises(SuperbError) as caught:
+        UpstreamCard(**fields)
+    message = str(caught.value)
+    assert message.startswith(f"upstream {fields['name']!r}: {name} must be {wanted}, got ")
+    assert message.endswith(repr(value))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"parameters": 0, "trained_on": frozenset()},
+        {"parameters": 94_000_000, "trained_on": {"librispeech"}},
+        {"parameters": None, "trained_on": None, "pad_invariant": True},
+    ],
+)
+def test_card_takes_what_it_promises(fields):
+    UpstreamCard(name="toy", layers=13, dim=768, hop_samples=320, **fields)
 
 
 def test_card_lists_the_families():

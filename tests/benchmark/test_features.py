@@ -268,7 +268,7 @@ def with_infinity(values, lengths):
     return HiddenStates(values, lengths)
 
 
-CONTRACT = ["broke its contract on u0 (0.10 s)", "3 layers x 4", "superb check toy"]
+CONTRACT = ["broke its contract on u0 (0.10 s)", "3 layers x 4", "superb check"]
 SPOILT = {
     "nan": (with_nan, ["NaN or infinity for u0 (0.10 s)"]),
     "infinity": (with_infinity, ["NaN or infinity for u0"]),
@@ -281,10 +281,10 @@ SPOILT = {
     "none": (lambda v, n: HiddenStates(v[:, :0], n[:0]), [*CONTRACT, "[3, 0, 10, 4]"]),
     "long": (lambda v, n: HiddenStates(v, n + 1), [*CONTRACT, "length 11"]),
     "no frame": (lambda v, n: HiddenStates(v, n * 0), [*CONTRACT, "length 0"]),
-    "tensor": (lambda v, n: v, ["returned Tensor", "must return HiddenStates", "superb check toy"]),
+    "tensor": (lambda v, n: v, ["returned Tensor", "must return HiddenStates", "superb check"]),
     "arrays": (
         lambda v, n: HiddenStates(v.numpy(), n.numpy()),
-        ["ndarray", "must be torch tensors", "superb check toy"],
+        ["ndarray", "must be torch tensors", "superb check"],
     ),
     "raises": (
         raising,

@@ -362,3 +362,31 @@ def test_count_parameters():
     tied[1].weight = tied[0].weight
     assert count_parameters(tied) == 8
     assert count_parameters(Holder(value=1)) is None
+
+
+def test_a_helper_module_counts(tmp_path, monkeypatch):
+    """What a plug-in's file imports changes its features as much as the file itself."""
+    from upstreams.load import load_upstream
+
+    plugin = tmp_path / "helped.py"
+    plugin.write_text(
+        "import its_helper\nfrom superb import UpstreamCard\n"
+        "class Helped:\n"
+        "    card = UpstreamCard(name='helped', layers=1, dim=1, hop_samples=160)\n"
+        "    def __call__(self, waveforms):\n        return its_helper.SCALE\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    marks = set()
+    for scale in ("1.0", "0.0"):
+        (tmp_path / "its_helper.py").write_text(f"SCALE = {scale}\n")
+        sys.modules.pop("its_helper", None)
+        marks.add(fingerprint(load_upstream(f"{plugin}:Helped"))[0])
+    assert len(marks) == 2
+
+
+def test_the_words_on_a_card_change_no_feature():
+    class Toy:
+        def __init__(self, note):
+            self.card = UpstreamCard(name="toy", layers=1, dim=1, hop_samples=160, note=note)
+
+    assert fingerprint(Toy("a"))[0] == fingerprint(Toy("b"))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from benchmark.fit import (
 )
 from benchmark.layers import Mix
 from benchmark.progress import Progress
-from benchmark.protocol import Training, load_protocol
+from benchmark.protocol import Halving, Training, load_protocol
 from benchmark.store import FeatureStore
 from downstreams import load_downstream
 
@@ -207,6 +208,33 @@ def test_halving_keeps_the_best_rates_of_each_mix(stores, quick):
         assert all(
             probe.updates == (20 if probe.spec.learning_rate in dropped else 60) for probe in own
         )
+
+
+def test_a_rate_that_lost_a_seed_keeps_no_place(stores, quick):
+    """Else it would crowd out a sound one, and be refused in the end."""
+    training = load_protocol(str(quick), quick.parent).training("ks")
+    training = replace(training, halving=(Halving(20, 1, "score"),))
+    downstream = load_downstream("ks")
+    train_data, valid_data = data(stores, ("mean",), slice(0, 16)), data(stores, ("mean",))
+    vocabulary = downstream.vocabulary(train_data.utterances)
+    probes = [
+        build_probe(
+            ProbeSpec(Mix(0), rate, seed),
+            downstream,
+            training,
+            layers=LAYERS,
+            dim=DIM,
+            hop_s=0.02,
+            outputs=3,
+        )
+        for rate in (1e-5, 1e-2)
+        for seed in (0, 1)
+    ]
+    with torch.no_grad():
+        probes[3].head.classify.weight[0, 0] = float("nan")  # the better rate loses a seed
+    fit(probes, train_data, valid_data, downstream, vocabulary, training, Progress(quiet=True))
+    assert [probe.status for probe in probes] == ["finished", "finished", "dropped", "failed"]
+    assert ranked_rates(probes, "higher") == [1e-5]
 
 
 def test_the_best_look_on_valid_is_what_is_kept(stores, quick):

@@ -24,7 +24,7 @@ schedule = "linear"
 warmup = 20
 clip_norm = 1
 evaluate_every = 10
-standardise = true
+standardise = false
 halving = [
     { update = 20, keep = 2, by = "loss" },
     { update = 50, keep = 1, by = "score" },
@@ -143,12 +143,27 @@ def test_missing_key(tmp_path, key):
     ("old", "table", "key"),
     [
         ("time_share = 1.0", "[ks].spec_augment", "time_share"),
-        ("keep = 1", "[ks].halving", "keep"),
+        (", keep = 1", "[ks].halving", "keep"),
     ],
 )
 def test_missing_key_of_an_inner_table(tmp_path, old, table, key):
-    new = "" if key != "keep" else "kept = 1"
-    assert f"{table} lacks {key}" in refusal(tmp_path, old, new)
+    assert f"{table} lacks {key}" in refusal(tmp_path, old, "")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "table", "near"),
+    [
+        ("warmup = 20", "warm_up = 20", "[ks]", "warmup"),
+        ("learning_rates = [", "learning_rate = [", "[ks]", "learning_rates"),
+        ("[ks.head]", "[ks.heads]", "[ks]", "head"),
+        ("keep = 1", "kept = 1", "[ks].halving", "keep"),
+        ("time_share = 1.0", "time_shares = 1.0", "[ks].spec_augment", "time_share"),
+    ],
+)
+def test_misspelled_key_is_named_before_the_missing_one(tmp_path, old, new, table, near):
+    message = refusal(tmp_path, old, new)
+    assert f"{table}: unknown value" in message
+    assert f"Did you mean {near}" in message
 
 
 def test_extra_key_names_near_matches(tmp_path):
@@ -167,7 +182,7 @@ def test_extra_key_names_near_matches(tmp_path):
         ("updates = 100", "updates = 1e2", "[ks].updates must be a whole number, got 100.0"),
         ("updates = 100", "updates = true", "[ks].updates must be a whole number, got True"),
         ("updates = 100", 'updates = "100"', "must be a whole number, got '100'"),
-        ("standardise = true", "standardise = 1", "[ks].standardise must be true or false, got 1"),
+        ("standardise = false", "standardise = 1", "[ks].standardise must be true or false, got 1"),
         ("clip_norm = 1", 'clip_norm = "1"', "[ks].clip_norm must be a number, got '1'"),
         ("clip_norm = 1", "clip_norm = false", "[ks].clip_norm must be a number, got False"),
         ("keep = 1", "keep = 1.0", "[ks].halving.keep must be a whole number"),
@@ -238,6 +253,62 @@ def test_halving_keeps_something(tmp_path):
     assert "keep at least 1" in refusal(tmp_path, "keep = 1", "keep = 0")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("[1e-3, 1e-2, 1]", "[1e-3, inf]", "[ks]: learning_rates must be finite"),
+        ("[1e-3, 1e-2, 1]", "[nan]", "learning_rates must be finite"),
+        ("[1e-3, 1e-2, 1]", f"[1{'0' * 400}]", "learning_rates must be finite"),
+        ("clip_norm = 1", "clip_norm = 0", "clip_norm must be positive and finite, got 0"),
+        ("clip_norm = 1", "clip_norm = -1.0", "clip_norm must be positive and finite, got -1"),
+        ("clip_norm = 1", "clip_norm = inf", "clip_norm must be positive and finite, got inf"),
+        ("clip_norm = 1", "clip_norm = nan", "clip_norm must be positive and finite, got nan"),
+        ("warmup = 20", "warmup = -1", "warmup must be from 0 to updates (100), got -1"),
+        ("warmup = 20", "warmup = 101", "warmup must be from 0 to updates (100), got 101"),
+        ("update = 50", "update = 110", "halving at update 110: must be from 1 to updates (100)"),
+        ("update = 20", "update = 0", "halving at update 0: must be from 1 to updates (100)"),
+        ("update = 20", "update = -10", "halving at update -10: must be from 1 to updates"),
+        ("update = 50", "update = 20", "halving at update 20: must come after the one before"),
+        ("update = 50", "update = 10", "must come after the one before, at 20"),
+        ("time_warp = 5", "time_warp = -5", "[ks].spec_augment: time_warp must not be negative"),
+        ("time_masks = 2", "time_masks = -2", "time_masks must not be negative, got -2"),
+        ("feature_width = 50", "feature_width = -1", "feature_width must not be negative"),
+        ("time_share = 1.0", "time_share = 1.1", "time_share must be from 0 to 1, got 1.1"),
+        ("feature_share = 0.5", "feature_share = nan", "feature_share must be from 0 to 1"),
+        ("feature_share = 0.5", "feature_share = -0.5", "feature_share must be from 0 to 1"),
+    ],
+)
+def test_values_out_of_range(tmp_path, old, new, expected):
+    assert expected in refusal(tmp_path, old, new)
+
+
+@pytest.mark.parametrize("warmup", [0, 100])
+def test_warmup_up_to_all_updates(tmp_path, warmup):
+    load_protocol(edited(tmp_path, "warmup = 20", f"warmup = {warmup}"), PROTOCOLS)
+
+
+@pytest.mark.parametrize("value", ["-1", "inf", "nan", "true", '"16"', "[16]", "1" + "0" * 400])
+def test_head_values_are_numbers(tmp_path, value):
+    message = refusal(tmp_path, "projection = 16", f"projection = {value}")
+    assert "[ks]: head.projection must be a number that is finite and not negative" in message
+
+
+def test_head_dropout_leaves_something(tmp_path):
+    message = refusal(tmp_path, "projection = 16", "dropout = 1.0")
+    assert "[ks]: head.dropout must be below 1, got 1.0" in message
+    path = edited(tmp_path, "projection = 16", "dropout = 0.9")
+    assert load_protocol(path, PROTOCOLS).training("ks").head == {"dropout": 0.9}
+
+
+def test_masks_need_features_as_they_are(tmp_path):
+    message = refusal(tmp_path, "standardise = false", "standardise = true")
+    assert "[ks]: spec_augment needs standardise = false: masks set features to 0" in message
+    path = edited(
+        tmp_path, text=TEXT.partition("[ks.spec_augment]")[0].replace("= false", "= true")
+    )
+    assert load_protocol(path, PROTOCOLS).training("ks").standardise
+
+
 def test_linear_schedule(tmp_path):
     training = load_protocol(edited(tmp_path), PROTOCOLS).training("ks")
     assert training.factor(0) == pytest.approx(1 / 20)
@@ -280,7 +351,6 @@ CHANGES = {
     "linear": "constant",
     "loss": "score",
     "score": "loss",
-    True: False,
 }
 
 
@@ -290,14 +360,20 @@ def test_hash_changes_with_every_value(tmp_path, path):
         for key in path[:-1]:
             table = table[key]
         old = table[path[-1]]
-        if old is True or isinstance(old, str):
+        if isinstance(old, bool):
+            table[path[-1]] = not old
+        elif isinstance(old, str):
             table[path[-1]] = CHANGES[old]
         elif path[0] == "learning_rates":
             table[path[-1]] = old * 1.5
+        elif isinstance(old, float):
+            table[path[-1]] = old / 2
         else:
             table[path[-1]] = old * 2 if path[-1] != "evaluate_every" else 5
 
     values = tomllib.loads(TEXT)
+    if path == ("standardise",):
+        del values["ks"]["spec_augment"]
     before = copy.deepcopy(values)
     changed(values["ks"])
     assert values != before

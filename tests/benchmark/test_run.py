@@ -225,3 +225,50 @@ def test_a_mixed_up_plug_in_is_named(places):
     with pytest.raises(superb.UpstreamError, match=r"card says 2 layers x 9.*\[2, 1, \d+, 8\]"):
         run(Liar(), "ks", **places)
     assert features.BATCHING == "one"
+
+
+def test_an_output_that_cannot_be_written_is_found_out_first(places, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    encoder = Bands()
+    with pytest.raises(SuperbError, match="is not a folder"):
+        run(encoder, "ks", **{**places, "output": blocked / "results"})
+    assert encoder.calls == []
+
+
+def test_a_test_recording_that_was_trained_on_is_called_out(places, tones, tmp_path):
+    rows = tones.read_text().splitlines()
+    leaky = tones.parent / "leaky.tsv"
+    copied = rows[1].split("\t")
+    (tones.parent / "again.wav").write_bytes((tones.parent / copied[0]).read_bytes())
+    leaky.write_text("\n".join([*rows, "again.wav\ttest\tada\tyes\tyes"]))
+    (result,) = run(Bands(), "ks", layers="last", **{**places, "corpus": str(leaky)})
+    assert any("again.wav" in warning and "too good" in warning for warning in result.warnings)
+
+
+def test_a_module_left_in_training_mode_is_frozen(places):
+    class Noisy(Bands):
+        def __init__(self):
+            super().__init__()
+            self.drop = torch.nn.Dropout(0.5)
+
+        def __call__(self, waveforms):
+            states = super().__call__(waveforms)
+            return superb.HiddenStates(self.drop(states.values), states.lengths)
+
+    noisy = Noisy()
+    run(noisy, "ks", layers="last", **places)
+    assert not noisy.drop.training
+
+
+def test_the_same_encoder_twice_is_run_once(places):
+    assert len(run([Bands(), Bands()], "ks", layers="last", **places)) == 1
+    with pytest.raises(SuperbError, match="no upstream given"):
+        run([], "ks", **places)
+
+
+def test_what_is_returned_is_what_was_written(places):
+    (result,) = run(Bands(), "ks", layers="last", **places)
+    path = result_path(places["output"], "ks", "bands", result.run_id)
+    assert result.checksum
+    assert result == read_result(path)

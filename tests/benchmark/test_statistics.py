@@ -183,9 +183,27 @@ def test_one_speaker_falls_back_to_utterances_and_says_so():
     assert found.clusters == 4
     unnamed = interval(top, [1] * 4, [""] * 4)
     assert (unnamed.low, unnamed.high) == (found.low, found.high)
-    assert not unnamed.by_utterance
+    assert unnamed.by_utterance
     stacked = interval(top * 2, [1] * 8, ["only"] * 8, seeds=2)
+    assert stacked.by_utterance
     assert stacked.clusters == 4
+
+
+@pytest.mark.parametrize(
+    ("clusters", "by_utterance"),
+    [
+        (["a", "b", "c", "d"], False),
+        (["a", "a", "b", "b"], False),
+        (["a", "a", "b", ""], True),
+        (["a", "a", "a", ""], True),
+        (["a", "a", "a", "a"], True),
+        (["", "", "", ""], True),
+    ],
+)
+def test_by_utterance_whenever_one_stands_in_for_a_speaker(clusters, by_utterance):
+    top, ones = [1, 0, 1, 1], [1] * 4
+    assert interval(top, ones, clusters).by_utterance is by_utterance
+    assert difference(top, ones, ones, ones, clusters).by_utterance is by_utterance
 
 
 def test_perfect_scores_are_not_certain():
@@ -206,6 +224,17 @@ def test_speakers_who_agree_are_not_certain():
     found = interval([1] * 6, [10] * 6, names(range(6)))
     assert found.low < 5
     assert found.high > 15
+
+
+@pytest.mark.parametrize("errors", [10, 20])
+def test_speakers_who_agree_on_100_percent_or_more_are_not_certain(errors):
+    found = interval([errors] * 3, [10] * 3, names(range(3)))
+    assert found.value == 10 * errors
+    # At least one error in 30 words, times t of two degrees of freedom.
+    error = 100 / 30 * math.sqrt(errors / 10) * stats.t.ppf(0.975, 2)
+    assert found.high - found.value > error
+    assert found.value - found.low > 0.5 * error
+    assert found.high - found.low == pytest.approx(2 * error, rel=0.1)
 
 
 def test_one_utterance_says_next_to_nothing():

@@ -28,6 +28,11 @@ def build(
     family: str = "predictive",
     note: str = "",
     at_edge: bool = False,
+    precision: str = "float32",
+    storage: str = "float16",
+    device: str = "",
+    skipped: tuple[str, ...] = (),
+    by_utterance: bool | None = None,
 ) -> Result:
     """A result of schema 1; failed when `value` is None."""
     metrics = METRICS[downstream]
@@ -38,10 +43,12 @@ def build(
         "protocol": {"name": "superb", "version": protocol_version, "sha256": "ab" * 32},
         "layer": layer,
         "seeds": list(seeds),
-        "precision": "float32",
-        "storage": "float16",
+        "precision": precision,
+        "storage": storage,
         "skipped_audio": "refuse",
     }
+    if device:
+        identity["device"] = device
     scores: dict[str, Any] = {}
     if value is not None:
         for position, name in enumerate(metrics):
@@ -54,6 +61,8 @@ def build(
                 "utterances": 100,
                 "seed_std": 0.5 if len(seeds) > 1 else None,
             }
+            if by_utterance is not None:
+                scores[name]["by_utterance"] = by_utterance
     return Result(
         run_id=run_id(identity),
         status="finished" if value is not None else "failed",
@@ -88,7 +97,7 @@ def build(
         history=[],
         layer_weights=None,
         layer_norms=None,
-        skipped_audio=[],
+        skipped_audio=[{"utterance": name, "reason": "unreadable"} for name in skipped],
         warnings=[],
         timings={"train": 1.5},
         encoder={"parameters": 94_000_000, "throughput": None},

@@ -129,7 +129,7 @@ def test_protocols_corpora_and_versions_never_mix(save, tmp_path):
 
 
 def test_newest_wins_and_says_so(save, tmp_path):
-    save("hubert", "ks", "last", 95.0, seeds=(0,), created="2026-01-03T00:00:00+00:00")
+    save("hubert", "ks", "last", 95.0, seeds=(3, 4, 5), created="2026-01-03T00:00:00+00:00")
     save("hubert", "ks", "last", 70.0, created="2026-01-02T00:00:00+00:00")
     board = collect(tmp_path / "results")
     cell = board.tables[0].rows[0].cells["last"]
@@ -145,6 +145,109 @@ def test_two_encoders_of_one_name_are_two_rows(save, tmp_path):
     board = collect(tmp_path / "results")
     assert [row.label for row in board.tables[0].rows] == ["hubert @aaaaaaaa", "hubert @cccccccc"]
     assert not board.notes
+
+
+def test_more_seeds_win_over_newer(result):
+    few = result("hubert", "ks", "last", 95.0, seeds=(0,), created="2026-01-03T00:00:00+00:00")
+    many = result("hubert", "ks", "last", 70.0, created="2026-01-02T00:00:00+00:00")
+    for runs in ([few, many], [many, few]):
+        board = arrange(runs)
+        assert board.tables[0].rows[0].cells["last"].run_id == many.run_id
+        assert len(board.notes) == 1
+        assert f"run {few.run_id}" in board.notes[0]
+        assert f"left out for that of 3 instead of 1 seeds, {many.run_id}" in board.notes[0]
+
+
+def test_finished_wins_over_failed(result):
+    failed = result("hubert", "ks", "last", None, created="2026-01-03T00:00:00+00:00")
+    finished = result("hubert", "ks", "last", 70.0, seeds=(0,))
+    board = arrange([failed, finished])
+    assert board.tables[0].rows[0].cells["last"].run_id == finished.run_id
+    assert f"left out for the finished {finished.run_id}" in board.notes[0]
+
+
+def test_one_note_for_each_run_left_out(result):
+    runs = [result("hubert", "ks", "last", 70.0, seeds=(seed,)) for seed in range(3)]
+    board = arrange(runs)
+    shown = board.tables[0].rows[0].cells["last"].run_id
+    assert len(board.notes) == 2
+    assert all(shown in note for note in board.notes)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "labels"),
+    [
+        ({}, {"precision": "bfloat16"}, ["hubert", "hubert (bfloat16)"]),
+        ({}, {"storage": "float32"}, ["hubert", "hubert (stored as float32)"]),
+        ({"device": "cpu"}, {"device": "cuda"}, ["hubert (cpu)", "hubert (cuda)"]),
+        (
+            {"device": "cpu"},
+            {"device": "cuda", "precision": "bfloat16"},
+            ["hubert", "hubert (bfloat16)"],
+        ),
+        (
+            {"fingerprint": "a" * 16},
+            {"fingerprint": "b" * 16, "precision": "bfloat16"},
+            ["hubert @aaaaaaaa", "hubert @bbbbbbbb (bfloat16)"],
+        ),
+    ],
+)
+def test_other_features_are_another_row(result, one, other, labels):
+    board = arrange(
+        [
+            result("hubert", "ks", "last", 90.0, **one),
+            result("hubert", "ks", "last", 80.0, **other),
+            result("wavlm", "ks", "last", 70.0, precision="bfloat16"),
+        ]
+    )
+    assert [row.label for row in board.tables[0].rows] == [*labels, "wavlm"]
+    assert not board.notes
+    rows = list(csv.DictReader(io.StringIO(render(board, "csv"))))
+    assert [row["precision"] for row in rows] == [
+        one.get("precision", "float32"),
+        other.get("precision", "float32"),
+        "bfloat16",
+    ]
+
+
+def test_different_utterances_left_out_never_mix(result):
+    board = arrange(
+        [
+            result("a", "ks", "last", 90.0),
+            result("b", "ks", "last", 91.0, skipped=("x.wav",)),
+            result("c", "ks", "last", 92.0, skipped=("y.wav", "1|2", "z.wav", "w.wav")),
+            result("d", "ks", "last", 93.0, skipped=("w.wav", "z.wav", "1|2", "y.wav")),
+        ]
+    )
+    assert [[row.upstream for row in table.rows] for table in board.tables] == [
+        ["a"],
+        ["d", "c"],
+        ["b"],
+    ]
+    text = render(board)
+    assert text.count("left out for bad audio") == 2
+    assert "1 utterance left out for bad audio: x.wav" in text
+    assert "4 utterances left out for bad audio: 1|2, w.wav, y.wav and 1 more" in text
+    assert r"1\|2, w.wav" in render(board, "markdown")
+    rows = list(csv.DictReader(io.StringIO(render(board, "csv"))))
+    assert [row["utterances_left_out"] for row in rows] == ["0", "4", "4", "1"]
+    assert len({row["left_out_sha256"] for row in rows}) == 3
+
+
+def test_intervals_over_utterances_are_marked(result):
+    speakers = result("a", "ks", "last", 90.0, by_utterance=False)
+    utterances = result("b", "ks", "last", 80.0, by_utterance=True)
+    for format in ("terminal", "markdown"):
+        both = render(arrange([speakers, utterances]), format)
+        assert re.search(r"80\.0 \[78\.0, 82\.0\]\**³", both)
+        assert "interval over speakers, or over utterances where marked ³" in both
+        assert "³ interval over utterances for want of known speakers" in both
+        alone = render(arrange([utterances]), format)
+        assert "95 % interval over utterances" in alone
+        assert "over speakers" not in alone
+        assert "³" not in render(arrange([speakers]), format)
+    rows = list(csv.DictReader(io.StringIO(render(arrange([speakers, utterances]), "csv"))))
+    assert [row["by_utterance"] for row in rows] == ["False", "True"]
 
 
 def test_bold_is_all_that_overlap_the_best(result):

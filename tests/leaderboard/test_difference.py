@@ -39,6 +39,7 @@ def test_other_metric(save):
         ({"corpus_sha256": "d1" * 32}, "corpus"),
         ({"version": 2}, "task version"),
         ({"protocol_version": 2}, "protocol"),
+        ({"skipped": ("x.wav",)}, r"the utterances left out \(none and x\.wav\)"),
     ],
 )
 def test_what_cannot_be_compared(save, changes, word):
@@ -52,3 +53,9 @@ def test_failed_results(save):
     last, other = (save("hubert", "ks", layer, None) for layer in ("last", "weighted-sum"))
     with pytest.raises(SuperbError, match="failed"):
         paired_difference(last, other)
+
+
+def test_same_audio_left_out_can_be_compared(save):
+    last = save("hubert", "ks", "last", 50.0, skipped=("x.wav", "y.wav"))
+    other = save("hubert", "ks", "weighted-sum", 60.0, skipped=("y.wav", "x.wav"))
+    assert paired_difference(last, other).clusters == 4

@@ -38,12 +38,12 @@ def save(folder, model, extractor):
 
 
 @pytest.fixture
-def wavlm(tmp_path):
-    config = transformers.WavLMConfig(
-        **SMALL, do_stable_layer_norm=True, feat_extract_norm="layer", architectures=None
+def conformer(tmp_path):
+    config = transformers.Wav2Vec2ConformerConfig(
+        **SMALL, feat_extract_norm="layer", architectures=None
     )
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True)
-    return tmp_path, save(tmp_path, lambda: transformers.WavLMModel(config), extractor)
+    return tmp_path, save(tmp_path, lambda: transformers.Wav2Vec2ConformerModel(config), extractor)
 
 
 @pytest.fixture
@@ -71,12 +71,12 @@ def small_whisper(tmp_path):
     return tmp_path, save(tmp_path, lambda: build(config), extractor)
 
 
-def test_any_other_model(wavlm, noise, rng_untouched):
-    folder, model = wavlm
+def test_any_other_model(conformer, noise, rng_untouched):
+    folder, model = conformer
     upstream = load_upstream(str(folder))
     card = upstream.card
     assert (card.layers, card.dim, card.hop_samples, card.min_samples) == (3, 32, 320, 400)
-    assert card.family == "predictive"
+    assert card.family == "contrastive"
     assert card.parameters == sum(weight.numel() for weight in model.parameters())
     waveform = noise(5000)
     normal = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
@@ -97,18 +97,18 @@ def test_a_hubert_that_ours_is_not(make_folder, noise):
 
 
 def test_heads_are_left_out(tmp_path, noise):
-    config = transformers.WavLMConfig(**SMALL, vocab_size=5)
+    config = transformers.Wav2Vec2ConformerConfig(**SMALL, vocab_size=5)
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False)
-    model = save(tmp_path, lambda: transformers.WavLMForCTC(config), extractor)
+    model = save(tmp_path, lambda: transformers.Wav2Vec2ConformerForCTC(config), extractor)
     upstream = load_upstream(str(tmp_path))
-    assert upstream.card.note == "fine-tuned: WavLMForCTC"
+    assert upstream.card.note == "fine-tuned: Wav2Vec2ConformerForCTC"
     with torch.inference_mode():
-        expected = model.wavlm(noise(4000)[None]).last_hidden_state
+        expected = model.wav2vec2_conformer(noise(4000)[None]).last_hidden_state
     assert torch.allclose(upstream([noise(4000)]).values[-1], expected, atol=1e-5)
 
 
-def test_a_neighbour_changes_nothing(wavlm, noise):
-    upstream = load_upstream(str(wavlm[0]))
+def test_a_neighbour_changes_nothing(conformer, noise):
+    upstream = load_upstream(str(conformer[0]))
     short, long = noise(4000), noise(9000)
     together, alone = upstream([short, long]), upstream([short])
     length = int(alone.lengths)
@@ -116,8 +116,8 @@ def test_a_neighbour_changes_nothing(wavlm, noise):
     assert not together.values[:, 0, length:].any()
 
 
-def test_fingerprint_follows_weights_and_settings(wavlm, noise):
-    folder, _ = wavlm
+def test_fingerprint_follows_weights_and_settings(conformer, noise):
+    folder, _ = conformer
     first = load_upstream(str(folder))
     before = first.fingerprint
     first([noise(4000)])
@@ -130,7 +130,7 @@ def test_fingerprint_follows_weights_and_settings(wavlm, noise):
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
-        (lambda w: w.pop("encoder.layers.1.layer_norm.weight"), "missing: encoder.layers.1"),
+        (lambda w: w.pop("encoder.layers.1.final_layer_norm.weight"), "missing: encoder.layers.1"),
         (lambda w: w.update(surprise=torch.zeros(2)), "unexpected: surprise"),
         (
             lambda w: w.update({"feature_projection.projection.bias": torch.zeros(3)}),
@@ -138,8 +138,8 @@ def test_fingerprint_follows_weights_and_settings(wavlm, noise):
         ),
     ],
 )
-def test_weights_that_do_not_fit(wavlm, edit, says):
-    folder, _ = wavlm
+def test_weights_that_do_not_fit(conformer, edit, says):
+    folder, _ = conformer
     weights = load_file(folder / "model.safetensors")
     edit(weights)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -147,15 +147,15 @@ def test_weights_that_do_not_fit(wavlm, edit, says):
         load_upstream(str(folder))
 
 
-def test_a_truncated_file(wavlm):
-    path = wavlm[0] / "model.safetensors"
+def test_a_truncated_file(conformer):
+    path = conformer[0] / "model.safetensors"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(UpstreamError, match="cannot load"):
-        load_upstream(str(wavlm[0]))
+        load_upstream(str(conformer[0]))
 
 
-def test_code_of_a_repository_is_never_run(wavlm, tmp_path):
-    folder, _ = wavlm
+def test_code_of_a_repository_is_never_run(conformer, tmp_path):
+    folder, _ = conformer
     path = folder / "config.json"
     config = {
         "model_type": "evil",
@@ -165,6 +165,71 @@ def test_code_of_a_repository_is_never_run(wavlm, tmp_path):
     (folder / "evil.py").write_text("raise SystemExit('ran')")
     with pytest.raises(UpstreamError, match="never run"):
         load_upstream(str(folder))
+
+
+REMOTE = """
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+class MineConfig(PretrainedConfig):
+    model_type = "mine"
+
+class Mine(PreTrainedModel):
+    config_class = MineConfig
+    main_input_name = "input_values"
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.convolution = torch.nn.Conv1d(1, 4, 400, 320)
+        self.post_init()
+
+    def _init_weights(self, module):
+        if isinstance(module, torch.nn.Conv1d):
+            torch.nn.init.normal_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+
+    def forward(self, input_values, output_hidden_states=False):
+        x = self.convolution(input_values[:, None]).transpose(1, 2)
+        return BaseModelOutput(last_hidden_state=2 * x, hidden_states=(x, 2 * x))
+"""
+
+
+@pytest.fixture
+def remote(tmp_path):
+    """A checkpoint whose model is in a file beside it."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "modeling_mine.py").write_text(REMOTE)
+    names = {"AutoConfig": "modeling_mine.MineConfig", "AutoModel": "modeling_mine.Mine"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": names}))
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+    weight = 0.01 * torch.arange(1600.0).reshape(4, 1, 400)
+    save_file(
+        {"convolution.weight": weight, "convolution.bias": torch.ones(4)},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_code_of_a_repository_is_run_on_request(remote, noise, rng_untouched):
+    for name in (str(remote), f"untrained:{remote}"):
+        with pytest.raises(UpstreamError, match="--trust-remote-code"):
+            load_upstream(name)
+    upstream = load_upstream(str(remote), trust_remote_code=True)
+    assert "ran code shipped with the checkpoint" in upstream.card.note
+    assert (upstream.card.layers, upstream.card.dim, upstream.card.hop_samples) == (2, 4, 320)
+    assert upstream([torch.zeros(400)]).values.tolist() == [[[[1.0] * 4]], [[[2.0] * 4]]]
+    twin = load_upstream(f"untrained:{remote}", trust_remote_code=True)
+    assert twin.card.note.startswith("UNTRAINED")
+    assert "ran code shipped with the checkpoint" in twin.card.note
+
+
+def test_permission_changes_nothing_for_a_known_model(conformer):
+    upstream = load_upstream(str(conformer[0]), trust_remote_code=True)
+    assert upstream.card.note == ""
 
 
 def test_a_model_of_text(tmp_path):
@@ -180,10 +245,10 @@ def test_a_model_of_text(tmp_path):
         load_upstream(str(tmp_path))
 
 
-def test_logging_is_as_before(wavlm):
+def test_logging_is_as_before(conformer):
     library = transformers.utils.logging
     level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
-    load_upstream(str(wavlm[0]))
+    load_upstream(str(conformer[0]))
     assert (library.get_verbosity(), library.is_progress_bar_enabled()) == (level, bars)
     assert level != logging.CRITICAL
 
@@ -219,6 +284,29 @@ def test_whisper_windows(small_whisper, noise):
         dim=1,
     )
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_only_the_part_that_hears_is_read(small_whisper, noise):
+    folder, model = small_whisper
+    before = load_upstream(str(folder))([noise(4000)]).values
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if ".encoder." in name}
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    upstream = load_upstream(str(folder))
+    assert torch.equal(upstream([noise(4000)]).values, before)
+    encoder = model.get_encoder()
+    assert upstream.card.parameters == sum(weight.numel() for weight in encoder.parameters())
+
+
+def test_windows_of_several_utterances_go_through_together(small_whisper, noise, monkeypatch):
+    upstream = load_upstream(str(small_whisper[0]))
+    waveforms = [noise(samples) for samples in (500, 70_001, 32_000, 40_000)]
+    alone = [upstream([waveform]).values[:, 0] for waveform in waveforms]
+    monkeypatch.setattr("upstreams.huggingface.windows_at_once", lambda device: 3)
+    together = upstream(waveforms)
+    for index, expected in enumerate(alone):
+        found = together.values[:, index, : int(together.lengths[index])]
+        assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_whisper_misses_an_encoder_weight(small_whisper):

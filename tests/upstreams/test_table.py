@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from benchmark.registry import load_attribute
-from upstreams import UPSTREAMS, hubert
+from upstreams import UPSTREAMS, published
 from upstreams.load import load_upstream
 from upstreams.transformer import parameter_count
 
-LEARNED = [name for name, entry in UPSTREAMS.items() if entry.architecture]
-LOCAL = [name for name, entry in UPSTREAMS.items() if "/" not in entry.checkpoint]
+LEARNED = [
+    name
+    for name, entry in UPSTREAMS.items()
+    if entry.architecture.startswith("upstreams.transformer:")
+]
+LOCAL = [name for name, entry in UPSTREAMS.items() if entry.checkpoint in ("bundled", "none")]
 
 
 @pytest.mark.parametrize("name", LEARNED)
@@ -56,12 +60,12 @@ def test_a_published_row(monkeypatch, make_folder):
     """The path from a row to a card, with a small model in the place of the published one."""
     folder, _ = make_folder("a" * 40)
     row = UPSTREAMS["hubert-base"]
-    monkeypatch.setattr(hubert, "download", lambda repository, revision: folder)
-    with pytest.raises(hubert.UpstreamError, match="it is another model than 'hubert-base'"):
-        hubert.base()
+    monkeypatch.setattr(published, "download", lambda repository, revision: folder)
+    with pytest.raises(published.UpstreamError, match="it is another model than 'hubert-base'"):
+        published.hubert_base()
     small = {**UPSTREAMS, "hubert-base": replace(row, layers=4, dim=32)}
-    monkeypatch.setattr(hubert, "UPSTREAMS", small)
-    card = hubert.base().card
+    monkeypatch.setattr(published, "UPSTREAMS", small)
+    card = published.hubert_base().card
     assert (card.name, card.source, card.revision) == ("hubert-base", row.checkpoint, "a" * 40)
     assert card.trained_on == {"librispeech"}
-    assert isinstance(hubert.base()([torch.zeros(400)]).values, torch.Tensor)
+    assert isinstance(published.hubert_base()([torch.zeros(400)]).values, torch.Tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 
 from benchmark.core import UpstreamCard
 from benchmark.errors import AudioError, UpstreamError
+from benchmark.fingerprint import fingerprint
 from upstreams.checkpoint import encoder_config, load_encoder
 from upstreams.transformer import (
     HUBERT_BASE,
     MINI,
     EncoderConfig,
     TransformerUpstream,
+    converted,
+    normalised_product,
     untrained_encoder,
 )
 
@@ -170,6 +174,50 @@ def test_bfloat16_is_close(noise):
     rough = upstream.to(torch.bfloat16)([noise(8000)]).values
     assert rough.dtype == torch.bfloat16
     assert float((rough.float() - exact).norm() / exact.norm()) < 0.05
+
+
+def test_autocast_converts_the_weights_once(noise):
+    upstream = small_upstream("group", False)
+    before, identity = upstream([noise(8000)]).values, fingerprint(upstream)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = upstream([noise(8000)]).values
+        again = converted(upstream.encoder, torch.bfloat16)
+        assert converted(upstream.encoder, torch.bfloat16) is again
+    assert rough.dtype == torch.bfloat16
+    expected = copy.deepcopy(upstream).to(torch.bfloat16)([noise(8000)]).values
+    assert torch.equal(rough, expected)
+    # Nothing of it shows: neither in the weights, nor in the features, nor in the identity.
+    assert torch.equal(upstream([noise(8000)]).values, before)
+    assert fingerprint(upstream) == identity
+    assert {weight.dtype for weight in upstream.parameters()} == {torch.float32}
+    upstream.to("cpu")
+    assert converted(upstream.encoder, torch.bfloat16) is not again
+
+
+def test_gradients_and_none_agree(noise):
+    """What is done in place and by other kernels without gradients, against the plain way."""
+    for norm, pre in (("group", False), ("layer", True)):
+        encoder = small_upstream(norm, pre).encoder
+        waveforms = torch.stack([noise(4000), noise(4000, 1)])
+        with torch.enable_grad():
+            plain = encoder(waveforms, [4000, 2500]).values
+        with torch.inference_mode():
+            fast = encoder(waveforms, [4000, 2500]).values
+        assert float((plain - fast).abs().max() / plain.abs().max()) < 1e-5
+
+
+def test_the_norm_of_the_first_convolution_is_exact(noise):
+    """Statistics from the covariance of the patches, on a signal that is nearly one frequency."""
+    time = torch.arange(16_000) / 16_000
+    waveform = 0.5 + 0.4 * torch.sin(2 * torch.pi * 50 * time) + 1e-4 * noise(16_000)
+    convolution = torch.nn.Conv1d(1, 64, 10, stride=5, bias=False)
+    norm = torch.nn.GroupNorm(64, 64)
+    with torch.no_grad():
+        expected = norm.double()(convolution.double()(waveform.double()[None, None]))
+        patches = waveform[None].unfold(1, 10, 5)
+        weight = convolution.weight[:, 0].float()
+        found = normalised_product(patches, [patches.shape[1]], weight, norm.float())
+    assert float((found.transpose(1, 2) - expected).abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
-"""HuBERT (Hsu et al., arXiv 2106.07447), by size: predict the cluster of masked frames.
+"""Checkpoints that our transformer reads, by the names of the table.
 
-The encoder is in `upstreams.transformer`; here is which weights it gets.
+A row's target is its name with underscores: ``upstreams.published:hubert_base`` is the function
+without arguments that loads the row ``hubert-base``. The architectures are in
+`upstreams.transformer`; which weights an architecture gets is in the table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from benchmark.core import UpstreamCard
 from benchmark.errors import UpstreamError
@@ -18,24 +22,15 @@ from upstreams.transformer import EncoderConfig, TransformerUpstream, untrained_
 SEED = 0
 
 
-def mini() -> TransformerUpstream:
-    """The bundled small one. Until trained weights are bundled: random weights, and it says so."""
-    return untrained("hubert", SEED)
-
-
-def base() -> TransformerUpstream:
-    """12 layers x 768, trained on LibriSpeech 960 h."""
-    return published("hubert-base")
-
-
-def large() -> TransformerUpstream:
-    """24 layers x 1024, trained on Libri-Light 60,000 h."""
-    return published("hubert-large")
-
-
-def xlarge() -> TransformerUpstream:
-    """48 layers x 1280, trained on Libri-Light 60,000 h."""
-    return published("hubert-xlarge")
+def __getattr__(attribute: str) -> Callable[[], TransformerUpstream]:
+    """The function that loads the row whose target is this attribute."""
+    name = attribute.replace("_", "-")
+    if name not in UPSTREAMS or UPSTREAMS[name].target != f"{__name__}:{attribute}":
+        raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
+    # Until trained weights are bundled: random weights, and the card says so.
+    if UPSTREAMS[name].checkpoint == "bundled":
+        return partial(untrained, name, SEED)
+    return partial(published, name)
 
 
 def published(name: str) -> TransformerUpstream:
@@ -60,6 +55,7 @@ def published(name: str) -> TransformerUpstream:
         )
     upstream.card = replace(
         upstream.card,
+        family=entry.family,
         trained_on=entry.trained_on,
         licence=entry.licence,
         paper=entry.paper,

@@ -1,0 +1,51 @@
+"""The main job on the bundled speech, with the default protocol: minutes, but the real thing."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmark.progress import Progress
+from benchmark.results import read_tallies, result_path
+from benchmark.run import run
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("main-job")
+    found = run(
+        "fbank",
+        "all",
+        layers="last",
+        output=folder / "results",
+        cache_dir=folder / "cache",
+        progress=Progress(quiet=True),
+    )
+    return folder, {result.downstream["name"]: result for result in found}
+
+
+@pytest.mark.parametrize(
+    ("task", "low", "high"), [("asr", 20, 80), ("sid", 30, 85), ("ks", 30, 85)]
+)
+def test_fbank_leaves_room_above_and_below(results, task, low, high):
+    """`mini` can show better and worse encoders than FBANK, and heads do learn on it."""
+    _, found = results
+    result = found[task]
+    assert result.status == "finished"
+    value = result.metrics[result.downstream["metrics"][0]]["value"]
+    assert low < value < high
+
+
+def test_ctc_really_writes(results):
+    """A head that outputs blanks is not a result."""
+    folder, found = results
+    path = result_path(folder / "results", "asr", "fbank", found["asr"].run_id)
+    (tallies,) = read_tallies(path).values()
+    assert found["asr"].metrics["cer"]["value"] < 40
+    words = sum(len(tally.hypothesis.split()) for tally in tallies)
+    spoken = sum(len(tally.reference.split()) for tally in tallies)
+    assert words == pytest.approx(spoken, rel=0.2)
+
+
+def test_the_chosen_rates_lie_inside_their_grids(results):
+    _, found = results
+    assert not any(result.learning_rate_at_edge for result in found.values())

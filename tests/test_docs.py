@@ -1,0 +1,56 @@
+"""Documents must not promise what the program does not do."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from superb.cli import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+CARDS = sorted((ROOT / "downstreams").rglob("*.md"))
+
+
+def documented_commands() -> list[str]:
+    """Every `superb …` line in a fenced shell block."""
+    commands = []
+    for page in PAGES + CARDS:
+        for block in re.findall(r"```(?:sh|console|bash)\n(.*?)```", page.read_text(), re.DOTALL):
+            for line in block.splitlines():
+                found = re.search(r"(?:^|\s)superb (?!-)(.*)", line.split("#")[0].strip())
+                if found:
+                    commands.append(found[1].strip())
+    return commands
+
+
+def test_there_are_documented_commands():
+    assert len(documented_commands()) > 10
+
+
+@pytest.mark.parametrize("command", sorted(set(documented_commands())))
+def test_every_documented_command_is_understood(command):
+    """Names of commands and options, and the number of arguments; nothing is run."""
+    context = None
+    group = get_command(app)
+    words = shlex.split(command)
+    while hasattr(group, "commands") and words and words[0] in group.commands:
+        group, words = group.commands[words[0]], words[1:]
+    context = group.make_context("superb", words, resilient_parsing=False)
+    assert context is not None
+
+
+@pytest.mark.parametrize("page", PAGES + CARDS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES + CARDS, ids=lambda page: page.name)
+def test_nothing_is_left_to_fill_in(page):
+    assert not re.search(r"@[A-Z]+@|TODO|FIXME", page.read_text())
