@@ -228,14 +228,14 @@ def _rates(values: object, where: str) -> tuple[float, ...]:
 
 
 def _float(value: float) -> float:
-    return float(value) if _is_finite(value) else math.inf
+    try:
+        return float(value)
+    except OverflowError:  # a whole number too large for a float
+        return math.inf if value > 0 else -math.inf
 
 
 def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # a whole number too large for a float
-        return False
+    return math.isfinite(_float(value))
 
 
 def _check_head_value(name: str, value: object) -> None:

@@ -165,12 +165,13 @@ def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
 
 
 def _group_key(result: Result) -> tuple[object, ...]:
+    skipped = skipped_utterances(result)
     return (
         result.downstream["name"],
         result.downstream["version"],
         result.corpus["name"],
         result.corpus["sha256"],
-        skipped_utterances(result),
+        (len(skipped), skipped),  # the whole corpus comes first
         result.protocol["name"],
         str(result.protocol["version"]),
         _identity(result, "protocol", "sha256"),

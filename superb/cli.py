@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -45,6 +46,9 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
+    # Threads of the encoder that wait by spinning make it tens of times slower whenever another
+    # program wants the core; read by OpenMP when torch is imported, which comes later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # a batch system's end is an interrupt like Ctrl-C: what is finished is kept
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

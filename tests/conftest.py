@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+
+# As the command line does, and before torch is imported: waiting threads must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 RATE = 16_000
 SPEAKERS = ("ada", "ben", "cy", "dora")
