@@ -111,6 +111,7 @@ def _score(result: Result) -> str:
 def upstream_table() -> Table:
     """Every encoder that has a name, without loading any."""
     from upstreams import UPSTREAMS
+    from upstreams.load import upstream_names
 
     table = _plain_table("Encoders")
     for column in ("name", "family"):
@@ -128,6 +129,8 @@ def upstream_table() -> Table:
             f"{entry.parameters / 1e6:.1f} M" if entry.parameters else "none",
             escape(entry.checkpoint if entry.parameters else entry.paper),
         )
+    for name in upstream_names()[len(UPSTREAMS) :]:
+        table.add_row(escape(name), "plug-in", "", "", "", "", "installed")
     table.caption = (
         "Also: a checkpoint folder, org/model\\[@revision] on the Hugging Face hub, file.py:Name, "
         "package.module:Name, and untrained:ANY for the random twin of any of them"

@@ -73,6 +73,7 @@ def untrained(name: str, seed: int) -> TransformerUpstream:
     """
     entry = UPSTREAMS[name]
     config: EncoderConfig = load_attribute(entry.architecture)
+    plain = f"UNTRAINED: random weights, seed {seed}; a floor to compare with"
     card = UpstreamCard(
         name=name,
         layers=entry.layers,
@@ -85,7 +86,7 @@ def untrained(name: str, seed: int) -> TransformerUpstream:
         trained_on=frozenset(),
         licence="",
         paper=entry.paper,
-        note=f"UNTRAINED: random weights, seed {seed}; a floor to compare with, not a HuBERT",
+        note=entry.note if entry.family == "untrained" else plain,
     )
     # Normalising the waveform changes nothing after a group norm and is what the published
     # layer-norm checkpoints ask for.

@@ -8,8 +8,8 @@ convolution that adds relative position, and a transformer::
            └ states ─► K+1 × [utterance, frame, dim]    ibid., "contextualized representations"
 
 The published models (arXiv 2006.11477, 2006.13979, 2111.09296, 2305.13516, 2106.07447, 2110.13900,
-2202.03555, 2110.05752, 2110.01900) differ only in the values of `EncoderConfig`, most of them in
-what they were trained to do and in nothing here. Two differences matter to a probe:
+2202.03555, 2110.05752, 2110.01900) differ only in the values of `EncoderConfig`; many share all of
+them and differ in what they were trained to do. Two values matter to a probe:
 
 * Base models normalise the first convolution over *time*. Statistics over a padded tail would
   make an utterance's features depend on its neighbours, so they are taken over valid frames only.
@@ -179,7 +179,7 @@ class Convolution(nn.Module):
     """One convolution of the front end: convolve, perhaps normalise, GELU.
 
     Frames stay rows, ``[utterance, frame, channel]``, from the first convolution to the last
-    transformer layer: convolutions are faster so, and nothing is ever transposed.
+    transformer layer: convolutions are faster so, and layer norms need no transposition.
     """
 
     def __init__(self, config: EncoderConfig, index: int) -> None:
@@ -439,7 +439,7 @@ class TransformerLayer(nn.Module):
         query, key, value = projected.view(
             utterances, frames, 3, self.heads, dim // self.heads
         ).permute(2, 0, 3, 1, 4)
-        scores_mask = mask_b11t
+        scores_mask = mask_b11t  # None lets attention take its fastest way
         if self.gate is not None and bias_1htt is not None:
             scores_mask = (self.gate(x_btd) * bias_1htt).to(query.dtype)
             if mask_b11t is not None:
