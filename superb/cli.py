@@ -238,6 +238,46 @@ def check(upstream: UpstreamArgument) -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def bench(
+    upstream: Annotated[
+        str,
+        typer.Option(
+            "--upstream", "-u", help="A transformer encoder: a name, a folder, or org/model."
+        ),
+    ],
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Its architecture alone; no checkpoint is needed."),
+    ] = False,
+    seconds: Annotated[str, typer.Option(help="Lengths of utterance.")] = "1,8,15",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16.")] = "float32,bfloat16",
+    rounds: Annotated[int, typer.Option(help="Timings of each; the median counts.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; as torch would if not given.")
+    ] = None,
+) -> None:
+    """Time an encoder beside transformers and torchaudio, with the same weights, on the CPU."""
+    try:
+        lengths = [float(length) for length in _several([seconds])]
+    except ValueError as error:
+        raise SuperbError(f"--seconds takes numbers such as 1,8,15; got {seconds!r}") from error
+    from benchmark.progress import Progress
+    from superb.summary import bench_table
+    from upstreams.bench import compare
+
+    comparison = compare(
+        upstream,
+        random_weights,
+        lengths,
+        _several([precision]),
+        rounds,
+        threads,
+        Progress().note,
+    )
+    Console().print(bench_table(comparison))
+
+
 @cache_app.callback()
 def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
     """List stored features, biggest first."""

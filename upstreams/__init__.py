@@ -27,10 +27,11 @@ class Entry:
         checkpoint: a hub id, ``bundled``, or ``none`` where nothing is learned.
         revision: commit of the hub repository; "" takes the newest, which the card then records.
         licence: of the weights.
-        trained_on: corpora seen in training.
+        trained_on: corpora seen in training; None means undisclosed, an empty set none at all.
         note: one loud line.
         architecture: ``module:attribute`` of the `EncoderConfig`, for the untrained twin; "" where
-            there is nothing to initialise.
+            there is nothing to initialise. In `upstreams.hub_models`, what says that the settings
+            are on the hub.
     """
 
     target: str
@@ -44,7 +45,7 @@ class Entry:
     checkpoint: str
     revision: str
     licence: str
-    trained_on: frozenset[str]
+    trained_on: frozenset[str] | None
     note: str
     architecture: str = ""
 
@@ -72,6 +73,9 @@ _WAVLM = "Chen et al., WavLM, arXiv 2110.13900"
 _DATA2VEC = "Baevski et al., data2vec, arXiv 2202.03555"
 _UNISPEECH_SAT = "Chen et al., UniSpeech-SAT, arXiv 2110.05752"
 _DISTILHUBERT = "Chang et al., DistilHuBERT, arXiv 2110.01900"
+_W2V_BERT = "Chung et al., w2v-BERT, arXiv 2108.06209"
+_AV_HUBERT = "Shi et al., AV-HuBERT, arXiv 2201.02184"
+_WHISPER = "Radford et al., Whisper, arXiv 2212.04356"
 
 _XLSR_CORPORA = frozenset({"multilingual-librispeech", "common-voice", "babel"})
 _XLS_R_CORPORA = _XLSR_CORPORA | {"voxpopuli", "voxlingua107"}
@@ -490,6 +494,140 @@ UPSTREAMS: dict[str, Entry] = {
         trained_on=frozenset({"librispeech"}),
         note="",
         architecture="upstreams.transformer:DISTILHUBERT",
+    ),
+    "w2v-bert-2.0": Entry(
+        target="upstreams.hub_models:w2v_bert_2",
+        family="predictive",
+        layers=25,
+        dim=1024,
+        hop_samples=320,
+        parameters=580_493_120,
+        paper=_W2V_BERT,
+        year=2021,
+        checkpoint="facebook/w2v-bert-2.0",
+        revision="da985ba0987f70aaeb84a80f2851cfac8c697a7b",
+        licence="mit",
+        trained_on=None,
+        note=(
+            "contrastive and predictive at once: its lower layers find the units that its upper "
+            "layers predict; these weights are of Seamless (arXiv 2312.05187), not of the paper, "
+            "and what they heard is not published"
+        ),
+        architecture="upstreams.hub_models:w2v_bert_2_settings",
+    ),
+    "av-hubert-base": Entry(
+        target="upstreams.hub_models:av_hubert_base",
+        family="predictive",
+        layers=13,
+        dim=768,
+        hop_samples=640,
+        parameters=91_039_488,
+        paper=_AV_HUBERT,
+        year=2022,
+        checkpoint="none readable",
+        revision="",
+        licence="",
+        trained_on=frozenset(),
+        note=(
+            "the audio stream alone; its published weights are training checkpoints of fairseq, "
+            "which hold more than tensors and are not read here"
+        ),
+    ),
+    "whisper-tiny": Entry(
+        target="upstreams.hub_models:whisper_tiny",
+        family="supervised",
+        layers=5,
+        dim=384,
+        hop_samples=320,
+        parameters=8_208_384,
+        paper=_WHISPER,
+        year=2022,
+        checkpoint="openai/whisper-tiny",
+        revision="169d4a4341b33bc18d8881c4b69c2e104e1cc0af",
+        licence="apache-2.0",
+        trained_on=None,
+        note="the encoder alone; what it heard is not published",
+        architecture="upstreams.hub_models:whisper_tiny_settings",
+    ),
+    "whisper-tiny.en": Entry(
+        target="upstreams.hub_models:whisper_tiny_en",
+        family="supervised",
+        layers=5,
+        dim=384,
+        hop_samples=320,
+        parameters=8_208_384,
+        paper=_WHISPER,
+        year=2022,
+        checkpoint="openai/whisper-tiny.en",
+        revision="87c7102498dcde7456f24cfd30239ca606ed9063",
+        licence="apache-2.0",
+        trained_on=None,
+        note="the encoder alone; what it heard is not published",
+        architecture="upstreams.hub_models:whisper_tiny_en_settings",
+    ),
+    "whisper-base": Entry(
+        target="upstreams.hub_models:whisper_base",
+        family="supervised",
+        layers=7,
+        dim=512,
+        hop_samples=320,
+        parameters=20_590_592,
+        paper=_WHISPER,
+        year=2022,
+        checkpoint="openai/whisper-base",
+        revision="e37978b90ca9030d5170a5c07aadb050351a65bb",
+        licence="apache-2.0",
+        trained_on=None,
+        note="the encoder alone; what it heard is not published",
+        architecture="upstreams.hub_models:whisper_base_settings",
+    ),
+    "whisper-small": Entry(
+        target="upstreams.hub_models:whisper_small",
+        family="supervised",
+        layers=13,
+        dim=768,
+        hop_samples=320,
+        parameters=88_154_112,
+        paper=_WHISPER,
+        year=2022,
+        checkpoint="openai/whisper-small",
+        revision="973afd24965f72e36ca33b3055d56a652f456b4d",
+        licence="apache-2.0",
+        trained_on=None,
+        note="the encoder alone; what it heard is not published",
+        architecture="upstreams.hub_models:whisper_small_settings",
+    ),
+    "whisper-medium": Entry(
+        target="upstreams.hub_models:whisper_medium",
+        family="supervised",
+        layers=25,
+        dim=1024,
+        hop_samples=320,
+        parameters=307_216_384,
+        paper=_WHISPER,
+        year=2022,
+        checkpoint="openai/whisper-medium",
+        revision="abdf7c39ab9d0397620ccaea8974cc764cd0953e",
+        licence="apache-2.0",
+        trained_on=None,
+        note="the encoder alone; what it heard is not published",
+        architecture="upstreams.hub_models:whisper_medium_settings",
+    ),
+    "whisper-large-v3": Entry(
+        target="upstreams.hub_models:whisper_large_v3",
+        family="supervised",
+        layers=33,
+        dim=1280,
+        hop_samples=320,
+        parameters=636_968_960,
+        paper=_WHISPER,
+        year=2022,
+        checkpoint="openai/whisper-large-v3",
+        revision="06f233fe06e710322aca913c1bc4249a0d71fce1",
+        licence="apache-2.0",
+        trained_on=None,
+        note="the encoder alone; what it heard is not published",
+        architecture="upstreams.hub_models:whisper_large_v3_settings",
     ),
     "cpc-2019": Entry(
         target="upstreams.cpc:cpc_2019",

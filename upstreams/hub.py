@@ -19,12 +19,13 @@ from benchmark.errors import UpstreamError
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # One look-up that fails fast: without a network the library's own retries take half a minute.
 TIMEOUT_S = 10.0
-SETTINGS = ("config.json", "preprocessor_config.json")
+# Newer checkpoints have what is done to the waveform in processor_config.json alone.
+SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
 PICKLE = "pytorch_model.bin"
 
 
-def download(repository: str, revision: str = "", weights: bool = True) -> Path:
+def download(repository: str, revision: str = "", weights: bool = True, code: bool = False) -> Path:
     """Fetch a model repository, or find it in the cache.
 
     A commit that is already in the cache is used without asking the hub, so a pinned upstream
@@ -35,6 +36,7 @@ def download(repository: str, revision: str = "", weights: bool = True) -> Path:
         revision: commit, tag or branch; "" for the newest. The folder returned is named by the
             commit this resolved to.
         weights: False for the settings alone.
+        code: also what Python code the model brings along, for a user who trusts it.
 
     Returns:
         The snapshot folder in the cache; its name is the full commit hash.
@@ -43,11 +45,11 @@ def download(repository: str, revision: str = "", weights: bool = True) -> Path:
         UpstreamError: no such repository or revision, no access, no network, or no weights that
             can be read.
     """
-    if COMMIT.fullmatch(revision) and (folder := _cached(repository, revision, weights)):
+    if COMMIT.fullmatch(revision) and (folder := _cached(repository, revision, weights, code)):
         return folder
     try:
         info = HfApi().model_info(repository, revision=revision or None, timeout=TIMEOUT_S)
-        files = wanted([file.rfilename for file in info.siblings or []], weights)
+        files = wanted([file.rfilename for file in info.siblings or []], weights, code)
         folder = Path(snapshot_download(repository, revision=info.sha, allow_patterns=files))
     except GatedRepoError as error:
         raise UpstreamError(
@@ -67,7 +69,7 @@ def download(repository: str, revision: str = "", weights: bool = True) -> Path:
     except HFValidationError as error:
         raise UpstreamError(f"{repository!r} is no hub id: {error}") from error
     except Exception as error:  # the library's transport, and so its errors, vary by release
-        if folder_or_none := _cached(repository, revision, weights):
+        if folder_or_none := _cached(repository, revision, weights, code):
             return folder_or_none
         raise UpstreamError(_unreachable(repository, revision, error)) from error
     if not _complete(folder, weights):
@@ -79,16 +81,24 @@ def download(repository: str, revision: str = "", weights: bool = True) -> Path:
     return folder
 
 
-def wanted(files: list[str], weights: bool = True) -> list[str]:
-    """The files to fetch, of those in a repository: settings, and weights in one format."""
-    settings = [file for file in files if file in SETTINGS]
+def wanted(files: list[str], weights: bool = True, code: bool = False) -> list[str]:
+    """The files to fetch, of those in a repository: settings, and weights in one format.
+
+    Args:
+        files: all there are.
+        weights: False for none of them.
+        code: also the Python files beside the settings, which is where models bring theirs.
+    """
+    chosen = [file for file in files if file in SETTINGS]
+    if code:
+        chosen += [file for file in files if file.endswith(".py") and "/" not in file]
     if not weights:
-        return settings
+        return chosen
     safe = [file for file in files if SAFETENSORS.fullmatch(file)]
-    return settings + (safe or [file for file in files if file == PICKLE])
+    return chosen + (safe or [file for file in files if file == PICKLE])
 
 
-def _cached(repository: str, revision: str, weights: bool) -> Path | None:
+def _cached(repository: str, revision: str, weights: bool, code: bool) -> Path | None:
     """The snapshot folder if the cache holds all of it; asks nobody."""
     try:
         folder = Path(
@@ -101,7 +111,14 @@ def _cached(repository: str, revision: str, weights: bool) -> Path | None:
         )
     except (LocalEntryNotFoundError, ValueError):
         return None
-    return folder if _complete(folder, weights) else None
+    complete = _complete(folder, weights) and not (code and _lacks_code(folder))
+    return folder if complete else None
+
+
+def _lacks_code(folder: Path) -> bool:
+    """Whether the settings name code that was left on the hub, as without trust it is."""
+    names_code = "auto_map" in (folder / "config.json").read_text(encoding="utf-8")
+    return names_code and not any(folder.glob("*.py"))
 
 
 def _complete(folder: Path, weights: bool) -> bool:

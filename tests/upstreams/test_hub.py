@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from types import SimpleNamespace
 
@@ -148,3 +149,29 @@ def test_pickles_only_where_there_is_nothing_else():
     shards = ["model-00001-of-00002.safetensors", "model.safetensors.index.json"]
     assert hub.wanted(shards) == shards
     assert hub.wanted(both, weights=False) == ["config.json"]
+
+
+def test_newer_checkpoints_have_other_settings():
+    files = ["config.json", "processor_config.json", "tokenizer.json"]
+    assert hub.wanted(files, weights=False) == files[:2]
+
+
+def test_code_only_for_who_trusts_it():
+    files = ["config.json", "modeling_mine.py", "scripts/evaluate.py", "model.safetensors"]
+    assert hub.wanted(files) == ["config.json", "model.safetensors"]
+    assert hub.wanted(files, code=True) == ["config.json", "modeling_mine.py", "model.safetensors"]
+    assert hub.wanted(files, weights=False, code=True) == ["config.json", "modeling_mine.py"]
+
+
+def test_a_snapshot_fetched_without_trust_lacks_the_code(cache, monkeypatch, make_folder):
+    snapshot = put_in_cache(cache, make_folder()[0])
+    answer(monkeypatch, ConnectionError("no network"))
+    assert hub.download("acme/tiny", COMMIT, code=True) == snapshot  # brings none along
+    settings = json.loads((snapshot / "config.json").read_text())
+    settings["auto_map"] = {"AutoModel": "modeling_mine.Mine"}
+    (snapshot / "config.json").write_text(json.dumps(settings))
+    assert hub.download("acme/tiny", COMMIT) == snapshot
+    with pytest.raises(UpstreamError, match="cannot be reached"):
+        hub.download("acme/tiny", COMMIT, code=True)
+    (snapshot / "modeling_mine.py").touch()
+    assert hub.download("acme/tiny", COMMIT, code=True) == snapshot

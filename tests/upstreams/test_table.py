@@ -6,9 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+import transformers
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from benchmark.errors import UpstreamError
 from benchmark.registry import load_attribute
-from upstreams import UPSTREAMS, published
+from upstreams import UPSTREAMS, hub_models, published
 from upstreams.load import load_upstream
 from upstreams.transformer import parameter_count
 
@@ -16,6 +19,11 @@ LEARNED = [
     name
     for name, entry in UPSTREAMS.items()
     if entry.architecture.startswith("upstreams.transformer:")
+]
+THROUGH_TRANSFORMERS = [
+    name
+    for name, entry in UPSTREAMS.items()
+    if entry.architecture.startswith("upstreams.hub_models:")
 ]
 LOCAL = [name for name, entry in UPSTREAMS.items() if entry.checkpoint in ("bundled", "none")]
 
@@ -52,7 +60,7 @@ def test_every_row_is_complete(entry):
     assert 1900 < entry.year < 2100
     if "/" in entry.checkpoint:
         assert entry.licence
-        assert entry.trained_on
+        assert entry.trained_on is None or entry.trained_on
         assert len(entry.revision) in (0, 40)
 
 
@@ -69,3 +77,125 @@ def test_a_published_row(monkeypatch, make_folder):
     assert (card.name, card.source, card.revision) == ("hubert-base", row.checkpoint, "a" * 40)
     assert card.trained_on == {"librispeech"}
     assert isinstance(published.hubert_base()([torch.zeros(400)]).values, torch.Tensor)
+
+
+# The systems a lecture on self-supervised speech names, and the rows that stand for each.
+LECTURE = {
+    "CPC": ("cpc-2019",),
+    "wav2vec": ("wav2vec-large",),
+    "modified CPC": ("modified-cpc",),
+    "bidirectional CPC": ("bidirectional-cpc",),
+    "wav2vec 2.0": ("wav2vec2-base", "wav2vec2-large"),
+    "XLSR-53": ("xlsr-53",),
+    "XLS-R": ("xls-r-300m", "xls-r-1b", "xls-r-2b"),
+    "wav2vec-C": ("wav2vec-c",),
+    "w2v-BERT": ("w2v-bert-2.0",),
+    "HuBERT": ("hubert-base", "hubert-large", "hubert-xlarge"),
+    "AV-HuBERT": ("av-hubert-base",),
+    "Whisper": (
+        "whisper-tiny",
+        "whisper-tiny.en",
+        "whisper-base",
+        "whisper-small",
+        "whisper-medium",
+        "whisper-large-v3",
+    ),
+    "MFCC": ("mfcc",),
+    "PLP": ("plp",),
+    "log-mel": ("fbank", "fbank-cmvn"),
+}
+
+
+@pytest.mark.parametrize("system", LECTURE)
+def test_every_system_of_the_lecture_has_its_row(system):
+    for name in LECTURE[system]:
+        entry = UPSTREAMS[name]
+        # Weights by name, or a note that says why there are none.
+        assert "/" in entry.checkpoint or entry.checkpoint == "none" or entry.note
+
+
+def transformers_model(name):
+    """The published model of a row, without memory: settings as their checkpoints have them."""
+    entry = UPSTREAMS[name]
+    if name.startswith("w2v-bert"):
+        return transformers.Wav2Vec2BertModel(transformers.Wav2Vec2BertConfig())
+    config = transformers.WhisperConfig(
+        d_model=entry.dim,
+        encoder_layers=entry.layers - 1,
+        encoder_attention_heads=entry.dim // 64,
+        encoder_ffn_dim=4 * entry.dim,
+        num_mel_bins=128 if name == "whisper-large-v3" else 80,
+    )
+    return WhisperEncoder(config)
+
+
+@pytest.mark.parametrize("name", THROUGH_TRANSFORMERS)
+def test_sizes_through_transformers(name):
+    entry = UPSTREAMS[name]
+    with torch.device("meta"):
+        model = transformers_model(name)
+    assert sum(weight.numel() for weight in model.parameters()) == entry.parameters
+    assert (model.config.num_hidden_layers + 1, model.config.hidden_size, entry.hop_samples) == (
+        entry.layers,
+        entry.dim,
+        320,
+    )
+
+
+@pytest.mark.parametrize("name", THROUGH_TRANSFORMERS)
+def test_an_untrained_twin_that_needs_the_hub_says_so(name):
+    entry = UPSTREAMS[name]
+    with pytest.raises(UpstreamError, match="the settings of this encoder are not here") as caught:
+        load_upstream(f"untrained:{name}")
+    assert str(caught.value).endswith(f"untrained:{entry.checkpoint}@{entry.revision}")
+
+
+@pytest.mark.parametrize("name", ["av-hubert-base", "untrained:av-hubert-base"])
+def test_av_hubert_says_why_and_what_to_do(name):
+    with pytest.raises(UpstreamError, match=r"fairseq.*my_file\.py:MyClass"):
+        load_upstream(name)
+
+
+def test_a_row_through_transformers(monkeypatch, tmp_path, noise):
+    """The path from a row to a card, with a small model in the place of the published one."""
+    folder = tmp_path / ("b" * 40)
+    config = transformers.WhisperConfig(
+        vocab_size=20,
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=24,
+        decoder_ffn_dim=24,
+        max_source_positions=50,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    with torch.random.fork_rng(devices=[]):
+        transformers.WhisperModel(config).save_pretrained(folder)
+    transformers.WhisperFeatureExtractor(chunk_length=1).save_pretrained(folder)
+    row = UPSTREAMS["whisper-tiny.en"]
+    asked = []
+
+    def download(repository, revision):
+        asked.append((repository, revision))
+        return folder
+
+    monkeypatch.setattr(hub_models, "download", download)
+    with pytest.raises(UpstreamError, match=r"it is another model than 'whisper-tiny\.en'"):
+        load_upstream("whisper-tiny.en")
+    with torch.device("meta"):
+        parameters = sum(weight.numel() for weight in WhisperEncoder(config).parameters())
+    monkeypatch.setitem(
+        UPSTREAMS, "whisper-tiny.en", replace(row, layers=3, dim=16, parameters=parameters)
+    )
+    upstream = load_upstream("whisper-tiny.en")
+    card = upstream.card
+    assert asked == [(row.checkpoint, row.revision)] * 2
+    assert (card.name, card.source, card.revision) == ("whisper-tiny.en", row.checkpoint, "b" * 40)
+    assert (card.family, card.licence, card.paper) == ("supervised", row.licence, row.paper)
+    assert (card.trained_on, card.note) == (None, row.note)
+    assert upstream([noise(8000)]).values.shape == (3, 1, 25, 16)
