@@ -73,7 +73,7 @@ def _load(name: str, trust_remote_code: bool) -> object:
         return _construct(name, load_attribute(plugins[name]))
     if _is_module_target(name):
         return _construct(name, load_attribute(name))
-    folder, origin = _locate(name, weights=True)
+    folder, origin = _locate(name, weights=True, code=trust_remote_code)
     return _from_folder(folder, origin, trust_remote_code)
 
 
@@ -102,7 +102,7 @@ def _untrained(name: str, trust_remote_code: bool) -> object:
         return bundle
     if _is_file_target(name) or name in upstream_names() or _is_module_target(name):
         return untrained.UntrainedTwin(_checked(name, _load(name, trust_remote_code)))
-    folder, origin = _locate(name, weights=False)
+    folder, origin = _locate(name, weights=False, code=trust_remote_code)
     if trust_remote_code:
         from upstreams.huggingface import needs_remote_code, untrained_huggingface
 
@@ -137,7 +137,7 @@ def _is_module_target(name: str) -> bool:
     return bool(separator) and module != "hf" and all(part.isidentifier() for part in parts)
 
 
-def _locate(name: str, weights: bool) -> tuple[Path, Origin]:
+def _locate(name: str, weights: bool, code: bool) -> tuple[Path, Origin]:
     """The checkpoint folder a path or hub id stands for, fetched if need be."""
     path = Path(name).expanduser()
     if name and path.is_dir():
@@ -157,7 +157,7 @@ def _locate(name: str, weights: bool) -> tuple[Path, Origin]:
     from upstreams.hub import download
 
     repository = match["id"]
-    folder = download(repository, match["revision"] or "", weights)
+    folder = download(repository, match["revision"] or "", weights, code)
     return folder, Origin(name=repository, source=repository, revision=folder.name)
 
 
