@@ -6,7 +6,9 @@ hash; when that cannot be made sure of, the features are not shared between runs
 
 from __future__ import annotations
 
+import ast
 import hashlib
+import importlib.util
 import inspect
 import json
 import sys
@@ -64,29 +66,58 @@ def fingerprint(upstream: object) -> tuple[str, bool]:
 
 
 def _source_of_modules(kind: type) -> bytes:
-    """Hash of the files a plug-in's file imports, and what those import, outside libraries."""
+    """Hash of the files a plug-in's file imports, and what those import, outside libraries.
+
+    Imports are read from the source, so it does not matter how or where a name is imported.
+    """
     digest = hashlib.sha256()
     start = sys.modules.get(kind.__module__)
-    waiting = [] if start is None else [start]
+    waiting = [] if start is None else [(start.__name__, getattr(start, "__file__", None))]
     seen: set[str] = set()
     while waiting:
-        module = waiting.pop()
-        name = module.__name__
+        name, file = waiting.pop()
         top = name.split(".")[0]
-        file = getattr(module, "__file__", None)
-        if name in seen or top in _VERSIONED or top in _OWN or file is None:
+        if name in seen or top in _VERSIONED or top in _OWN or not file:
             continue
         seen.add(name)
-        if _is_installed(Path(file)):
-            continue  # named by its distribution's version in a lock file, not by its source
-        digest.update(Path(file).read_bytes())
-        for _, value in sorted(vars(module).items()):
-            other = value if isinstance(value, ModuleType) else None
-            if other is None and hasattr(value, "__module__"):
-                other = sys.modules.get(str(value.__module__))
-            if other is not None:
-                waiting.append(other)
+        path = Path(file)
+        if path.suffix != ".py" or _is_installed(path) or not path.is_file():
+            continue
+        source = path.read_bytes()
+        digest.update(source)
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        waiting += [(other, _file_of(other)) for other in sorted(_imported(source, package))]
     return digest.digest()
+
+
+def _imported(source: bytes, package: str) -> set[str]:
+    """Modules that a source file names in import statements, wherever they stand."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+            base = ".".join([*parents, node.module or ""]) if node.level else node.module or ""
+            base = base.strip(".")
+            names.add(base)
+            # `from package import module` names a module too
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _file_of(name: str) -> str | None:
+    """Where a module's source is, without running it if it has not been imported."""
+    if name in sys.modules:
+        return getattr(sys.modules[name], "__file__", None)
+    parent = name.rpartition(".")[0]
+    if parent and not hasattr(sys.modules.get(parent), "__path__"):
+        return None  # finding a submodule would import its parent
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return spec.origin if spec is not None else None
 
 
 def _is_installed(file: Path) -> bool:

@@ -229,6 +229,10 @@ def prepare_encoder(
 ) -> Encoder:
     """Load an upstream, move it to its device and take its fingerprint."""
     upstream = load_upstream(item, trust_remote_code) if isinstance(item, str) else item
+    if isinstance(upstream, type):
+        raise SuperbError(
+            f"{upstream.__name__} is a class; pass an instance of it: {upstream.__name__}()"
+        )
     card = getattr(upstream, "card", None)
     if not isinstance(card, UpstreamCard) or not callable(upstream):
         raise SuperbError(

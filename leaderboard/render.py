@@ -45,7 +45,10 @@ def render(board: Board, format: str = "terminal", *, width: int = 100) -> str:
         from rich.console import Console
 
         text = io.StringIO()
-        show(board, Console(file=text, width=width, color_system=None, legacy_windows=False))
+        show(
+            board,
+            Console(emoji=False, file=text, width=width, color_system=None, legacy_windows=False),
+        )
         # Cells are padded to their column; a file should not end its lines in blanks.
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip() + "\n"
     raise unknown("format", format, FORMATS, "Choose one with --format.")
@@ -59,7 +62,7 @@ def show(board: Board, console: Console | None = None) -> None:
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = console or Console()
+    console = console or Console(emoji=False)
     for table in board.tables:
         heading, *details = _heading(table)
         console.print(Text(heading, style="bold"))

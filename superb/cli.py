@@ -35,7 +35,10 @@ CacheDir = Annotated[
     typer.Option(help="Folder of stored features; $SUPERB_CACHE or ~/.cache/superb if not given."),
 ]
 UpstreamArgument = Annotated[
-    str, typer.Argument(help="A name, a folder, org/model\\[@revision], or file.py:Name.")
+    str,
+    typer.Argument(
+        help="A name, a folder, org/model\\[@revision], file.py:Name or package.module:Name."
+    ),
 ]
 
 
@@ -54,7 +57,7 @@ def main() -> None:
     try:
         app()
     except SuperbError as error:
-        Console(stderr=True, highlight=False).print(
+        Console(stderr=True, highlight=False, emoji=False).print(
             f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True
         )
         sys.exit(2)
@@ -159,7 +162,7 @@ def run(
 
         print(json.dumps([asdict(result) for result in results], indent=1))
     else:
-        print_summary(results, output, Console())
+        print_summary(results, output, Console(emoji=False))
 
 
 def _several(values: list[str]) -> list[str]:
@@ -178,7 +181,7 @@ def leaderboard(
 
     board = collect(results)
     if format == "terminal" and output is None:
-        show(board, Console())
+        show(board, Console(emoji=False))
         return
     text = render(board, format)
     if output is None:
@@ -193,7 +196,7 @@ def upstreams() -> None:
     """List the encoders that have a name."""
     from superb.summary import upstream_table
 
-    Console().print(upstream_table())
+    Console(emoji=False).print(upstream_table())
 
 
 @app.command()
@@ -207,7 +210,7 @@ def downstreams() -> None:
         arrow = "↓" if card.direction == "lower" else "↑"
         metrics = ", ".join([f"{card.metric} {arrow}", *card.metrics[1:]])
         table.add_row(name, card.title, str(card.version), metrics, entry.head)
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 @app.command()
@@ -222,7 +225,7 @@ def corpora() -> None:
         table.add_row(
             entry.name, entry.title, ", ".join(entry.tasks), entry.hours, entry.licence, entry.where
         )
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 @app.command()
@@ -233,7 +236,7 @@ def check(upstream: UpstreamArgument) -> None:
     from upstreams.load import load_upstream
 
     checks = check_upstream(load_upstream(upstream))
-    Console().print(check_table(upstream, checks))
+    Console(emoji=False).print(check_table(upstream, checks))
     if any(item.passed is False for item in checks):
         raise typer.Exit(1)
 
@@ -275,7 +278,7 @@ def bench(
         threads,
         Progress().note,
     )
-    Console().print(bench_table(comparison))
+    Console(emoji=False).print(bench_table(comparison))
 
 
 @cache_app.callback()
@@ -305,7 +308,7 @@ def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
     total = format_bytes(sum(store.size for store in stores))
     table.caption = f"{total} of stored features in {root}"
     table.caption_justify = "left"
-    Console().print(table)
+    Console(emoji=False).print(table)
 
 
 @cache_app.command()

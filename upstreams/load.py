@@ -187,6 +187,8 @@ def _from_file(name: str) -> object:
         raise UpstreamError(f"{name}: Python cannot import {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
+    if str(path.parent) not in sys.path:  # last, so that a neighbour shadows no library
+        sys.path.append(str(path.parent))
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:

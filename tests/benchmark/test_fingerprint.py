@@ -364,22 +364,34 @@ def test_count_parameters():
     assert count_parameters(Holder(value=1)) is None
 
 
-def test_a_helper_module_counts(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("imports", "use"),
+    [
+        ("import its_helper", "its_helper.SCALE"),
+        ("from its_helper import SCALE", "SCALE"),
+        ("", "__import__('its_helper') and local()"),
+        ("import its_middle", "its_middle.SCALE"),
+    ],
+)
+def test_a_helper_module_counts(tmp_path, monkeypatch, imports, use):
     """What a plug-in's file imports changes its features as much as the file itself."""
     from upstreams.load import load_upstream
 
     plugin = tmp_path / "helped.py"
     plugin.write_text(
-        "import its_helper\nfrom superb import UpstreamCard\n"
+        f"{imports}\nfrom superb import UpstreamCard\n"
+        "def local():\n    from its_helper import SCALE\n    return SCALE\n"
         "class Helped:\n"
         "    card = UpstreamCard(name='helped', layers=1, dim=1, hop_samples=160)\n"
-        "    def __call__(self, waveforms):\n        return its_helper.SCALE\n"
+        f"    def __call__(self, waveforms):\n        return {use}\n"
     )
+    (tmp_path / "its_middle.py").write_text("from its_helper import SCALE\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     marks = set()
     for scale in ("1.0", "0.0"):
         (tmp_path / "its_helper.py").write_text(f"SCALE = {scale}\n")
-        sys.modules.pop("its_helper", None)
+        for name in ("its_helper", "its_middle"):
+            sys.modules.pop(name, None)
         marks.add(fingerprint(load_upstream(f"{plugin}:Helped"))[0])
     assert len(marks) == 2
 
