@@ -37,6 +37,8 @@ DRIFT_HOPS: Final = 100
 MOST_LENGTHS: Final = 2048
 # Clips per call of the hop check.
 HOP_BATCH: Final = 32
+# Where our own code is, which is not where an encoder went wrong.
+ENGINE: Final = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,16 @@ EXPECTED: Final = {
     "gradients": "values that need no gradient, and no gradients left in parameters",
     "random-state": "the global generators of torch, numpy and random are left alone",
     "inputs": "the waveforms passed in are not modified",
+    "construction": "made again, it gives the same features",
 }
 
 
-def check_upstream(upstream: object, *, hop_budget_s: float = 30.0) -> list[Check]:
+def check_upstream(
+    upstream: object,
+    *,
+    again: Callable[[], object] | None = None,
+    hop_budget_s: float = 30.0,
+) -> list[Check]:
     """Check one encoder against the whole contract.
 
     The encoder is called a few dozen times on seeded noise of at most a few seconds. The global
@@ -90,14 +98,16 @@ def check_upstream(upstream: object, *, hop_budget_s: float = 30.0) -> list[Chec
 
     Args:
         upstream: any object; it need not be registered.
+        again: makes it once more, to see whether weights drawn at random are drawn from a seed:
+            without one, every run would score another encoder.
         hop_budget_s: seconds the hop check may take. A slow encoder is checked at fewer lengths,
             and the report says at how many.
 
     Returns:
-        One `Check` per entry of `EXPECTED`, in that order.
+        One `Check` per entry of `EXPECTED`, in that order; ``construction`` only with `again`.
     """
     with _random_state_restored():
-        return _Suite(upstream, hop_budget_s).run()
+        return _Suite(upstream, again, hop_budget_s).run()
 
 
 def raise_for_failures(checks: Sequence[Check]) -> None:
@@ -125,8 +135,11 @@ class _NotApplicableError(Exception):
 class _Suite:
     """The checks of one encoder: a method each, which returns what it found or raises."""
 
-    def __init__(self, upstream: object, hop_budget_s: float) -> None:
+    def __init__(
+        self, upstream: object, again: Callable[[], object] | None, hop_budget_s: float
+    ) -> None:
         self.upstream: Any = upstream
+        self.again = again
         self.hop_budget_s = hop_budget_s
         self.card: UpstreamCard
         self.seconds_per_call = 0.0
@@ -134,11 +147,12 @@ class _Suite:
     def run(self) -> list[Check]:
         """Run everything, in order."""
         checks: list[Check] = []
+        names = [name for name in EXPECTED if name != "construction" or self.again]
         # Without these two there is nothing to check.
         for name, test in (("card", self.has_card), ("hidden-states", self.returns_states)):
             checks.append(_run(name, test))
             if not checks[-1].passed:
-                missing = list(EXPECTED)[len(checks) :]
+                missing = names[len(checks) :]
                 reason = f"not run: {name!r} failed"
                 return checks + [Check(rest, None, EXPECTED[rest], reason) for rest in missing]
         tests: dict[str, Callable[[], str]] = {
@@ -158,8 +172,9 @@ class _Suite:
             "gradients": self.gradients,
             "random-state": self.random_state,
             "inputs": self.inputs,
+            "construction": self.construction,
         }
-        return checks + [_run(name, test) for name, test in tests.items()]
+        return checks + [_run(name, tests[name]) for name in names[len(checks) :]]
 
     # What the tests share.
 
@@ -378,6 +393,20 @@ class _Suite:
         changed = sum(not torch.equal(a, b) for a, b in zip(clips, given, strict=True))
         return _hold(not changed, f"{changed} of {len(clips)} waveforms changed")
 
+    def construction(self) -> str:
+        # Moved on first: an encoder that draws from the state we happen to be in must not pass.
+        torch.rand(1), np.random.rand(), random.random()
+        clip = noise(self.clip_samples, 15)
+        (first,) = self.features(clip)
+        other = _Suite(self.again() if self.again else None, None, self.hop_budget_s)
+        (second,) = other.features(clip)
+        if not _same(first, second):
+            raise _BrokenError(
+                f"{_describe(first, second)}; draw weights with a seed, inside "
+                "torch.random.fork_rng()"
+            )
+        return "bit-identical"
+
     def _mixed_clips(self) -> list[Tensor]:
         """Clips of different lengths, none of them a whole number of hops longer than another."""
         step = self.card.hop_samples + max(1, self.card.hop_samples // 3)
@@ -408,9 +437,15 @@ def _run(name: str, test: Callable[[], str]) -> Check:
 
 
 def _raised(error: Exception) -> str:
-    """An exception with the line it came from: the last one outside of installed packages."""
+    """An exception with the line it came from: the last one that is not a library's or ours."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "site-packages" not in frame.filename]
+    own = [
+        frame
+        for frame in frames
+        if "site-packages" not in frame.filename
+        and Path(frame.filename).parent != ENGINE
+        and not frame.filename.startswith("<")  # what dataclasses generate has no file
+    ]
     frame = (own or list(frames))[-1]
     first_line = (str(error).splitlines() or [""])[0]
     return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -235,7 +236,7 @@ def check(upstream: UpstreamArgument) -> None:
     from superb.summary import check_table
     from upstreams.load import load_upstream
 
-    checks = check_upstream(load_upstream(upstream))
+    checks = check_upstream(load_upstream(upstream), again=lambda: load_upstream(upstream))
     Console(emoji=False).print(check_table(upstream, checks))
     if any(item.passed is False for item in checks):
         raise typer.Exit(1)
@@ -279,6 +280,114 @@ def bench(
         Progress().note,
     )
     Console(emoji=False).print(bench_table(comparison))
+
+
+@app.command()
+def pretrain(
+    objective: Annotated[str, typer.Option(help="The pretext task; superb objectives lists them.")],
+    audio: Annotated[
+        list[str],
+        typer.Option(help="Folder of recordings, or a corpus whose train part is taken; repeat."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the encoder.")],
+    size: Annotated[str, typer.Option(help="Of the encoder: mini, base.")] = "mini",
+    minutes: Annotated[
+        float | None, typer.Option(help="Training time; 60 unless --steps is given.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the optimiser instead.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting of the objective, name=value; repeat."),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="At its peak.")] = None,
+    batch_seconds: Annotated[float | None, typer.Option(help="Audio per step.")] = None,
+    crop_seconds: Annotated[float | None, typer.Option(help="Longest crop of a file.")] = None,
+    min_seconds: Annotated[float | None, typer.Option(help="Shortest file used.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
+    warm_up: Annotated[float | None, typer.Option(help="Share of steps with rising rate.")] = None,
+    accumulate: Annotated[int, typer.Option(help="Batches per step.")] = 1,
+    initial: Annotated[str, typer.Option(help="Start from the weights of this upstream.")] = "",
+    seed: Annotated[int, typer.Option(help="Of weights, order, crops and masks.")] = 0,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16 (mixed).")] = "bfloat16",
+    device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; as torch would if not given.")
+    ] = None,
+    speakers: Annotated[
+        str | None,
+        typer.Option(help="Pattern with a group that finds the speaker in a file's path."),
+    ] = None,
+    trained_on: Annotated[
+        str, typer.Option(help="Names of the corpora in the folders, for the card.")
+    ] = "",
+    licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "",
+    attribution: Annotated[str, typer.Option(help="To the audio's owners, for the card.")] = "",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")
+    ] = False,
+) -> None:
+    """Pretrain an encoder on recordings without labels; the same command again goes on with it.
+
+    Defaults and further settings of each objective: superb objectives NAME.
+    """
+    recipe = {
+        "learning_rate": learning_rate,
+        "batch_seconds": batch_seconds,
+        "crop_seconds": crop_seconds,
+        "min_seconds": min_seconds,
+        "weight_decay": weight_decay,
+        "clip_norm": clip_norm,
+        "warm_up": warm_up,
+    }
+    settings = dict(_assignment(text) for text in set_ or [])
+    if threads is not None and threads < 1:
+        raise SuperbError(f"--threads must be at least 1; got {threads}")
+    from benchmark.progress import Progress
+    from superb.pretraining import gather
+    from upstreams.pretraining import train
+
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    train.pretrain(
+        objective,
+        gather(audio, speakers, _several([trained_on]), licence, attribution),
+        output,
+        size=size,
+        settings=settings,
+        recipe={name: value for name, value in recipe.items() if value is not None},
+        minutes=60.0 if minutes is None and steps is None else minutes,
+        steps=steps,
+        accumulate=accumulate,
+        initial=initial,
+        seed=seed,
+        precision=precision,
+        device=device,
+        command=shlex.join(["superb", *sys.argv[1:]]),
+        progress=Progress(quiet),
+    )
+    console = Console(emoji=False, soft_wrap=True)
+    console.print(f"the encoder is in {escape(str(output))}; try it:")
+    console.print(f"  superb run --upstream {escape(str(output))} --downstream asr,sid,ks")
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise SuperbError(f"--set takes name=value, such as clusters=50; got {text!r}")
+    return name.strip(), value.strip()
+
+
+@app.command()
+def objectives(
+    name: Annotated[str | None, typer.Argument(help="Show what can be set of this one.")] = None,
+) -> None:
+    """List the pretraining objectives, or the settings of one."""
+    from superb.pretraining import objective_table, settings_table
+
+    Console(emoji=False).print(settings_table(name) if name else objective_table())
 
 
 @cache_app.callback()

@@ -16,7 +16,8 @@ class Entry:
     """A built-in upstream, as it can be listed without loading it.
 
     Attributes:
-        target: ``module:attribute`` of a function without arguments that returns the upstream.
+        target: ``module:attribute`` of a function without arguments that returns the upstream; ""
+            where no weights can be had by name.
         family: the pretext school.
         layers: hidden layers returned.
         dim: features per frame.
@@ -24,14 +25,16 @@ class Entry:
         parameters: number of weights.
         paper: where it is described.
         year: of the paper.
-        checkpoint: a hub id, ``bundled``, or ``none`` where nothing is learned.
-        revision: commit of the hub repository; "" takes the newest, which the card then records.
+        checkpoint: a hub id, ``bundled``, or ``none`` where nothing is learned; otherwise, in two
+            words, why there are no weights by name.
+        revision: commit of the hub repository; "" takes the newest, and the card says which.
         licence: of the weights.
         trained_on: corpora seen in training; None means undisclosed, an empty set none at all.
         note: one loud line.
-        architecture: ``module:attribute`` of the `EncoderConfig`, for the untrained twin; "" where
-            there is nothing to initialise. In `upstreams.hub_models`, what says that the settings
-            are on the hub.
+        architecture: ``module:attribute`` of the configuration, for the untrained twin; "" where
+            there is nothing to initialise, or where the settings are on the hub alone.
+        reader: ``module:function`` that reads a local copy of the weights, given the row's name
+            and a path; "" for none.
     """
 
     target: str
@@ -48,6 +51,7 @@ class Entry:
     trained_on: frozenset[str] | None
     note: str
     architecture: str = ""
+    reader: str = ""
 
 
 _KALDI = "Povey et al., The Kaldi Speech Recognition Toolkit, ASRU 2011"
@@ -496,7 +500,7 @@ UPSTREAMS: dict[str, Entry] = {
         architecture="upstreams.transformer:DISTILHUBERT",
     ),
     "w2v-bert-2.0": Entry(
-        target="upstreams.hub_models:w2v_bert_2",
+        target="upstreams.published:w2v_bert_2_0",
         family="predictive",
         layers=25,
         dim=1024,
@@ -513,10 +517,9 @@ UPSTREAMS: dict[str, Entry] = {
             "layers predict; these weights are of Seamless (arXiv 2312.05187), not of the paper, "
             "and what they heard is not published"
         ),
-        architecture="upstreams.hub_models:w2v_bert_2_settings",
     ),
     "av-hubert-base": Entry(
-        target="upstreams.hub_models:av_hubert_base",
+        target="",
         family="predictive",
         layers=13,
         dim=768,
@@ -534,7 +537,7 @@ UPSTREAMS: dict[str, Entry] = {
         ),
     ),
     "whisper-tiny": Entry(
-        target="upstreams.hub_models:whisper_tiny",
+        target="upstreams.published:whisper_tiny",
         family="supervised",
         layers=5,
         dim=384,
@@ -547,10 +550,9 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=None,
         note="the encoder alone; what it heard is not published",
-        architecture="upstreams.hub_models:whisper_tiny_settings",
     ),
     "whisper-tiny.en": Entry(
-        target="upstreams.hub_models:whisper_tiny_en",
+        target="upstreams.published:whisper_tiny_en",
         family="supervised",
         layers=5,
         dim=384,
@@ -563,10 +565,9 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=None,
         note="the encoder alone; what it heard is not published",
-        architecture="upstreams.hub_models:whisper_tiny_en_settings",
     ),
     "whisper-base": Entry(
-        target="upstreams.hub_models:whisper_base",
+        target="upstreams.published:whisper_base",
         family="supervised",
         layers=7,
         dim=512,
@@ -579,10 +580,9 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=None,
         note="the encoder alone; what it heard is not published",
-        architecture="upstreams.hub_models:whisper_base_settings",
     ),
     "whisper-small": Entry(
-        target="upstreams.hub_models:whisper_small",
+        target="upstreams.published:whisper_small",
         family="supervised",
         layers=13,
         dim=768,
@@ -595,10 +595,9 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=None,
         note="the encoder alone; what it heard is not published",
-        architecture="upstreams.hub_models:whisper_small_settings",
     ),
     "whisper-medium": Entry(
-        target="upstreams.hub_models:whisper_medium",
+        target="upstreams.published:whisper_medium",
         family="supervised",
         layers=25,
         dim=1024,
@@ -611,10 +610,9 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=None,
         note="the encoder alone; what it heard is not published",
-        architecture="upstreams.hub_models:whisper_medium_settings",
     ),
     "whisper-large-v3": Entry(
-        target="upstreams.hub_models:whisper_large_v3",
+        target="upstreams.published:whisper_large_v3",
         family="supervised",
         layers=33,
         dim=1280,
@@ -627,10 +625,9 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=None,
         note="the encoder alone; what it heard is not published",
-        architecture="upstreams.hub_models:whisper_large_v3_settings",
     ),
     "cpc-2019": Entry(
-        target="upstreams.cpc:cpc_2019",
+        target="",
         family="contrastive",
         layers=1,
         dim=256,
@@ -649,7 +646,7 @@ UPSTREAMS: dict[str, Entry] = {
         architecture="upstreams.cpc:CPC_2019",
     ),
     "modified-cpc": Entry(
-        target="upstreams.cpc:modified_cpc",
+        target="",
         family="contrastive",
         layers=2,
         dim=256,
@@ -661,11 +658,12 @@ UPSTREAMS: dict[str, Entry] = {
         revision="",
         licence="",
         trained_on=frozenset(),
-        note=("its published weights are files outside the hub, which this tool does not fetch"),
+        note="its published weights are files outside the hub, which this tool does not fetch",
         architecture="upstreams.cpc:MODIFIED_CPC",
+        reader="upstreams.cpc:from_checkpoint",
     ),
     "bidirectional-cpc": Entry(
-        target="upstreams.cpc:bidirectional_cpc",
+        target="",
         family="contrastive",
         layers=14,
         dim=512,
@@ -684,7 +682,7 @@ UPSTREAMS: dict[str, Entry] = {
         architecture="upstreams.cpc:BIDIRECTIONAL_CPC",
     ),
     "wav2vec-large": Entry(
-        target="upstreams.wav2vec:wav2vec_large",
+        target="",
         family="contrastive",
         layers=13,
         dim=512,
@@ -696,11 +694,12 @@ UPSTREAMS: dict[str, Entry] = {
         revision="",
         licence="",
         trained_on=frozenset(),
-        note=("its published weights are files outside the hub, which this tool does not fetch"),
+        note="its published weights are files outside the hub, which this tool does not fetch",
         architecture="upstreams.wav2vec:WAV2VEC_LARGE",
+        reader="upstreams.wav2vec:from_checkpoint",
     ),
     "vq-wav2vec-gumbel": Entry(
-        target="upstreams.wav2vec:vq_wav2vec_gumbel",
+        target="",
         family="contrastive",
         layers=13,
         dim=512,
@@ -712,11 +711,12 @@ UPSTREAMS: dict[str, Entry] = {
         revision="",
         licence="",
         trained_on=frozenset(),
-        note=("its published weights are files outside the hub, which this tool does not fetch"),
+        note="its published weights are files outside the hub, which this tool does not fetch",
         architecture="upstreams.wav2vec:VQ_WAV2VEC_GUMBEL",
+        reader="upstreams.wav2vec:from_checkpoint",
     ),
     "vq-wav2vec-kmeans": Entry(
-        target="upstreams.wav2vec:vq_wav2vec_kmeans",
+        target="",
         family="contrastive",
         layers=13,
         dim=512,
@@ -728,11 +728,12 @@ UPSTREAMS: dict[str, Entry] = {
         revision="",
         licence="",
         trained_on=frozenset(),
-        note=("its published weights are files outside the hub, which this tool does not fetch"),
+        note="its published weights are files outside the hub, which this tool does not fetch",
         architecture="upstreams.wav2vec:VQ_WAV2VEC_KMEANS",
+        reader="upstreams.wav2vec:from_checkpoint",
     ),
     "wav2vec-c": Entry(
-        target="upstreams.wav2vec:wav2vec_c",
+        target="",
         family="contrastive",
         layers=13,
         dim=768,
@@ -751,7 +752,7 @@ UPSTREAMS: dict[str, Entry] = {
         architecture="upstreams.transformer:HUBERT_BASE",
     ),
     "apc-3x512": Entry(
-        target="upstreams.generative:apc_3x512",
+        target="",
         family="generative",
         layers=3,
         dim=512,
@@ -763,11 +764,12 @@ UPSTREAMS: dict[str, Entry] = {
         revision="",
         licence="",
         trained_on=frozenset(),
-        note=("its published weights are files outside the hub, which this tool does not fetch"),
+        note="its published weights are files outside the hub, which this tool does not fetch",
         architecture="upstreams.generative:APC_3X512",
+        reader="upstreams.generative:from_checkpoint",
     ),
     "vq-apc-3x512": Entry(
-        target="upstreams.generative:vq_apc_3x512",
+        target="",
         family="generative",
         layers=3,
         dim=512,
@@ -779,11 +781,12 @@ UPSTREAMS: dict[str, Entry] = {
         revision="",
         licence="",
         trained_on=frozenset(),
-        note=("its published weights are files outside the hub, which this tool does not fetch"),
+        note="its published weights are files outside the hub, which this tool does not fetch",
         architecture="upstreams.generative:VQ_APC_3X512",
+        reader="upstreams.generative:from_checkpoint",
     ),
     "npc-4x512": Entry(
-        target="upstreams.generative:npc_4x512",
+        target="",
         family="generative",
         layers=9,
         dim=512,
@@ -795,11 +798,12 @@ UPSTREAMS: dict[str, Entry] = {
         revision="",
         licence="",
         trained_on=frozenset(),
-        note=("its published weights are files outside the hub, which this tool does not fetch"),
+        note="its published weights are files outside the hub, which this tool does not fetch",
         architecture="upstreams.generative:NPC_4X512",
+        reader="upstreams.generative:from_checkpoint",
     ),
     "mockingjay-12x768": Entry(
-        target="upstreams.generative:mockingjay_12x768",
+        target="",
         family="generative",
         layers=13,
         dim=768,
@@ -818,7 +822,7 @@ UPSTREAMS: dict[str, Entry] = {
         architecture="upstreams.generative:MOCKINGJAY_12X768",
     ),
     "tera-3x768": Entry(
-        target="upstreams.generative:tera_3x768",
+        target="",
         family="generative",
         layers=4,
         dim=768,

@@ -509,9 +509,8 @@ def _folder(upstream: TransformerUpstream) -> Path:
     card = upstream.card
     if not card.source:
         raise UpstreamError(f"{card.name} has no checkpoint to compare: add --random-weights")
-    folder = Path(card.source).expanduser()
-    if folder.is_dir():
-        return folder
+    if not card.revision:
+        return Path(card.source).expanduser()
     from upstreams.hub import download
 
     return download(card.source, card.revision)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -20,9 +20,19 @@ from torch import Tensor
 
 from benchmark.core import Family, UpstreamCard
 from benchmark.errors import UpstreamError
-from upstreams.transformer import EncoderConfig, TransformerEncoder, TransformerUpstream
+from upstreams.transformer import (
+    EncoderConfig,
+    TransformerEncoder,
+    TransformerUpstream,
+    parameter_count,
+)
 
-# model_type in config.json of what `TransformerEncoder` is, and the school each comes from.
+if TYPE_CHECKING:
+    from upstreams.huggingface import HuggingFaceUpstream
+
+# model_type in config.json of what was pretrained here (`upstreams.pretrained`),
+PRETRAINED = "superb"
+# of what `TransformerEncoder` is, and the school each comes from.
 OWN_FAMILIES: dict[str, Family] = {
     "hubert": "predictive",
     "wav2vec2": "contrastive",
@@ -99,6 +109,8 @@ HEADS = (
     "feature_extractor.weight",
     "feature_extractor.bias",
 )
+# Classes of transformers for what comes after pretraining.
+TUNED = ("ForCTC", "ForSequenceClassification", "ForAudioFrameClassification", "ForXVector")
 PREFIXES = ("hubert.", "wav2vec2.", "unispeech.", "unispeech_sat.", "wavlm.", "data2vec_audio.")
 # torch's weight norm before and after 2.0: magnitude and direction.
 RENAMED = {
@@ -117,11 +129,41 @@ class Origin:
         name: the upstream's name.
         source: hub id, or the folder as typed.
         revision: commit hash, or "".
+        note: what a reader must know of it, or "".
     """
 
     name: str
     source: str
     revision: str = ""
+    note: str = ""
+
+
+def hub_origin(name: str, repository: str, asked: str, folder: Path) -> Origin:
+    """Of a snapshot; one that was not asked for by its commit may be another one tomorrow.
+
+    Args:
+        name: the upstream's name.
+        repository: hub id.
+        asked: the revision asked for, "" for the newest.
+        folder: the snapshot, named by its commit.
+    """
+    commit = folder.name
+    pinned = asked == commit
+    note = "" if pinned else f"revision not pinned, this is {repository}@{commit}"
+    return Origin(name, repository, commit, note)
+
+
+def joined(*notes: str) -> str:
+    """Those of several notes that say something, as one."""
+    return "; ".join(note for note in notes if note)
+
+
+def tuned(settings: Mapping[str, Any]) -> str:
+    """The note on a model that was trained further for a task, by its class in config.json."""
+    architectures = settings.get("architectures")
+    names = architectures if isinstance(architectures, list) else []
+    found = [name for name in names if isinstance(name, str) and name.endswith(TUNED)]
+    return f"fine-tuned: {found[0]}" if found else ""
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
@@ -158,7 +200,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / "model.safetensors.index.json").is_file():
         return _shards(folder)
     if (folder / "pytorch_model.bin").is_file():
-        return _pickle(folder / "pytorch_model.bin")
+        path = folder / "pytorch_model.bin"
+        return named_tensors(read_pickle(path, "use a model.safetensors instead"), str(path))
     raise UpstreamError(
         f"{folder} has no weights: expected model.safetensors, model.safetensors.index.json or "
         "pytorch_model.bin"
@@ -191,21 +234,37 @@ def _shards(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _pickle(path: Path) -> dict[str, Tensor]:
+def read_pickle(path: Path, advice: str) -> object:
+    """Read a file of ``torch.save`` without running anything that is in it, on the CPU.
+
+    Args:
+        path: holds plain containers, numbers, strings and tensors.
+        advice: what to do where that fails.
+
+    Raises:
+        UpstreamError: unreadable, or holding objects whose unpickling would run code.
+    """
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        return cast("object", torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged or hostile pickle can raise anything
-        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else ""
+        reason = next(iter(str(error).split(". ")[0].splitlines()), "no reason given")
         raise UpstreamError(
-            f"{path} cannot be read as tensors only ({type(error).__name__}: {reason}). It is "
-            "damaged, or unpickling it would run code, which is refused; use a "
-            "model.safetensors instead"
+            f"{path} cannot be read as plain data ({type(error).__name__}: {reason}). It is "
+            f"missing or damaged, or unpickling it would run code, which is refused; {advice}"
         ) from error
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+
+
+def named_tensors(content: object, where: str) -> dict[str, Tensor]:
+    """What was read, if it is tensors by name.
+
+    Raises:
+        UpstreamError: it holds anything else.
+    """
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):
-        raise UpstreamError(f"{path} must hold named tensors and nothing else")
-    return cast("dict[str, Tensor]", weights)
+        raise UpstreamError(f"{where} must hold named tensors and nothing else")
+    return content
 
 
 def unsupported_options(config: Mapping[str, Any]) -> list[str]:
@@ -238,6 +297,12 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
             raise UpstreamError(f"config.json: {key} must be a positive integer, got {value!r}")
         return value
 
+    def positive(key: str) -> float:
+        value = config[key]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            raise UpstreamError(f"config.json: {key} must be a positive number, got {value!r}")
+        return float(value)
+
     def integers(key: str) -> tuple[int, ...]:
         value = config[key]
         if not isinstance(value, list) or not all(isinstance(n, int) and n > 0 for n in value):
@@ -266,7 +331,7 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
         position_kernel=integer("num_conv_pos_embeddings"),
         position_groups=integer("num_conv_pos_embedding_groups"),
         pre_norm=switch("do_stable_layer_norm"),
-        norm_eps=float(config["layer_norm_eps"]),
+        norm_eps=positive("layer_norm_eps"),
     )
     if family == "hubert":  # the others always normalise here
         return replace(encoder, projection_norm=switch("feat_proj_layer_norm"))
@@ -289,18 +354,35 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
     return encoder
 
 
-def waveform_settings(folder: Path) -> tuple[bool, int]:
-    """What ``preprocessor_config.json`` asks: (normalise each waveform, sample rate in Hz).
+def extractor_settings(folder: Path) -> dict[str, Any]:
+    """The feature extractor's settings: ``preprocessor_config.json``, or where it moved since.
+
+    Newer checkpoints have it inside ``processor_config.json``, which comes first, as it does in
+    transformers.
 
     Raises:
-        UpstreamError: the file is missing or does not say. Guessing would change every feature of
+        UpstreamError: there is neither, or it is unreadable.
+    """
+    if (folder / "processor_config.json").is_file():
+        processor = read_json(folder, "processor_config.json")
+        nested = processor.get("feature_extractor", processor.get("audio_processor"))
+        if isinstance(nested, dict):
+            return nested
+    return read_json(folder, "preprocessor_config.json")
+
+
+def waveform_settings(folder: Path) -> tuple[bool, int]:
+    """What the feature extractor is asked: (normalise each waveform, sample rate in Hz).
+
+    Raises:
+        UpstreamError: its file is missing or does not say. Guessing would change every feature of
             a layer-norm model without a sign.
     """
-    settings = read_json(folder, "preprocessor_config.json")
+    settings = extractor_settings(folder)
     normalize, rate = settings.get("do_normalize"), settings.get("sampling_rate", 16_000)
     if not isinstance(normalize, bool) or not isinstance(rate, int):
         raise UpstreamError(
-            f"{folder}/preprocessor_config.json needs do_normalize (true or false) and "
+            f"the feature extractor of {folder} needs do_normalize (true or false) and "
             f"sampling_rate (Hz); got {normalize!r} and {rate!r}"
         )
     return normalize, rate
@@ -481,11 +563,13 @@ def transformer_card(
         hop_samples=config.hop_samples,
         sample_rate=sample_rate,
         family=OWN_FAMILIES[model_type],
+        parameters=parameter_count(config),
         min_samples=config.min_samples,
         pad_invariant=True,
         paper=PAPERS[model_type],
         source=origin.source,
         revision=origin.revision,
+        note=origin.note,
     )
 
 
@@ -500,7 +584,28 @@ def load_transformer(folder: Path, origin: Origin) -> TransformerUpstream:
     normalize, sample_rate = waveform_settings(folder)
     encoder = load_encoder(config, read_weights(folder), str(folder))
     card = transformer_card(config, origin, settings["model_type"], sample_rate)
+    card = replace(card, note=joined(tuned(settings), card.note))
     return TransformerUpstream(encoder, card, normalize)
+
+
+def load_folder(
+    folder: Path, origin: Origin, trust_remote_code: bool = False
+) -> TransformerUpstream | HuggingFaceUpstream:
+    """Load a checkpoint folder: into our encoder if it is one of ours, else into transformers'.
+
+    Args:
+        folder: with config.json, preprocessor_config.json and weights.
+        origin: for the card.
+        trust_remote_code: run code in the folder if the model needs it; the card says so.
+
+    Raises:
+        UpstreamError: anything in the folder is missing, damaged or not as declared.
+    """
+    if not unsupported_options(read_json(folder, "config.json")):
+        return load_transformer(folder, origin)
+    from upstreams.huggingface import load_huggingface  # imports transformers: seconds
+
+    return load_huggingface(folder, origin, trust_remote_code)
 
 
 def _some(names: list[str], at_most: int = 5) -> str:

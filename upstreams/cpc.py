@@ -16,310 +16,27 @@ They differ in the normalisation of the convolutions and in what makes the conte
 ``BIDIRECTIONAL_CPC``  arXiv 2001.11128   channels of a frame   causal convolutions, both ways
 =====================  =================  ====================  ==============================
 
-Their descendants are in `upstreams.wav2vec`. `FrozenEncoder`, `untrained_upstream`, `no_weights`
-and `checkpoint_upstream` serve that file and `upstreams.generative` too: encoders that take one
-utterance at a time, so that no feature depends on what else is in a batch.
+Their descendants are in `upstreams.wav2vec`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn, Protocol, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.core import HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError
-from benchmark.registry import load_attribute
-from upstreams import UPSTREAMS, batch
-
-SAMPLE_RATE = 16_000
-SEED = 0
-
-
-# --------------------------------------------------------------------------------------------
-# What the encoders here, in upstreams.wav2vec and in upstreams.generative share
-# --------------------------------------------------------------------------------------------
-
-
-class UtteranceEncoder(nn.Module):
-    """An encoder of one utterance at a time: ``[sample]`` to ``[state, frame, dim]``."""
-
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew, as before training: `draw_weights`, then what is special.
-
-        Args:
-            generator: source of randomness; None is torch's own, for callers that guard it.
-        """
-        draw_weights(self, generator)
-
-
-class Architecture(Protocol):
-    """An architecture as data: what a row of the table names."""
-
-    @property
-    def states(self) -> int:
-        """Hidden states returned."""
-        ...
-
-    @property
-    def dim(self) -> int:
-        """Features per frame."""
-        ...
-
-    @property
-    def hop_samples(self) -> int:
-        """Samples between two frames."""
-        ...
-
-    @property
-    def min_samples(self) -> int:
-        """Shortest waveform that yields a frame."""
-        ...
-
-    def build(self) -> UtteranceEncoder:
-        """The encoder, its weights as torch initialises them (or on the meta device)."""
-        ...
-
-
-class FrozenEncoder(nn.Module):
-    """A frozen encoder as an upstream: each utterance is encoded alone, then zero-padded.
-
-    Args:
-        encoder: with its weights.
-        card: its card.
-    """
-
-    def __init__(self, encoder: UtteranceEncoder, card: UpstreamCard) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.card = card
-        self.requires_grad_(False).eval()
-
-    @torch.inference_mode()
-    def forward(self, waveforms: list[Tensor]) -> HiddenStates:
-        """Encode 1-D waveforms in [-1, 1] at 16 kHz, one per utterance.
-
-        Raises:
-            AudioError: for a waveform that is not 1-D, not float, or too short.
-        """
-        batch.check_waveforms(waveforms, self.card)
-        device = next(self.encoder.parameters()).device
-        return batch.stack([self.encoder(waveform.to(device).float()) for waveform in waveforms])
-
-
-def parameter_count(architecture: Architecture) -> int:
-    """Weights of an architecture, counted on the meta device: nothing is allocated."""
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in architecture.build().parameters())
-
-
-def untrained_upstream(name: str, seed: int = SEED) -> FrozenEncoder:
-    """A row of the table with random weights; nothing is fetched, global random state stays.
-
-    Args:
-        name: a name in `UPSTREAMS` whose architecture is an `Architecture`.
-        seed: of the weights.
-    """
-    architecture: Architecture = load_attribute(UPSTREAMS[name].architecture)
-    with torch.device("meta"):
-        encoder = architecture.build()
-    encoder.to_empty(device="cpu")
-    encoder.reset_parameters(torch.Generator().manual_seed(seed))
-    card = replace(
-        architecture_card(name, architecture),
-        family="untrained",
-        trained_on=frozenset(),
-        note=f"UNTRAINED: random weights, seed {seed}; a floor to compare with",
-    )
-    return FrozenEncoder(encoder, card)
-
-
-def architecture_card(name: str, architecture: Architecture) -> UpstreamCard:
-    """The card of an architecture under the name of a row; whose weights is not its business."""
-    entry = UPSTREAMS[name]
-    return UpstreamCard(
-        name=name,
-        layers=architecture.states,
-        dim=architecture.dim,
-        hop_samples=architecture.hop_samples,
-        sample_rate=SAMPLE_RATE,
-        family=entry.family,
-        parameters=parameter_count(architecture),
-        min_samples=architecture.min_samples,
-        pad_invariant=True,
-        paper=entry.paper,
-    )
-
-
-def no_weights(name: str, reader: str = "") -> NoReturn:
-    """Refuse a name whose weights cannot be had by name; never random weights in their place.
-
-    Args:
-        name: a name in `UPSTREAMS`.
-        reader: ``module:function`` that reads a local copy of the weights, "" for none.
-
-    Raises:
-        UpstreamError: always.
-    """
-    message = f"{name}: {UPSTREAMS[name].note}. Random weights: --upstream untrained:{name}"
-    if reader:
-        module, _, function = reader.partition(":")
-        message += (
-            f". A local copy: write a file mine.py with `from {module} import {function}` and "
-            f"`def mine(): return {function}({name!r}, '/path/to/file.pt')`, then "
-            "--upstream mine.py:mine"
-        )
-    raise UpstreamError(message)
-
-
-def read_tensors(path: Path, weights_key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a training checkpoint without running anything that is in it.
-
-    Args:
-        path: a file of ``torch.save`` that holds plain containers, numbers, strings and tensors.
-        weights_key: where its named tensors are.
-
-    Returns:
-        The named tensors, and everything else in the file.
-
-    Raises:
-        UpstreamError: unreadable, or holding objects whose unpickling would run code.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile pickle can raise anything
-        reason = str(error).splitlines()[0] if str(error) else ""
-        raise UpstreamError(
-            f"{path} cannot be read as plain data ({type(error).__name__}: {reason}). It is "
-            "missing or damaged, or unpickling it would run code, which is refused"
-        ) from error
-    weights = content.get(weights_key) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
-    ):
-        raise UpstreamError(f"{path} must hold named tensors under {weights_key!r}")
-    rest = {name: value for name, value in content.items() if name != weights_key}
-    return cast("dict[str, Tensor]", weights), rest
-
-
-def load_strictly(
-    encoder: UtteranceEncoder,
-    weights: Mapping[str, Tensor],
-    names: Mapping[str, str],
-    where: str,
-    ignored: Iterable[str] = (),
-) -> None:
-    """Give an encoder a checkpoint's weights: every one used, none left over.
-
-    Args:
-        encoder: on the meta device or any other; its weights are replaced, in float32 on the CPU.
-        weights: theirs.
-        names: our names → theirs, for every entry of our ``state_dict``.
-        where: the file, for messages.
-        ignored: names of theirs that an encoder does not need.
-
-    Raises:
-        UpstreamError: a weight is missing, left over, or of another shape; all are named.
-    """
-    ours = encoder.state_dict()
-    skip = set(ignored)
-    missing = sorted(set(names.values()) - weights.keys())
-    unexpected = sorted(weights.keys() - set(names.values()) - skip)
-    wrong = [
-        f"{theirs} {tuple(weights[theirs].shape)} instead of {tuple(ours[name].shape)}"
-        for name, theirs in names.items()
-        # Some store normalisers as [1, channel, 1]; axes of size one carry nothing.
-        if theirs in weights and _bare(weights[theirs].shape) != _bare(ours[name].shape)
-    ]
-    problems = [
-        f"{label}: {', '.join(found[:5])}{f' and {len(found) - 5} more' if len(found) > 5 else ''}"
-        for label, found in (
-            ("missing", missing),
-            ("unexpected", unexpected),
-            ("wrong shape", wrong),
-        )
-        if found
-    ]
-    if problems:
-        raise UpstreamError(f"{where} does not hold the weights expected. {'; '.join(problems)}")
-    state = {
-        name: (
-            weights[theirs].float().view(ours[name].shape)
-            if weights[theirs].is_floating_point()
-            else weights[theirs].view(ours[name].shape)
-        )
-        for name, theirs in names.items()
-    }
-    encoder.load_state_dict(state, strict=True, assign=True)
-
-
-def checkpoint_upstream(
-    name: str,
-    architecture: Architecture,
-    weights: Mapping[str, Tensor],
-    names: Mapping[str, str],
-    path: str | Path,
-    ignored: Iterable[str] = (),
-) -> FrozenEncoder:
-    """A row of the table with the weights of a local file; see `load_strictly`.
-
-    What they were trained on is not known here, and the card says so.
-    """
-    with torch.device("meta"):
-        encoder = architecture.build()
-    load_strictly(encoder, weights, names, str(path), ignored)
-    card = replace(
-        architecture_card(name, architecture),
-        trained_on=None,
-        source=str(path),
-        note="weights from a local file; where it comes from is not verified",
-    )
-    return FrozenEncoder(encoder, card)
-
-
-def _bare(shape: torch.Size) -> tuple[int, ...]:
-    """A shape without its ones."""
-    return tuple(size for size in shape if size != 1)
-
-
-def draw_weights(module: nn.Module, generator: torch.Generator | None) -> None:
-    """Initial weights of every layer below a module; biases are zero.
-
-    Convolutions: He et al. 2015, so that depth keeps the variance through ReLUs. Linear maps:
-    N(0, 0.02), as in BERT. Recurrent layers: uniform in ±1/√units, torch's default.
-
-    Args:
-        module: whose layers are drawn.
-        generator: source of randomness, on the device of the weights.
-    """
-    with torch.no_grad():
-        for part in module.modules():
-            if isinstance(part, nn.Conv1d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(part.weight, nonlinearity="relu", generator=generator)
-            elif isinstance(part, nn.Linear):
-                nn.init.normal_(part.weight, std=0.02, generator=generator)
-            elif isinstance(part, nn.MultiheadAttention):
-                nn.init.normal_(part.in_proj_weight, std=0.02, generator=generator)
-                nn.init.zeros_(part.in_proj_bias)
-            elif isinstance(part, nn.RNNBase):
-                bound = 1 / math.sqrt(part.hidden_size)
-                for weight in part.parameters():
-                    nn.init.uniform_(weight, -bound, bound, generator=generator)
-                continue
-            elif isinstance(part, nn.LayerNorm | nn.GroupNorm | nn.BatchNorm1d | ChannelNorm):
-                nn.init.ones_(part.weight)
-                if isinstance(part, nn.BatchNorm1d):
-                    part.reset_running_stats()
-            bias = getattr(part, "bias", None)
-            if isinstance(bias, nn.Parameter):
-                nn.init.zeros_(bias)
-
+from upstreams.utterance import (
+    FrozenEncoder,
+    UtteranceEncoder,
+    checkpoint_upstream,
+    read_tensors,
+)
 
 # --------------------------------------------------------------------------------------------
 # Strided convolutions: waveform to latents
@@ -375,23 +92,11 @@ class ConvolutionConfig:
         return frame
 
 
-class ChannelNorm(nn.Module):
+class ChannelNorm(nn.LayerNorm):
     """Zero mean and unit variance over the channels of each frame (arXiv 2002.02848, section 3.1).
 
     A layer norm but for the unbiased variance, which the published weights were trained with.
     """
-
-    def __init__(self, dim: int, eps: float = 1e-5) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(dim))
-        self.bias = nn.Parameter(torch.empty(dim))
-        self.eps = eps
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Weight one, bias zero."""
-        nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
 
     def forward(self, x_bct: Tensor) -> Tensor:
         """``[utterance, channel, frame]`` to the same shape."""
@@ -433,9 +138,9 @@ class Convolutions(nn.Module):
         )
         self.norms = nn.ModuleList(make_norm(config.norm, config.dim) for _ in config.kernels)
 
-    def forward(self, waveform: Tensor) -> Tensor:
-        """Latents z of one utterance, ``[sample]`` to ``[1, dim, frame]``."""
-        x_bct = waveform.to(next(self.parameters()).dtype).view(1, 1, -1)
+    def forward(self, waveforms_bs: Tensor) -> Tensor:
+        """Latents z of utterances of one length: ``[utterance, sample]`` to z_bct."""
+        x_bct = waveforms_bs.to(next(self.parameters()).dtype).unsqueeze(1)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x_bct = activate(self.config.activation, norm(convolution(x_bct)))
         return torch.log1p(x_bct.abs()) if self.config.log_compression else x_bct
@@ -495,10 +200,20 @@ class CPCEncoder(UtteranceEncoder):
         layer = nn.GRU if config.recurrence == "gru" else nn.LSTM
         self.context = layer(config.convolutions.dim, config.context_dim, batch_first=True)
 
+    def latents(self, waveforms_bs: Tensor) -> Tensor:
+        """z of utterances of one length, ``[utterance, sample]`` to ``[utterance, frame, dim]``."""
+        z_bct: Tensor = self.convolutions(waveforms_bs)
+        return z_bct.transpose(1, 2)
+
+    def contexts(self, z_btd: Tensor) -> Tensor:
+        """c of their latents, ``[utterance, frame, dim]`` to ``[utterance, frame, context]``."""
+        c_btd: Tensor = self.context(z_btd)[0]
+        return c_btd
+
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``: z and c, or c alone."""
-        z_btd = self.convolutions(waveform).transpose(1, 2)
-        c_btd, _ = self.context(z_btd)
+        z_btd = self.latents(waveform.unsqueeze(0))
+        c_btd = self.contexts(z_btd)
         return torch.cat([z_btd, c_btd]) if self.config.states == 2 else c_btd
 
 
@@ -563,7 +278,7 @@ class DenseCausalConvolutions(nn.Module):
         self.norms = nn.ModuleList(ChannelNorm(dim) for _ in kernels)
 
     def forward(self, z_bct: Tensor) -> list[Tensor]:
-        """``[1, input_dim, frame]`` to the output of every layer, ``[1, dim, frame]`` each."""
+        """z_bct to the output of every layer, ``[utterance, dim, frame]`` each."""
         outputs: list[Tensor] = []
         x_bct = z_bct
         for kernel, convolution, norm in zip(
@@ -597,13 +312,30 @@ class BidirectionalCPCEncoder(UtteranceEncoder):
         self.past = DenseCausalConvolutions(*arguments)
         self.future = DenseCausalConvolutions(*arguments)
 
+    def latents(self, waveforms_bs: Tensor) -> Tensor:
+        """z of utterances of one length, ``[utterance, sample]`` to ``[utterance, frame, dim]``."""
+        z_bct: Tensor = self.convolutions(waveforms_bs)
+        return z_bct.transpose(1, 2)
+
+    def contexts(self, z_btd: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What every layer makes of the past of each frame, and of its future.
+
+        Args:
+            z_btd: `latents`.
+
+        Returns:
+            Per layer ``[utterance, frame, direction_dim]``, frames of both in their natural order.
+        """
+        z_bct = z_btd.transpose(1, 2)
+        past = [x_bct.transpose(1, 2) for x_bct in self.past(z_bct)]
+        future = [x_bct.flip(2).transpose(1, 2) for x_bct in self.future(z_bct.flip(2))]
+        return past, future
+
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``: z, then [past, future] pairs."""
-        z_bct = self.convolutions(waveform)
-        past = self.past(z_bct)
-        future = [x_bct.flip(2) for x_bct in self.future(z_bct.flip(2))]
-        both = [torch.cat(pair, dim=1) for pair in zip(past, future, strict=True)]
-        return torch.cat([z_bct, *both]).transpose(1, 2)
+        z_btd = self.latents(waveform.unsqueeze(0))
+        pairs = zip(*self.contexts(z_btd), strict=True)
+        return torch.cat([z_btd, *(torch.cat(pair, dim=2) for pair in pairs)])
 
 
 # --------------------------------------------------------------------------------------------
@@ -635,26 +367,21 @@ BIDIRECTIONAL_CPC = BidirectionalCPCConfig(
     context_kernels=tuple(range(1, 14)),
     direction_dim=256,
 )
+# Ours: the same in small, about 3 million weights each.
+CPC_MINI = CPCConfig(replace(CPC_2019.convolutions, dim=336), recurrence="gru", context_dim=336)
+MODIFIED_CPC_MINI = CPCConfig(
+    replace(MODIFIED_CPC.convolutions, dim=320), recurrence="lstm", context_dim=320
+)
+BIDIRECTIONAL_CPC_MINI = replace(
+    BIDIRECTIONAL_CPC,
+    convolutions=replace(BIDIRECTIONAL_CPC.convolutions, dim=208),
+    direction_dim=104,
+)
+
+
 # --------------------------------------------------------------------------------------------
-# Rows of the table, and weights from a local file
+# Weights from a local file
 # --------------------------------------------------------------------------------------------
-
-READER = "upstreams.cpc:from_checkpoint"
-
-
-def cpc_2019() -> FrozenEncoder:
-    """Nobody published these weights."""
-    no_weights("cpc-2019")
-
-
-def modified_cpc() -> FrozenEncoder:
-    """Published as a file outside the hub."""
-    no_weights("modified-cpc", READER)
-
-
-def bidirectional_cpc() -> FrozenEncoder:
-    """Nobody published these weights."""
-    no_weights("bidirectional-cpc")
 
 
 def from_checkpoint(name: str, path: str | Path) -> FrozenEncoder:

@@ -16,7 +16,7 @@ window, no edge frames); Mockingjay and TERA read a centred spectrogram of the w
 -25 dB. Normalisation is over the utterance, so no state is causal with respect to the *waveform*;
 APC is with respect to its input frames.
 
-Every utterance is encoded alone; `upstreams.cpc` holds what is shared.
+Every utterance is encoded alone; `upstreams.utterance` holds what is shared.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ from torch import Tensor, nn
 from torchaudio.compliance import kaldi
 
 from benchmark.errors import UpstreamError
-from upstreams.cpc import (
+from upstreams.utterance import (
     SAMPLE_RATE,
     FrozenEncoder,
     UtteranceEncoder,
     checkpoint_upstream,
-    no_weights,
     read_tensors,
 )
 
@@ -119,23 +118,6 @@ def normalised(features: Tensor) -> Tensor:
     return torch.where(deviation > 1e-5, (features - mean) / deviation, 0.0)
 
 
-class MelEncoder(UtteranceEncoder):
-    """An encoder that reads mel frames: `mel`, then `states`."""
-
-    def mel(self, waveform: Tensor) -> Tensor:
-        """Input of `states`: ``[sample]`` to ``[frame, 80]``."""
-        return kaldi_mel(waveform)
-
-    def states(self, mel_tm: Tensor) -> Tensor:
-        """Hidden states of one utterance, ``[frame, 80]`` to ``[state, frame, dim]``."""
-        raise NotImplementedError
-
-    def forward(self, waveform: Tensor) -> Tensor:
-        """One utterance: ``[sample]`` to ``[state, frame, dim]``."""
-        weight = next(self.parameters())
-        return self.states(self.mel(waveform).to(weight.dtype))
-
-
 class CodeLayer(nn.Module):
     """The bottleneck of VQ-APC (arXiv 2005.08392, section 2.2) and NPC: one code per group.
 
@@ -155,7 +137,7 @@ class CodeLayer(nn.Module):
         self.codebooks = nn.ModuleList(nn.Linear(codes, size, bias=False) for _ in range(groups))
 
     def forward(self, x_btd: Tensor) -> Tensor:
-        """Features replaced by their codes, ``[1, frame, dim]`` to the same shape."""
+        """Features replaced by their codes, ``[utterance, frame, dim]`` to the same shape."""
         parts = x_btd.chunk(len(self.logits), dim=2)
         outputs = []
         for part, logits, codebook in zip(parts, self.logits, self.codebooks, strict=True):
@@ -204,7 +186,7 @@ class APCConfig:
         return APCEncoder(self)
 
 
-class APCEncoder(MelEncoder):
+class APCEncoder(UtteranceEncoder):
     """Unidirectional GRUs; from the second on, a layer's input is added to its output.
 
     The states are taken before the codebook of VQ-APC, whose codes only feed `prediction`: as an
@@ -221,18 +203,26 @@ class APCEncoder(MelEncoder):
         self.codes = CodeLayer(config.dim, 1, config.codes) if config.codes else None
         self.prediction = nn.Linear(config.dim, MEL_BANDS)
 
-    def states(self, mel_tm: Tensor) -> Tensor:
-        """Hidden states of one utterance, ``[frame, 80]`` to ``[layer, frame, dim]``."""
-        x_btd = mel_tm.unsqueeze(0)
+    def mel(self, waveform: Tensor) -> Tensor:
+        """One utterance as `states` reads it, ``[sample]`` to ``[frame, 80]``."""
+        return kaldi_mel(waveform).to(self.prediction.weight.dtype)
+
+    def states(self, mel_btm: Tensor) -> Tensor:
+        """``[utterance, frame, 80]`` to ``[layer, utterance, frame, dim]``."""
+        x_btd = mel_btm
         outputs = []
         for index, layer in enumerate(self.layers):
             output, _ = layer(x_btd)
             x_btd = output + x_btd if index else output
             outputs.append(x_btd)
-        return torch.cat(outputs)
+        return torch.stack(outputs)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """One utterance: ``[sample]`` to ``[state, frame, dim]``."""
+        return self.states(self.mel(waveform).unsqueeze(0))[:, 0]
 
     def predict(self, state_btd: Tensor) -> Tensor:
-        """The mel frame expected some frames ahead, ``[1, frame, dim]`` to ``[1, frame, 80]``."""
+        """Mel frames expected some frames ahead, ``[utterance, frame, dim]`` to mel_btm."""
         coded = state_btd if self.codes is None else self.codes(state_btd)
         mel: Tensor = self.prediction(coded)
         return mel
@@ -309,7 +299,7 @@ class ConvolutionBlock(nn.Module):
         self.mix_norm = nn.BatchNorm1d(dim)
 
     def forward(self, x_bct: Tensor) -> Tensor:
-        """``[1, input_dim, frame]`` to ``[1, dim, frame]``."""
+        """``[utterance, input_dim, frame]`` to ``[utterance, dim, frame]``."""
         output = F.relu(self.convolution_norm(self.convolution(x_bct)))
         output = self.mix_norm(self.mix(output))
         return F.relu(output + x_bct if self.residual else output)
@@ -324,7 +314,7 @@ class MaskedConvolution(nn.Module):
         self.first, self.last = (kernel - hole) // 2, (kernel + hole) // 2
 
     def forward(self, x_bct: Tensor) -> Tensor:
-        """``[1, dim, frame]`` to the same shape."""
+        """``[utterance, dim, frame]`` to the same shape."""
         weight = self.convolution.weight
         seen = torch.ones(weight.shape[2], dtype=weight.dtype, device=weight.device)
         seen[self.first : self.last] = 0
@@ -332,7 +322,7 @@ class MaskedConvolution(nn.Module):
         return torch.tanh(output)
 
 
-class NPCEncoder(MelEncoder):
+class NPCEncoder(UtteranceEncoder):
     """Blocks see more and more frames, masked convolutions see all but the middle ones.
 
     The deeper the block, the wider the hole: whatever the block, the mel frames within mask // 2
@@ -354,19 +344,27 @@ class NPCEncoder(MelEncoder):
         self.codes = CodeLayer(config.dim, config.groups, config.codes)
         self.prediction = nn.Linear(config.dim, MEL_BANDS)
 
-    def states(self, mel_tm: Tensor) -> Tensor:
-        """Hidden states, ``[frame, 80]`` to ``[state, frame, dim]``: blocks, masked ones, sum."""
-        x_bct = mel_tm.T.unsqueeze(0)
+    def mel(self, waveform: Tensor) -> Tensor:
+        """One utterance as `states` reads it, ``[sample]`` to ``[frame, 80]``."""
+        return kaldi_mel(waveform).to(self.prediction.weight.dtype)
+
+    def states(self, mel_btm: Tensor) -> Tensor:
+        """``[utterance, frame, 80]`` to ``[state, utterance, frame, dim]``: blocks, masked, sum."""
+        x_bct = mel_btm.transpose(1, 2)
         blocks, masked = [], []
         for block, look in zip(self.blocks, self.masked, strict=True):
             x_bct = block(x_bct)
             blocks.append(x_bct)
             masked.append(look(x_bct))
         total = torch.stack(masked).sum(0)
-        return torch.cat([*blocks, *masked, total]).transpose(1, 2)
+        return torch.stack([*blocks, *masked, total]).transpose(2, 3)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """One utterance: ``[sample]`` to ``[state, frame, dim]``."""
+        return self.states(self.mel(waveform).unsqueeze(0))[:, 0]
 
     def predict(self, state_btd: Tensor) -> Tensor:
-        """The mel frame in the hole, from the last state: ``[1, frame, dim]`` to the mel."""
+        """Mel frames in the hole, from the last state, ``[utterance, frame, dim]`` to mel_btm."""
         mel: Tensor = self.prediction(self.codes(state_btd))
         return mel
 
@@ -414,7 +412,7 @@ class MelTransformerConfig:
         return MelTransformer(self)
 
 
-class MelTransformer(MelEncoder):
+class MelTransformer(UtteranceEncoder):
     """Mel frames plus sinusoidal positions, layer norm, post-norm transformer layers.
 
     The whole utterance is attended to at once. (s3prl cuts what is longer than its training
@@ -441,18 +439,22 @@ class MelTransformer(MelEncoder):
         )
 
     def mel(self, waveform: Tensor) -> Tensor:
-        """Input of `states`: ``[sample]`` to ``[frame, 80]``."""
-        return centred_mel(waveform)
+        """One utterance as `states` reads it, ``[sample]`` to ``[frame, 80]``."""
+        return centred_mel(waveform).to(self.projection.weight.dtype)
 
-    def states(self, mel_tm: Tensor) -> Tensor:
-        """Hidden states of one utterance, ``[frame, 80]`` to ``[layer + 1, frame, dim]``."""
-        positions = sinusoids(mel_tm.shape[0], self.config.dim).to(mel_tm)
-        x_btd = self.norm(self.projection(mel_tm) + positions).unsqueeze(0)
+    def states(self, mel_btm: Tensor) -> Tensor:
+        """``[utterance, frame, 80]`` to ``[layer + 1, utterance, frame, dim]``."""
+        positions_td = sinusoids(mel_btm.shape[1], self.config.dim).to(mel_btm)
+        x_btd = self.norm(self.projection(mel_btm) + positions_td)
         outputs = [x_btd]
         for layer in self.layers:
             x_btd = layer(x_btd)
             outputs.append(x_btd)
-        return torch.cat(outputs)
+        return torch.stack(outputs)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        """One utterance: ``[sample]`` to ``[state, frame, dim]``."""
+        return self.states(self.mel(waveform).unsqueeze(0))[:, 0]
 
 
 def sinusoids(frames: int, dim: int) -> Tensor:
@@ -479,38 +481,14 @@ NPC_4X512 = NPCConfig(dim=512, blocks=4, kernel=15, mask=5, groups=4, codes=64)
 # arXiv 1910.12638, section 2.1 (LARGE, on linear targets), and arXiv 2007.06028, section 3 (base).
 MOCKINGJAY_12X768 = MelTransformerConfig(layers=12)
 TERA_3X768 = MelTransformerConfig(layers=3)
+# Ours: the same in small, about 3 million weights each.
+APC_MINI = APCConfig(dim=432, layers=3)
+MEL_TRANSFORMER_MINI = MelTransformerConfig(layers=5, dim=224, heads=4, feed_forward_dim=896)
 
 
 # --------------------------------------------------------------------------------------------
-# Rows of the table, and weights from a local file
+# Weights from a local file
 # --------------------------------------------------------------------------------------------
-
-READER = "upstreams.generative:from_checkpoint"
-
-
-def apc_3x512() -> FrozenEncoder:
-    """Published as a file outside the hub."""
-    no_weights("apc-3x512", READER)
-
-
-def vq_apc_3x512() -> FrozenEncoder:
-    """Published as a file outside the hub."""
-    no_weights("vq-apc-3x512", READER)
-
-
-def npc_4x512() -> FrozenEncoder:
-    """Published as a file outside the hub."""
-    no_weights("npc-4x512", READER)
-
-
-def mockingjay_12x768() -> FrozenEncoder:
-    """Published as a training checkpoint that is more than tensors."""
-    no_weights("mockingjay-12x768")
-
-
-def tera_3x768() -> FrozenEncoder:
-    """Published as a training checkpoint that is more than tensors."""
-    no_weights("tera-3x768")
 
 
 def from_checkpoint(name: str, path: str | Path) -> FrozenEncoder:

@@ -40,7 +40,15 @@ from torch import Tensor, nn
 from benchmark.core import Family, HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams import batch
-from upstreams.checkpoint import Origin, is_head, read_json, read_weights
+from upstreams.checkpoint import (
+    Origin,
+    extractor_settings,
+    is_head,
+    joined,
+    read_json,
+    read_weights,
+    tuned,
+)
 
 # transformers gives its models and feature extractors no common interface a type checker knows.
 Model: TypeAlias = Any
@@ -163,6 +171,8 @@ class HuggingFaceUpstream(nn.Module):
         self.masked = True
         # Layers that are listened to, where the model does not give all hidden states itself.
         self.blocks: tuple[nn.Module, ...] = ()
+        # Hidden states of another frame rate or width than the last, in the latest call.
+        self.left_out = 0
         self.requires_grad_(False).eval()
         layers, dim, hop_samples, min_samples = self._probe(origin.name)
         self.hop_samples = hop_samples
@@ -178,8 +188,14 @@ class HuggingFaceUpstream(nn.Module):
             pad_invariant=True,
             source=origin.source,
             revision=origin.revision,
-            note=note,
+            note=joined(note, self._left_out_note(), origin.note),
         )
+
+    def _left_out_note(self) -> str:
+        if not self.left_out:
+            return ""
+        states = "1 hidden state" if self.left_out == 1 else f"{self.left_out} hidden states"
+        return f"left out {states} of another frame rate or width than the last"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -324,7 +340,9 @@ class HuggingFaceUpstream(nn.Module):
             # hidden_states, SUPERB and earlier releases do not.
             states[-1] = last
         # Layers before one that halves the frame rate have no frames in common with the last.
-        values = torch.stack([state for state in states if state.shape == states[-1].shape])
+        kept = [state for state in states if state.shape == states[-1].shape]
+        self.left_out = len(states) - len(kept)
+        values = torch.stack(kept)
         if values.dim() == 3:  # frames of all utterances in a row; there is one
             values = values.unsqueeze(1)
         return self._frames(values)
@@ -560,19 +578,13 @@ def load_huggingface(
             raise
         except Exception as error:  # damaged files raise what their format's reader likes
             raise UpstreamError(_unreadable(folder, error)) from error
-    architectures = config.architectures or []
-    tuned = [
-        name for name in architectures if name.endswith(("ForCTC", "ForSequenceClassification"))
-    ]
-    notes = [f"fine-tuned: {tuned[0]}"] if tuned else []
-    if _is_remote(model, config, extractor):
-        notes.append(REMOTE_NOTE)
+    remote = REMOTE_NOTE if _is_remote(model, config, extractor) else ""
     return HuggingFaceUpstream(
         model,
         extractor,
         origin,
         FAMILIES.get(config.model_type, "other"),
-        note="; ".join(notes),
+        note=joined(tuned({"architectures": config.architectures}), remote),
         codec=part.codec,
     )
 
@@ -624,8 +636,7 @@ def _settings(folder: Path, trust_remote_code: bool) -> tuple[Config, Extractor]
             f"{folder}: its model is built by code shipped with the checkpoint, which is never run "
             "unless you say so. Read that code; if you trust it, add --trust-remote-code"
         )
-    if not (folder / "processor_config.json").is_file():  # newer checkpoints have it all in there
-        read_json(folder, "preprocessor_config.json")
+    extractor_settings(folder)  # or say in our words that there are none
     with quiet():
         try:
             options = {"trust_remote_code": trust_remote_code, "local_files_only": True}

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import importlib.util
+import inspect
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from benchmark.core import Upstream, UpstreamCard
-from benchmark.errors import SuperbError, UpstreamError, unknown
+from benchmark.errors import SuperbError, UpstreamError
 from benchmark.registry import entry_points, load_attribute
 from upstreams import UPSTREAMS
 
@@ -67,6 +70,8 @@ def _load(name: str, trust_remote_code: bool) -> object:
 
         return load_bundle(name.removeprefix(TORCHAUDIO))
     if name in UPSTREAMS:
+        if not UPSTREAMS[name].target:
+            raise _unavailable(name)
         return _construct(name, load_attribute(UPSTREAMS[name].target))
     plugins = _plugins()
     if name in plugins:
@@ -74,7 +79,13 @@ def _load(name: str, trust_remote_code: bool) -> object:
     if _is_module_target(name):
         return _construct(name, load_attribute(name))
     folder, origin = _locate(name, weights=True, code=trust_remote_code)
-    return _from_folder(folder, origin, trust_remote_code)
+    from upstreams.checkpoint import PRETRAINED, load_folder, read_json
+
+    if read_json(folder, "config.json").get("model_type") == PRETRAINED:
+        from upstreams import pretrained
+
+        return pretrained.load(folder, origin)
+    return load_folder(folder, origin, trust_remote_code)
 
 
 def _untrained(name: str, trust_remote_code: bool) -> object:
@@ -82,16 +93,17 @@ def _untrained(name: str, trust_remote_code: bool) -> object:
 
     if name.startswith(UNTRAINED):
         raise UpstreamError(f"{UNTRAINED}{name}: write {UNTRAINED} once")
-    if name in UPSTREAMS and (architecture := UPSTREAMS[name].architecture):
+    entry = UPSTREAMS.get(name)
+    if entry is not None and entry.architecture:
         twin: Any
-        if architecture.startswith("upstreams.transformer:"):
+        if entry.architecture.startswith("upstreams.transformer:"):
             from upstreams import published
 
             twin = published.untrained(name, untrained.SEED)
         else:
-            from upstreams import cpc
+            from upstreams import utterance
 
-            twin = cpc.untrained_upstream(name, untrained.SEED)
+            twin = utterance.untrained_upstream(name, untrained.SEED)
         twin.card = untrained.untrained_card(twin.card)
         return twin
     if name.startswith(TORCHAUDIO):
@@ -100,18 +112,40 @@ def _untrained(name: str, trust_remote_code: bool) -> object:
         bundle = untrained_bundle(name.removeprefix(TORCHAUDIO), untrained.SEED)
         bundle.card = untrained.untrained_card(bundle.card)
         return bundle
-    if _is_file_target(name) or name in upstream_names() or _is_module_target(name):
+    if entry is not None and "/" in entry.checkpoint:  # its settings are on the hub alone
+        pinned = f"@{entry.revision}" if entry.revision else ""
+        folder, origin = _locate(entry.checkpoint + pinned, weights=False, code=False)
+        origin = dataclasses.replace(origin, name=name)
+    elif _is_file_target(name) or name in upstream_names() or _is_module_target(name):
         return untrained.UntrainedTwin(_checked(name, _load(name, trust_remote_code)))
-    folder, origin = _locate(name, weights=False, code=trust_remote_code)
-    if trust_remote_code:
-        from upstreams.huggingface import needs_remote_code, untrained_huggingface
+    else:
+        folder, origin = _locate(name, weights=False, code=trust_remote_code)
+    return untrained.untrained_folder(folder, origin, trust_remote_code)
 
-        if needs_remote_code(folder):
-            other = untrained_huggingface(folder, origin, untrained.SEED, trust_remote_code)
-            card = untrained.untrained_card(other.card)
-            other.card = dataclasses.replace(card, note=f"{card.note}; {other.card.note}")
-            return other
-    return untrained.untrained_folder(folder, origin)
+
+def _unavailable(name: str) -> UpstreamError:
+    """The error for a row whose weights cannot be had by name; never random ones in their place."""
+    entry = UPSTREAMS[name]
+    message = f"{name}: {entry.note}. "
+    if entry.architecture:
+        message += f"Random weights: --upstream {UNTRAINED}{name}"
+    else:
+        message += "To run it, wrap its own code in a class: --upstream my_file.py:MyClass"
+    if entry.reader:
+        module, _, function = entry.reader.partition(":")
+        message += (
+            f". A local copy: write a file mine.py with `from {module} import {function}` and "
+            f"`def mine(): return {function}({name!r}, '/path/to/file.pt')`, then "
+            "--upstream mine.py:mine"
+        )
+    return UpstreamError(message)
+
+
+def _unknown(name: str) -> SuperbError:
+    """The error for what fits no form: near matches, and where the names are listed."""
+    near = difflib.get_close_matches(name, upstream_names(), n=3, cutoff=0.6)
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    return SuperbError(f"unknown upstream {name!r}.{meant} `superb upstreams` lists names. {FORMS}")
 
 
 def _plugins() -> dict[str, str]:
@@ -152,23 +186,13 @@ def _locate(name: str, weights: bool, code: bool) -> tuple[Path, Origin]:
             )
         if name.startswith((".", "/", "~")):
             raise UpstreamError(f"there is no folder {name}. {FORMS}")
-        raise unknown("upstream", name, upstream_names(), FORMS)
-    from upstreams.checkpoint import Origin
+        raise _unknown(name)
+    from upstreams.checkpoint import hub_origin
     from upstreams.hub import download
 
-    repository = match["id"]
-    folder = download(repository, match["revision"] or "", weights, code)
-    return folder, Origin(name=repository, source=repository, revision=folder.name)
-
-
-def _from_folder(folder: Path, origin: Origin, trust_remote_code: bool) -> object:
-    from upstreams.checkpoint import load_transformer, read_json, unsupported_options
-
-    if not unsupported_options(read_json(folder, "config.json")):
-        return load_transformer(folder, origin)
-    from upstreams.huggingface import load_huggingface  # imports transformers: seconds
-
-    return load_huggingface(folder, origin, trust_remote_code)
+    repository, revision = match["id"], match["revision"] or ""
+    folder = download(repository, revision, weights, code)
+    return folder, hub_origin(repository, repository, revision, folder)
 
 
 def _from_file(name: str) -> object:
@@ -212,12 +236,28 @@ def _construct(name: str, thing: object, path: Path | None = None) -> object:
     ready = not isinstance(thing, type) and hasattr(thing, "card")
     if ready or not callable(thing):
         return thing
+    _check_takes_nothing(name, thing)
     try:
         return thing()
     except SuperbError:
         raise
     except (Exception, SystemExit) as error:
         raise UpstreamError(f"{name}: {_cause(error, path)}") from error
+
+
+def _check_takes_nothing(name: str, thing: Callable[..., object]) -> None:
+    """Refuse a class or function with arguments that have no default."""
+    try:
+        signature = inspect.signature(thing)
+    except (TypeError, ValueError):  # some of what is written in C does not say
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise UpstreamError(
+            f"{name} is called without arguments: {error}. Give it a default, or name a function "
+            "without arguments that returns the encoder"
+        ) from error
 
 
 def _cause(error: BaseException, path: Path | None) -> str:
@@ -228,7 +268,7 @@ def _cause(error: BaseException, path: Path | None) -> str:
     elif frames := [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if path is None or frame.filename == str(path)
+        if frame.filename == str(path) or (path is None and frame.filename != __file__)
     ]:
         where = f" at {frames[-1].filename}:{frames[-1].lineno}"
     message = error.msg if isinstance(error, SyntaxError) else str(error)

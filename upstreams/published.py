@@ -1,8 +1,8 @@
-"""Checkpoints that our transformer reads, by the names of the table.
+"""Published checkpoints, by the names of the table.
 
 A row's target is its name with underscores: ``upstreams.published:hubert_base`` is the function
-without arguments that loads the row ``hubert-base``. The architectures are in
-`upstreams.transformer`; which weights an architecture gets is in the table.
+without arguments that loads the row ``hubert-base``. Which weights an architecture gets is in the
+table.
 """
 
 from __future__ import annotations
@@ -11,29 +11,28 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from benchmark.core import UpstreamCard
+from benchmark.core import Upstream, UpstreamCard
 from benchmark.errors import UpstreamError
 from benchmark.registry import load_attribute
 from upstreams import UPSTREAMS
-from upstreams.checkpoint import Origin, load_transformer
+from upstreams.checkpoint import hub_origin, joined, load_folder
 from upstreams.hub import download
 from upstreams.transformer import EncoderConfig, TransformerUpstream, untrained_encoder
+from upstreams.untrained import SEED, untrained_card
 
-SEED = 0
 
-
-def __getattr__(attribute: str) -> Callable[[], TransformerUpstream]:
+def __getattr__(attribute: str) -> Callable[[], Upstream]:
     """The function that loads the row whose target is this attribute."""
-    name = attribute.replace("_", "-")
-    if name not in UPSTREAMS or UPSTREAMS[name].target != f"{__name__}:{attribute}":
-        raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
-    # Until trained weights are bundled: random weights, and the card says so.
-    if UPSTREAMS[name].checkpoint == "bundled":
-        return partial(untrained, name, SEED)
-    return partial(published, name)
+    for name, entry in UPSTREAMS.items():
+        if entry.target == f"{__name__}:{attribute}":
+            # Until trained weights are bundled: random weights, and the card says so.
+            if entry.checkpoint == "bundled":
+                return partial(untrained, name, SEED)
+            return partial(published, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
 
 
-def published(name: str) -> TransformerUpstream:
+def published(name: str) -> Upstream:
     """Fetch and load the published checkpoint of a row of the table.
 
     Args:
@@ -44,22 +43,22 @@ def published(name: str) -> TransformerUpstream:
     """
     entry = UPSTREAMS[name]
     folder = download(entry.checkpoint, entry.revision)
-    origin = Origin(name=name, source=entry.checkpoint, revision=folder.name)
-    upstream = load_transformer(folder, origin)
-    found = (upstream.card.layers, upstream.card.dim, upstream.card.hop_samples)
-    listed = (entry.layers, entry.dim, entry.hop_samples)
+    upstream = load_folder(folder, hub_origin(name, entry.checkpoint, entry.revision, folder))
+    card = upstream.card
+    found = (card.layers, card.dim, card.hop_samples, card.parameters)
+    listed = (entry.layers, entry.dim, entry.hop_samples, entry.parameters)
     if found != listed:
         raise UpstreamError(
-            f"{entry.checkpoint} at {folder.name} has layers, dim and hop {found}, the table says "
-            f"{listed}: it is another model than {name!r}"
+            f"{entry.checkpoint} at {folder.name} has layers, dim, hop and weights {found}, the "
+            f"table says {listed}: it is another model than {name!r}"
         )
     upstream.card = replace(
-        upstream.card,
+        card,
         family=entry.family,
         trained_on=entry.trained_on,
         licence=entry.licence,
         paper=entry.paper,
-        note=entry.note,
+        note=joined(entry.note, card.note),
     )
     return upstream
 
@@ -68,26 +67,26 @@ def untrained(name: str, seed: int) -> TransformerUpstream:
     """The architecture of a row of the table with random weights; nothing is fetched.
 
     Args:
-        name: a name in `UPSTREAMS` that has an architecture.
+        name: a name in `UPSTREAMS` whose architecture is an `EncoderConfig`.
         seed: of the weights.
     """
     entry = UPSTREAMS[name]
     config: EncoderConfig = load_attribute(entry.architecture)
-    plain = f"UNTRAINED: random weights, seed {seed}; a floor to compare with"
     card = UpstreamCard(
         name=name,
         layers=entry.layers,
         dim=entry.dim,
         hop_samples=entry.hop_samples,
-        family="untrained",
+        family=entry.family,
         parameters=entry.parameters,
         min_samples=config.min_samples,
         pad_invariant=True,
-        trained_on=frozenset(),
-        licence="",
+        trained_on=entry.trained_on,
         paper=entry.paper,
-        note=entry.note if entry.family == "untrained" else plain,
+        note=entry.note,
     )
+    if entry.checkpoint != "bundled":
+        card = untrained_card(card, seed)
     # Normalising the waveform changes nothing after a group norm and is what the published
     # layer-norm checkpoints ask for.
     return TransformerUpstream(untrained_encoder(config, seed), card, config.conv_norm == "layer")

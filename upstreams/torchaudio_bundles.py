@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from benchmark.core import Family, HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError, unknown
 from upstreams import batch
+from upstreams.checkpoint import named_tensors, read_pickle
 
 PREFIX = "torchaudio:"
 PAGE = "https://download.pytorch.org/torchaudio/models/"
@@ -39,7 +40,7 @@ class Facts:
         family: the pretext school.
         paper: where it is described.
         trained_on: corpora seen in training, transcribed ones included.
-        licence: of the weights.
+        licence: of the weights, as torchaudio redistributes them.
     """
 
     family: Family
@@ -71,9 +72,9 @@ BUNDLES: dict[str, Facts] = {
     "WAV2VEC2_LARGE": _BASE,
     "WAV2VEC2_LARGE_LV60K": _LV60K,
     "WAV2VEC2_XLSR53": Facts("contrastive", _XLSR, _XLSR_DATA),
-    "WAV2VEC2_XLSR_300M": Facts("contrastive", _XLS_R, _XLS_R_DATA, "apache-2.0"),
-    "WAV2VEC2_XLSR_1B": Facts("contrastive", _XLS_R, _XLS_R_DATA, "apache-2.0"),
-    "WAV2VEC2_XLSR_2B": Facts("contrastive", _XLS_R, _XLS_R_DATA, "apache-2.0"),
+    "WAV2VEC2_XLSR_300M": Facts("contrastive", _XLS_R, _XLS_R_DATA),
+    "WAV2VEC2_XLSR_1B": Facts("contrastive", _XLS_R, _XLS_R_DATA),
+    "WAV2VEC2_XLSR_2B": Facts("contrastive", _XLS_R, _XLS_R_DATA),
     "WAV2VEC2_ASR_BASE_10M": _BASE_LL,
     "WAV2VEC2_ASR_BASE_100H": _BASE,
     "WAV2VEC2_ASR_BASE_960H": _BASE,
@@ -239,18 +240,7 @@ def _fetch(name: str, bundle: Bundle, path: Path) -> None:
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The encoder's weights of a bundle's file; a head is left out."""
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile pickle can raise anything
-        reason = str(error).splitlines()[0] if str(error) else "no reason given"
-        raise UpstreamError(
-            f"{path} cannot be read as tensors only ({type(error).__name__}: {reason}); it is "
-            "damaged, or unpickling it would run code, which is refused. Delete it to fetch another"
-        ) from error
-    if not isinstance(weights, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
-    ):
-        raise UpstreamError(f"{path} must hold named tensors and nothing else")
+    weights = named_tensors(read_pickle(path, "delete it to fetch another"), str(path))
     return {key: value for key, value in weights.items() if not key.startswith(HEAD)}
 
 

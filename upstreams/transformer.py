@@ -295,6 +295,16 @@ def frame_mask(lengths: list[int], frames: int, device: torch.device) -> Tensor:
     return torch.arange(frames, device=device) < counts.unsqueeze(1)
 
 
+def _trains_in_bfloat16(x: Tensor) -> bool:
+    """Whether plain attention is twice as fast as the fused one, which gains nothing from it."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and torch.is_grad_enabled()
+
+
+def residual(change: Tensor, x: Tensor) -> Tensor:
+    """``x + change``, in the memory of the change unless that is less precise (autocast)."""
+    return change.add_(x) if change.dtype == x.dtype else x + change
+
+
 class PositionalConvolution(nn.Module):
     """Relative position as wide grouped convolutions.
 
@@ -424,10 +434,11 @@ class TransformerLayer(nn.Module):
         """
         if self.pre_norm:
             mixed_btd = self.attention(self.attention_norm(x_btd), mask_b11t, bias_1htt)
-            x_btd = mixed_btd.add_(x_btd)
-            return self.feed_forward(self.feed_forward_norm(x_btd)).add_(x_btd)
-        x_btd = self.attention_norm(self.attention(x_btd, mask_b11t, bias_1htt).add_(x_btd))
-        output: Tensor = self.feed_forward_norm(self.feed_forward(x_btd).add_(x_btd))
+            x_btd = residual(mixed_btd, x_btd)
+            return residual(self.feed_forward(self.feed_forward_norm(x_btd)), x_btd)
+        mixed_btd = self.attention(x_btd, mask_b11t, bias_1htt)
+        x_btd = self.attention_norm(residual(mixed_btd, x_btd))
+        output: Tensor = self.feed_forward_norm(residual(self.feed_forward(x_btd), x_btd))
         return output
 
     def attention(
@@ -444,7 +455,11 @@ class TransformerLayer(nn.Module):
             scores_mask = (self.gate(x_btd) * bias_1htt).to(query.dtype)
             if mask_b11t is not None:
                 scores_mask = scores_mask.masked_fill(~mask_b11t, -math.inf)
-        mixed_bhtd = F.scaled_dot_product_attention(query, key, value, attn_mask=scores_mask)
+        if scores_mask is None and _trains_in_bfloat16(query):
+            scores = (query * query.shape[3] ** -0.5) @ key.transpose(2, 3)
+            mixed_bhtd = scores.softmax(3, dtype=query.dtype) @ value
+        else:
+            mixed_bhtd = F.scaled_dot_product_attention(query, key, value, attn_mask=scores_mask)
         return product(mixed_bhtd.transpose(1, 2).flatten(2), self.attention_output)
 
     def feed_forward(self, x_btd: Tensor) -> Tensor:
@@ -480,11 +495,12 @@ class TransformerEncoder(nn.Module):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def reset_parameters(self, generator: torch.Generator) -> None:
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew, as before training: fairseq's wav2vec 2.0 initialisation.
 
         Args:
-            generator: source of randomness, on the device of the parameters.
+            generator: source of randomness, on the device of the parameters; None is torch's own,
+                for callers that guard it.
         """
         for module in self.modules():
             if isinstance(module, nn.Conv1d):
@@ -513,6 +529,19 @@ class TransformerEncoder(nn.Module):
         Returns:
             ``[utterance, frame, dim]`` and the valid frames of each utterance.
         """
+        z_btc, lengths = self.latents(waveforms, samples)
+        return product(z_btc, self.projection), lengths
+
+    def latents(self, waveforms: Tensor, samples: list[int]) -> tuple[Tensor, list[int]]:
+        """Waveforms to the frames in front of the projection, which wav2vec 2.0 quantises.
+
+        Args:
+            waveforms: ``[utterance, sample]``, zero-padded.
+            samples: valid samples of each utterance, at least `EncoderConfig.min_samples`.
+
+        Returns:
+            ``[utterance, frame, channel]`` and the valid frames of each utterance.
+        """
         lengths = list(samples)
         x_btc = waveforms.unsqueeze(2)
         for index, convolution in enumerate(self.convolutions):
@@ -521,7 +550,7 @@ class TransformerEncoder(nn.Module):
             x_btc = convolution(x_btc, lengths)
         if self.projection_norm is not None:
             x_btc = self.projection_norm(x_btc)
-        return product(x_btc, self.projection), lengths
+        return x_btc, lengths
 
     def states(self, frames_btd: Tensor, lengths: list[int]) -> Iterator[Tensor]:
         """The K + 1 hidden states, one after the other, each ``[utterance, frame, dim]``.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +16,19 @@ from torch import Tensor, nn
 from benchmark.core import HiddenStates, Upstream, UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.checkpoint import (
+    PRETRAINED,
     Origin,
     encoder_config,
+    joined,
     read_json,
     transformer_card,
     unsupported_options,
     waveform_settings,
 )
 from upstreams.transformer import TransformerUpstream, untrained_encoder
+
+if TYPE_CHECKING:
+    from upstreams.huggingface import HuggingFaceUpstream
 
 PREFIX = "untrained:"
 SEED = 0
@@ -42,30 +47,38 @@ def untrained_card(card: UpstreamCard, seed: int = SEED) -> UpstreamCard:
     )
 
 
-def untrained_folder(folder: Path, origin: Origin, seed: int = SEED) -> Upstream:
+def untrained_folder(
+    folder: Path, origin: Origin, trust_remote_code: bool = False, seed: int = SEED
+) -> Upstream:
     """The twin of a checkpoint folder, from its settings; its weights are not read.
 
     Args:
         folder: with config.json and preprocessor_config.json.
         origin: of the checkpoint.
+        trust_remote_code: run code in the folder if the model needs it; the card says so.
         seed: of the weights.
 
     Raises:
         UpstreamError: the settings are missing or describe no speech encoder.
     """
     settings = read_json(folder, "config.json")
+    twin: TransformerUpstream | HuggingFaceUpstream
+    if settings.get("model_type") == PRETRAINED:
+        from upstreams import pretrained
+
+        return pretrained.untrained(folder, origin, seed)
     if unsupported_options(settings):
         from upstreams.huggingface import untrained_huggingface  # imports transformers: seconds
 
-        other = untrained_huggingface(folder, origin, seed)
-        other.card = untrained_card(other.card, seed)
-        return other
-    config = encoder_config(settings)
-    normalize, sample_rate = waveform_settings(folder)
-    card = transformer_card(config, origin, settings["model_type"], sample_rate)
-    return TransformerUpstream(
-        untrained_encoder(config, seed), untrained_card(card, seed), normalize
-    )
+        twin = untrained_huggingface(folder, origin, seed, trust_remote_code)
+    else:
+        config = encoder_config(settings)
+        normalize, sample_rate = waveform_settings(folder)
+        card = transformer_card(config, origin, settings["model_type"], sample_rate)
+        twin = TransformerUpstream(untrained_encoder(config, seed), card, normalize)
+    card = untrained_card(twin.card, seed)
+    twin.card = dataclasses.replace(card, note=joined(card.note, twin.card.note))
+    return twin
 
 
 class UntrainedTwin:
@@ -127,7 +140,7 @@ def reset(modules: list[nn.Module], name: str, seed: int) -> None:
         seed: of the new weights.
 
     Raises:
-        UpstreamError: a weight was not drawn.
+        UpstreamError: a weight was not drawn, or drawing it failed.
     """
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -138,7 +151,13 @@ def reset(modules: list[nn.Module], name: str, seed: int) -> None:
             for part in reversed(list(module.modules())):
                 draw: Any = getattr(part, "reset_parameters", None)
                 if callable(draw):
-                    draw()
+                    try:
+                        draw()
+                    except Exception as error:  # a user's code may raise anything
+                        raise UpstreamError(
+                            f"{name!r} has no untrained twin: {type(part).__name__}."
+                            f"reset_parameters() raises {type(error).__name__}: {error}"
+                        ) from error
         left = [
             parameter
             for module in modules

@@ -30,14 +30,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.errors import UpstreamError
-from upstreams.cpc import (
-    ConvolutionConfig,
-    Convolutions,
+from upstreams.cpc import ConvolutionConfig, Convolutions, activate
+from upstreams.utterance import (
     FrozenEncoder,
     UtteranceEncoder,
-    activate,
     checkpoint_upstream,
-    no_weights,
     read_tensors,
 )
 
@@ -137,7 +134,12 @@ class KMeansQuantizer(nn.Module):
         projected_gtd = (
             self.norm(self.projection(z_bct))[0].unflatten(0, (self.groups, -1)).transpose(1, 2)
         )
-        distances_gtc = torch.cdist(projected_gtd, self.codebook.transpose(0, 1))
+        # Exact: torch's quicker way through a matrix product takes a wrong code for a near one.
+        distances_gtc = torch.cdist(
+            projected_gtd,
+            self.codebook.transpose(0, 1),
+            compute_mode="donot_use_mm_for_euclid_dist",
+        )
         return distances_gtc.argmin(2).T
 
     def forward(self, z_bct: Tensor) -> Tensor:
@@ -186,7 +188,7 @@ class Wav2VecEncoder(UtteranceEncoder):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``: z (not quantised), then c."""
-        z_bct = self.convolutions(waveform)
+        z_bct = self.convolutions(waveform.unsqueeze(0))
         states = [z_bct]
         x_bct = z_bct if self.quantizer is None else self.quantizer(z_bct)
         for kernel, convolution, norm in zip(
@@ -244,30 +246,8 @@ VQ_WAV2VEC_KMEANS = replace(VQ_WAV2VEC_GUMBEL, quantizer="kmeans")
 
 
 # --------------------------------------------------------------------------------------------
-# Rows of the table, and weights from a local file
+# Weights from a local file
 # --------------------------------------------------------------------------------------------
-
-READER = "upstreams.wav2vec:from_checkpoint"
-
-
-def wav2vec_large() -> FrozenEncoder:
-    """Published as a file outside the hub."""
-    no_weights("wav2vec-large", READER)
-
-
-def vq_wav2vec_gumbel() -> FrozenEncoder:
-    """Published as a file outside the hub."""
-    no_weights("vq-wav2vec-gumbel", READER)
-
-
-def vq_wav2vec_kmeans() -> FrozenEncoder:
-    """Published as a file outside the hub."""
-    no_weights("vq-wav2vec-kmeans", READER)
-
-
-def wav2vec_c() -> FrozenEncoder:
-    """Nobody published these weights."""
-    no_weights("wav2vec-c")
 
 
 def from_checkpoint(name: str, path: str | Path) -> FrozenEncoder:

@@ -1,14 +1,18 @@
-"""Tiny models in transformers' own classes and folders, the reference for ours."""
+"""Small models: in transformers' own classes and folders, and of the rows of the table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+
+from upstreams import UPSTREAMS, cpc, generative, wav2vec
+from upstreams.utterance import FrozenEncoder, architecture_card
 
 TINY = {
     "hidden_size": 32,
@@ -17,24 +21,22 @@ TINY = {
     "intermediate_size": 48,
     "num_conv_pos_embeddings": 8,
     "num_conv_pos_embedding_groups": 4,
+    "conv_dim": [12] * 7,
 }
-SHORT_STACK = {"conv_dim": [12] * 3, "conv_kernel": [10, 3, 2], "conv_stride": [5, 2, 2]}
-FULL_STACK = {"conv_dim": [12] * 7}
 
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., transformers.PreTrainedModel]:
-    """``make_model(kind, full_stack, **options)``: random, all weights away from 0 and 1."""
+    """``make_model(kind, **options)``: random, all weights away from 0 and 1."""
 
-    def make(kind="hubert", full_stack=True, seed=0, **options):
-        stack = FULL_STACK if full_stack else SHORT_STACK
+    def make(kind="hubert", seed=0, **options):
         config_class, model_class = {
             "hubert": (HubertConfig, HubertModel),
             "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
         }[kind]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = model_class(config_class(**TINY, **stack, **options)).eval()
+            model = model_class(config_class(**TINY, **options)).eval()
             with torch.no_grad():
                 for weight in model.parameters():
                     weight.add_(0.2 * torch.randn_like(weight))
@@ -70,8 +72,68 @@ def noise() -> Callable[[int], torch.Tensor]:
 
 
 @pytest.fixture
+def change_in_company() -> Callable[..., float]:
+    """``change_in_company(upstream, waveforms)``: largest relative change beside the others."""
+
+    def measure(upstream, waveforms):
+        together = upstream(waveforms)
+        worst = 0.0
+        for index, waveform in enumerate(waveforms):
+            alone = upstream([waveform])
+            length = int(together.lengths[index])
+            assert length == int(alone.lengths[0])
+            difference = together.values[:, index, :length] - alone.values[:, 0]
+            scale = alone.values.abs().amax(dim=(1, 2, 3))
+            worst = max(worst, float((difference.abs().amax(dim=(1, 2)) / scale).max()))
+            assert not together.values[:, index, length:].any()
+        return worst
+
+    return measure
+
+
+@pytest.fixture
 def rng_untouched():
     """Fails the test if torch's global random state changed during it."""
     before = torch.get_rng_state()
     yield
     assert torch.equal(before, torch.get_rng_state())
+
+
+def _thin(config, dim):
+    return replace(config, convolutions=replace(config.convolutions, dim=dim))
+
+
+_NARROW = {"dim": 16, "heads": 2, "feed_forward_dim": 24}
+_SMALL = {
+    "cpc-2019": replace(_thin(cpc.CPC_2019, 16), context_dim=8),
+    "modified-cpc": replace(_thin(cpc.MODIFIED_CPC, 12), context_dim=12),
+    "bidirectional-cpc": replace(_thin(cpc.BIDIRECTIONAL_CPC, 16), direction_dim=8),
+    "wav2vec-large": _thin(wav2vec.WAV2VEC_LARGE, 12),
+    "vq-wav2vec-gumbel": replace(_thin(wav2vec.VQ_WAV2VEC_GUMBEL, 12), codes=5),
+    "vq-wav2vec-kmeans": replace(_thin(wav2vec.VQ_WAV2VEC_KMEANS, 12), codes=5),
+    "apc-3x512": replace(generative.APC_3X512, dim=16),
+    "vq-apc-3x512": replace(generative.VQ_APC_3X512, dim=16, codes=7),
+    "npc-4x512": replace(generative.NPC_4X512, dim=16, codes=5),
+    "mockingjay-12x768": replace(generative.MOCKINGJAY_12X768, layers=4, **_NARROW),
+    "tera-3x768": replace(generative.TERA_3X768, **_NARROW),
+}
+
+
+@pytest.fixture
+def small() -> Callable[[str], FrozenEncoder]:
+    """``small(name)``: the row's architecture with few channels and random weights."""
+
+    def make(name):
+        encoder = _SMALL[name].build()
+        encoder.reset_parameters(torch.Generator().manual_seed(0))
+        return FrozenEncoder(encoder, architecture_card(name, _SMALL[name]))
+
+    with torch.random.fork_rng(devices=[]):
+        yield make
+
+
+@pytest.fixture
+def small_rows(monkeypatch) -> None:
+    """The rows' configurations are those of `small`."""
+    for name, config in _SMALL.items():
+        monkeypatch.setattr(UPSTREAMS[name].architecture.replace(":", "."), config)

@@ -73,6 +73,35 @@ def test_old_pickle_with_prefix_heads_and_old_weight_norm_names(make_folder, noi
     assert close(upstream([noise(3000)]).values[:, 0], reference(model, noise(3000)))
 
 
+@pytest.mark.parametrize(
+    ("name", "note"),
+    [
+        ("HubertForCTC", "fine-tuned: HubertForCTC"),
+        ("HubertModel", ""),
+        ("HubertForPreTraining", ""),
+    ],
+)
+def test_a_model_trained_for_a_task_says_so(make_folder, name, note):
+    folder, _ = make_folder()
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "architectures": [name]}))
+    assert load_upstream(str(folder)).card.note == note
+    assert "fine-tuned" not in load_upstream(f"untrained:{folder}").card.note
+
+
+def test_the_feature_extractor_inside_the_processor(make_folder, noise):
+    """transformers 5 saves both in one file, and that file comes first."""
+    folder, _ = make_folder(normalize=True)
+    path = folder / "preprocessor_config.json"
+    nested = {"feature_extractor": json.loads(path.read_text())}
+    (folder / "processor_config.json").write_text(json.dumps(nested))
+    expected = load_upstream(str(folder))([noise(3000)]).values
+    path.write_text(json.dumps({"do_normalize": False}))
+    assert torch.equal(load_upstream(str(folder))([noise(3000)]).values, expected)
+    path.unlink()
+    assert torch.equal(load_upstream(str(folder))([noise(3000)]).values, expected)
+
+
 def test_shards(make_folder, noise):
     folder, model = make_folder()
     weights = weights_of(folder)
@@ -209,6 +238,8 @@ def test_broken_json(make_folder, content, says):
         ("conv_bias", 1),
         ("feat_extract_norm", "batch"),
         ("num_hidden_layers", 0),
+        ("layer_norm_eps", "tiny"),
+        ("layer_norm_eps", 0),
     ],
 )
 def test_settings_of_the_wrong_type(make_folder, key, value):

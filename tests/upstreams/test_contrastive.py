@@ -1,4 +1,4 @@
-"""CPC and its descendants: sizes, states, who sees what, weights from files."""
+"""CPC and its descendants: frames, states, who sees what, weights from files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmark.conformance import check_upstream, raise_for_failures
-from benchmark.core import UpstreamCard
-from benchmark.errors import AudioError, SuperbError, UpstreamError
-from benchmark.registry import load_attribute
+from benchmark.errors import AudioError, UpstreamError
 from upstreams import UPSTREAMS, cpc, wav2vec
-from upstreams.cpc import FrozenEncoder, parameter_count, untrained_upstream
 from upstreams.load import load_upstream
 
 ROWS = [
@@ -22,89 +18,6 @@ ROWS = [
     for name, entry in UPSTREAMS.items()
     if entry.architecture.startswith(("upstreams.cpc:", "upstreams.wav2vec:"))
 ]
-# Published sizes (s3prl's counts); bidirectional CPC and the others have none to compare with.
-PUBLISHED = {
-    "modified-cpc": 1_843_456,
-    "wav2vec-large": 32_537_088,
-    "vq-wav2vec-gumbel": 34_145_408,
-}
-
-
-def thin(config, dim):
-    return replace(config, convolutions=replace(config.convolutions, dim=dim))
-
-
-SMALL = {
-    "cpc-2019": replace(thin(cpc.CPC_2019, 16), context_dim=8),
-    "modified-cpc": replace(thin(cpc.MODIFIED_CPC, 12), context_dim=12),
-    "bidirectional-cpc": replace(thin(cpc.BIDIRECTIONAL_CPC, 16), direction_dim=8),
-    "wav2vec-large": thin(wav2vec.WAV2VEC_LARGE, 12),
-    "vq-wav2vec-gumbel": replace(thin(wav2vec.VQ_WAV2VEC_GUMBEL, 12), codes=5),
-    "vq-wav2vec-kmeans": replace(thin(wav2vec.VQ_WAV2VEC_KMEANS, 12), codes=5),
-}
-
-
-def upstream_of(name, config, seed=0):
-    encoder = config.build()
-    encoder.reset_parameters(torch.Generator().manual_seed(seed))
-    card = UpstreamCard(
-        name=name,
-        layers=config.states,
-        dim=config.dim,
-        hop_samples=config.hop_samples,
-        family="contrastive",
-        min_samples=config.min_samples,
-        pad_invariant=True,
-    )
-    return FrozenEncoder(encoder, card)
-
-
-@pytest.fixture
-def small():
-    """``small(name)``: the row's architecture with few channels."""
-    with torch.random.fork_rng(devices=[]):
-        yield lambda name: upstream_of(name, SMALL[name])
-
-
-def test_every_row_has_a_small_version():
-    assert SMALL.keys() == set(ROWS)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_rows_tell_the_truth(name):
-    entry = UPSTREAMS[name]
-    config = load_attribute(entry.architecture)
-    assert parameter_count(config) == entry.parameters
-    assert (config.states, config.dim) == (entry.layers, entry.dim)
-    assert config.hop_samples == entry.hop_samples == 160
-    assert entry.family == "contrastive"
-    assert PUBLISHED.get(name, entry.parameters) == entry.parameters
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_published_size_runs(name, noise, rng_untouched):
-    upstream = untrained_upstream(name)
-    states = upstream([noise(4000)])
-    entry = UPSTREAMS[name]
-    assert states.values.shape[0] == entry.layers
-    assert states.values.shape[3] == entry.dim
-    assert states.values.isfinite().all()
-    assert states.values.std() > 0.01
-    assert upstream.card.family == "untrained"
-    assert upstream.card.note.startswith("UNTRAINED: random weights, seed 0")
-    assert upstream.card.parameters == entry.parameters
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_conformance(name, small):
-    raise_for_failures(check_upstream(small(name), hop_budget_s=0.1))
-
-
-def test_a_seed_is_a_model(noise, rng_untouched):
-    one, same, other = (untrained_upstream("modified-cpc", seed) for seed in (0, 0, 1))
-    values = [upstream([noise(2000)]).values for upstream in (one, same, other)]
-    assert torch.equal(values[0], values[1])
-    assert not torch.allclose(values[0], values[2], atol=0.01)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -125,11 +38,10 @@ def test_frames_and_the_shortest(name, small):
 # Who sees what.
 
 
-def changed_after(upstream, noise, name, frames=20):
+def changed_after(upstream, noise, frames=20):
     """States of a clip, and of one that differs past the last sample of half of the frames."""
-    config = SMALL[name]
     kept = frames // 2
-    last = config.convolutions.last_sample(kept - 1)
+    last = upstream.encoder.config.convolutions.last_sample(kept - 1)
     clip = noise(frames * 160 + 800)
     other = clip.clone()
     other[last + 1 :] += noise(clip.numel() - last - 1, 1)
@@ -138,7 +50,7 @@ def changed_after(upstream, noise, name, frames=20):
 
 @pytest.mark.parametrize("name", ["cpc-2019", "modified-cpc"])
 def test_context_is_causal(name, small, noise):
-    kept, before, after = changed_after(small(name), noise, name)
+    kept, before, after = changed_after(small(name), noise)
     assert torch.allclose(before[:, :kept], after[:, :kept], atol=1e-6)
     assert not torch.allclose(before[:, kept], after[:, kept], atol=1e-6)
 
@@ -146,13 +58,13 @@ def test_context_is_causal(name, small, noise):
 @pytest.mark.parametrize("name", ["wav2vec-large", "vq-wav2vec-gumbel"])
 def test_convolutions_are_causal_and_norms_are_not(name, small, noise):
     upstream = small(name)
-    kept, before, after = changed_after(upstream, noise, name)
+    kept, before, after = changed_after(upstream, noise)
     assert not torch.allclose(before[:, :kept], after[:, :kept], atol=1e-4)
     encoder = upstream.encoder
     for norms in (encoder.convolutions.norms, encoder.context_norms):
         for index in range(len(norms)):
             norms[index] = nn.Identity()
-    kept, before, after = changed_after(upstream, noise, name)
+    kept, before, after = changed_after(upstream, noise)
     assert torch.allclose(before[:, :kept], after[:, :kept], atol=1e-5)
     assert not torch.allclose(before[0, kept:], after[0, kept:], atol=1e-4)
 
@@ -160,7 +72,7 @@ def test_convolutions_are_causal_and_norms_are_not(name, small, noise):
 def test_bidirectional_halves_look_opposite_ways(small, noise):
     name = "bidirectional-cpc"
     upstream = small(name)
-    kept, before, after = changed_after(upstream, noise, name)
+    kept, before, after = changed_after(upstream, noise)
     past, future = (slice(None), slice(kept), slice(8)), (slice(1, None), slice(kept), slice(8, 16))
     assert torch.allclose(before[past], after[past], atol=1e-6)
     # Layer 1 has a kernel of one frame: it sees z alone, the next ones more of the future.
@@ -173,6 +85,38 @@ def test_bidirectional_halves_look_opposite_ways(small, noise):
     one, two = (upstream([wave]).values[1:, 0] for wave in (clip, other))
     assert torch.allclose(one[:, 5:, 8:], two[:, 5:, 8:], atol=1e-6)
     assert not torch.allclose(one[:, 5:, :8], two[:, 5:, :8], atol=1e-4)
+
+
+# Batches, as training has them.
+
+
+@pytest.mark.parametrize("name", ["cpc-2019", "modified-cpc", "bidirectional-cpc"])
+def test_a_batch_is_its_utterances(name, small, noise):
+    encoder = small(name).encoder
+    waveforms_bs = torch.stack([noise(3000, seed) for seed in (0, 1)])
+    z_btd = encoder.latents(waveforms_bs)
+    contexts = encoder.contexts(z_btd)
+    layers = (
+        [torch.cat(pair, dim=2) for pair in zip(*contexts, strict=True)]
+        if name == "bidirectional-cpc"
+        else [contexts]
+    )
+    states = [z_btd, *layers][-encoder.config.states :]
+    for index, waveform in enumerate(waveforms_bs):
+        alone = encoder(waveform)
+        for state, expected in zip(states, alone, strict=True):
+            assert torch.allclose(state[index], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cpc-2019", "modified-cpc", "bidirectional-cpc"])
+def test_gradients_reach_every_weight(name, small, noise):
+    encoder = small(name).encoder.requires_grad_(True)
+    contexts = encoder.contexts(encoder.latents(torch.stack([noise(3000), noise(3000, 1)])))
+    outputs = [contexts] if isinstance(contexts, torch.Tensor) else [c[-1] for c in contexts]
+    sum(output.square().sum() for output in outputs).backward()
+    for key, weight in encoder.named_parameters():
+        assert weight.grad is not None, key
+        assert weight.grad.isfinite().all(), key
 
 
 # Closed forms.
@@ -213,7 +157,7 @@ def test_quantised_latents_are_codes(name, small, noise):
     upstream = small(name)
     encoder = upstream.encoder
     with torch.inference_mode():
-        z = encoder.convolutions(noise(4000))
+        z = encoder.convolutions(noise(4000).unsqueeze(0))
         quantised, chosen = encoder.quantizer(z)[0].T, encoder.quantizer.indices(z)
     assert chosen.shape == (z.shape[2], 2)
     book = encoder.quantizer.codebook
@@ -236,6 +180,19 @@ def test_kmeans_takes_the_nearest_code(small, noise):
             assert int(distances.argmin()) == int(chosen[frame, group])
 
 
+def test_kmeans_tells_near_codes_apart(small):
+    """Far from the origin, where distances through a matrix product are rounding."""
+    quantizer = small("vq-wav2vec-kmeans").encoder.quantizer
+    with torch.inference_mode():
+        z = torch.randn(1, 12, 40, generator=torch.Generator().manual_seed(0))
+        projected_gtd = quantizer.norm(quantizer.projection(z))[0].view(2, 6, 40).transpose(1, 2)
+        quantizer.norm.bias.add_(1000)
+        steps_c = torch.arange(5) - 2
+        target_gd = projected_gtd[:, 7] + 1000
+        quantizer.codebook.copy_(target_gd + 0.01 * steps_c[:, None, None])
+        assert quantizer.indices(z)[7].tolist() == [2, 2]
+
+
 def test_prediction_is_a_linear_map_per_step(small):
     encoder = small("wav2vec-large").encoder
     c = torch.randn(1, 5, 12, generator=torch.Generator().manual_seed(0))
@@ -251,16 +208,7 @@ def test_widths_that_do_not_fit():
         config.build()
 
 
-# Names without weights, and weights from files.
-
-
-@pytest.mark.parametrize("name", [*ROWS, "wav2vec-c"])
-def test_a_name_never_gives_random_weights(name):
-    with pytest.raises(SuperbError, match=f"untrained:{name}") as error:
-        load_upstream(name)
-    readable = UPSTREAMS[name].checkpoint == "local file"
-    assert ("from_checkpoint" in str(error.value)) == readable
-    assert readable or "nobody published" in str(error.value)
+# Weights from files.
 
 
 def test_wav2vec_c_can_be_built(noise):
@@ -272,15 +220,6 @@ def test_wav2vec_c_can_be_built(noise):
 def random_like(shapes):
     generator = torch.Generator().manual_seed(3)
     return {name: 0.1 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
-
-
-@pytest.fixture
-def small_rows(monkeypatch):
-    """The rows with files stand for their small versions."""
-    monkeypatch.setattr(cpc, "MODIFIED_CPC", SMALL["modified-cpc"])
-    monkeypatch.setattr(wav2vec, "WAV2VEC_LARGE", SMALL["wav2vec-large"])
-    monkeypatch.setattr(wav2vec, "VQ_WAV2VEC_GUMBEL", SMALL["vq-wav2vec-gumbel"])
-    monkeypatch.setattr(wav2vec, "VQ_WAV2VEC_KMEANS", SMALL["vq-wav2vec-kmeans"])
 
 
 @pytest.fixture
@@ -411,8 +350,11 @@ def test_files_that_are_refused(small_rows, tmp_path):
     torch.save({"model_cfg": {"activation": "tanh"}, "model_weight": fairseq("none")}, path)
     with pytest.raises(UpstreamError, match="relu or gelu"):
         wav2vec.from_checkpoint("wav2vec-large", path)
+    torch.save({"weights": [1, 2]}, path)
+    with pytest.raises(UpstreamError, match="under 'weights', must hold named tensors"):
+        cpc.from_checkpoint("modified-cpc", path)
     torch.save([1, 2], path)
-    with pytest.raises(UpstreamError, match="named tensors under 'weights'"):
+    with pytest.raises(UpstreamError, match="its weights under 'weights'"):
         cpc.from_checkpoint("modified-cpc", path)
     with pytest.raises(UpstreamError, match="cannot be read"):
         cpc.from_checkpoint("modified-cpc", tmp_path / "nothing.pt")

@@ -1,4 +1,4 @@
-"""APC, VQ-APC, NPC, Mockingjay and TERA: sizes, states, who sees what, weights from files."""
+"""APC, VQ-APC, NPC, Mockingjay and TERA: frames, states, who sees what, weights from files."""
 
 from __future__ import annotations
 
@@ -11,95 +11,20 @@ import torch
 from torch import nn
 from torchaudio import functional
 
-from benchmark.conformance import check_upstream, raise_for_failures
-from benchmark.core import UpstreamCard
-from benchmark.errors import SuperbError, UpstreamError
-from benchmark.registry import load_attribute
+from benchmark.errors import UpstreamError
 from upstreams import UPSTREAMS, generative
-from upstreams.cpc import FrozenEncoder, parameter_count, untrained_upstream
-from upstreams.load import load_upstream
 
-# Published sizes (s3prl's counts).
-PUBLISHED = {
-    "apc-3x512": 4_105_296,
-    "vq-apc-3x512": 4_630_096,
-    "npc-4x512": 19_380_560,
-    "mockingjay-12x768": 85_118_208,
-    "tera-3x768": 21_327_360,
-}
 ROWS = [
     name
     for name, entry in UPSTREAMS.items()
     if entry.architecture.startswith("upstreams.generative:")
 ]
-NARROW = {"dim": 16, "heads": 2, "feed_forward_dim": 24}
-SMALL = {
-    "apc-3x512": replace(generative.APC_3X512, dim=16),
-    "vq-apc-3x512": replace(generative.VQ_APC_3X512, dim=16, codes=7),
-    "npc-4x512": replace(generative.NPC_4X512, dim=16, codes=5),
-    "mockingjay-12x768": replace(generative.MOCKINGJAY_12X768, layers=4, **NARROW),
-    "tera-3x768": replace(generative.TERA_3X768, **NARROW),
-}
-
-
-@pytest.fixture
-def small():
-    """``small(name)``: the row's architecture with few channels."""
-
-    def make(name):
-        config = SMALL[name]
-        encoder = config.build()
-        encoder.reset_parameters(torch.Generator().manual_seed(0))
-        card = UpstreamCard(
-            name=name,
-            layers=config.states,
-            dim=config.dim,
-            hop_samples=config.hop_samples,
-            family="generative",
-            min_samples=config.min_samples,
-            pad_invariant=True,
-        )
-        return FrozenEncoder(encoder, card)
-
-    with torch.random.fork_rng(devices=[]):
-        yield make
 
 
 @pytest.fixture
 def mel():
-    """Normalised frames, ``[frame, 80]``."""
-    return torch.randn(40, 80, generator=torch.Generator().manual_seed(5))
-
-
-def test_every_row_is_tested():
-    assert SMALL.keys() == PUBLISHED.keys() == set(ROWS)
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_rows_tell_the_truth(name):
-    entry = UPSTREAMS[name]
-    config = load_attribute(entry.architecture)
-    assert parameter_count(config) == entry.parameters == PUBLISHED[name]
-    assert (config.states, config.dim) == (entry.layers, entry.dim)
-    assert config.hop_samples == entry.hop_samples == 160
-    assert entry.family == "generative"
-
-
-@pytest.mark.parametrize("name", [name for name in ROWS if name != "mockingjay-12x768"])
-def test_published_size_runs(name, noise, rng_untouched):
-    upstream, again = untrained_upstream(name), untrained_upstream(name)
-    states = upstream([noise(3000)])
-    assert states.values.shape[0] == UPSTREAMS[name].layers
-    assert states.values.shape[3] == UPSTREAMS[name].dim
-    assert states.values.isfinite().all()
-    assert states.values.std() > 0.01
-    assert torch.equal(states.values, again([noise(3000)]).values)
-    assert upstream.card.family == "untrained"
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_conformance(name, small):
-    raise_for_failures(check_upstream(small(name), hop_budget_s=0.1))
+    """Normalised frames of one utterance, ``[1, frame, 80]``."""
+    return torch.randn(1, 40, 80, generator=torch.Generator().manual_seed(5))
 
 
 @pytest.mark.parametrize("name", ["apc-3x512", "tera-3x768"])
@@ -154,6 +79,28 @@ def test_silence_is_zero():
         assert not make(torch.zeros(4000)).any()
 
 
+# Batches, as training has them.
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_batch_is_its_utterances(name, small, noise):
+    encoder = small(name).encoder
+    waveforms = [noise(3000, seed) for seed in (0, 1)]
+    states = encoder.states(torch.stack([encoder.mel(waveform) for waveform in waveforms]))
+    for index, waveform in enumerate(waveforms):
+        assert torch.allclose(states[:, index], encoder(waveform), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_gradients_reach_every_weight(name, small, noise):
+    encoder = small(name).encoder.requires_grad_(True)
+    mel_btm = torch.stack([encoder.mel(noise(3000, seed)) for seed in (0, 1)])
+    encoder.states(mel_btm).square().sum().backward()
+    without = {key for key, weight in encoder.named_parameters() if weight.grad is None}
+    assert {key.split(".")[0] for key in without} <= {"prediction", "codes"}  # behind the states
+    assert all(w.grad.isfinite().all() for w in encoder.parameters() if w.grad is not None)
+
+
 # APC.
 
 
@@ -161,18 +108,18 @@ def test_apc_states_are_gru_inputs_and_the_output(small, mel):
     encoder = small("apc-3x512").encoder
     with torch.inference_mode():
         states = encoder.states(mel)
-        first = encoder.layers[0](mel[None])[0]
+        first = encoder.layers[0](mel)[0]
         second = encoder.layers[1](first)[0] + first
         third = encoder.layers[2](second)[0] + second
-    assert torch.allclose(states, torch.cat([first, second, third]), atol=1e-6)
+    assert torch.allclose(states, torch.stack([first, second, third]), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["apc-3x512", "vq-apc-3x512"])
 def test_apc_is_causal_in_its_frames(name, small, mel):
     encoder = small(name).encoder
     other = mel.clone()
-    other[20:] += 1
-    before, after = encoder.states(mel), encoder.states(other)
+    other[:, 20:] += 1
+    before, after = encoder.states(mel)[:, 0], encoder.states(other)[:, 0]
     assert torch.allclose(before[:, :20], after[:, :20], atol=1e-6)
     assert not torch.allclose(before[:, 20], after[:, 20], atol=1e-4)
 
@@ -180,7 +127,7 @@ def test_apc_is_causal_in_its_frames(name, small, mel):
 def test_vq_apc_predicts_from_one_code(small, mel):
     encoder = small("vq-apc-3x512").encoder
     assert len(encoder.states(mel)) == 3
-    state = encoder.states(mel)[2:]
+    state = encoder.states(mel)[2]
     predicted = encoder.predict(state)[0]
     assert predicted.shape == (40, 80)
     chosen = encoder.codes.logits[0](state[0]).argmax(1)
@@ -195,8 +142,8 @@ def test_vq_apc_predicts_from_one_code(small, mel):
 def test_npc_does_not_see_the_frames_it_predicts(small, mel):
     encoder = small("npc-4x512").encoder
     other = mel.clone()
-    other[18:23] += 1  # the five frames around 20
-    before, after = encoder.states(mel), encoder.states(other)
+    other[:, 18:23] += 1  # the five frames around 20
+    before, after = encoder.states(mel)[:, 0], encoder.states(other)[:, 0]
     assert len(before) == 9
     assert torch.allclose(before[4:, 20], after[4:, 20], atol=1e-6)
     assert torch.allclose(encoder.predict(before[8:])[0, 20], encoder.predict(after[8:])[0, 20])
@@ -209,8 +156,8 @@ def test_npc_sees_a_fixed_neighbourhood(small, mel):
     """Receptive field: the kernel and one frame on each side per block, 15 + 2 × 4 = 23."""
     encoder = small("npc-4x512").encoder
     other = mel.clone()
-    other[20] += 5
-    moved = (encoder.states(mel)[8] - encoder.states(other)[8]).abs().amax(1) > 1e-6
+    other[:, 20] += 5
+    moved = (encoder.states(mel)[8, 0] - encoder.states(other)[8, 0]).abs().amax(1) > 1e-6
     away = [abs(frame - 20) for frame in range(40) if moved[frame]]
     assert (min(away), max(away)) == (3, 11)
 
@@ -233,8 +180,8 @@ def test_transformer_layer_written_out(small, mel):
     """Post-norm BERT: attention, add, norm, feed-forward, add, norm."""
     encoder = small("tera-3x768").encoder
     with torch.inference_mode():
-        states = encoder.states(mel)
-        x = encoder.projection(mel) + generative.sinusoids(40, 16)
+        states = encoder.states(mel)[:, 0]
+        x = encoder.projection(mel[0]) + generative.sinusoids(40, 16)
         x = nn.functional.layer_norm(x, (16,), eps=1e-12)
         assert torch.allclose(states[0], x, atol=1e-5)
         layer = encoder.layers[0]
@@ -254,8 +201,8 @@ def test_transformer_layer_written_out(small, mel):
 def test_transformer_sees_both_sides(small, mel):
     encoder = small("mockingjay-12x768").encoder
     other = mel.clone()
-    other[30] += 5
-    change = (encoder.states(mel)[1:] - encoder.states(other)[1:]).abs().amax(2)
+    other[:, 30] += 5
+    change = (encoder.states(mel)[1:, 0] - encoder.states(other)[1:, 0]).abs().amax(2)
     assert change[-1].min() > 1e-6
 
 
@@ -268,14 +215,7 @@ def test_sinusoids():
         assert math.isclose(float(table[position, feature]), expected, abs_tol=1e-6)
 
 
-# Names without weights, and weights from files.
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_a_name_never_gives_random_weights(name):
-    with pytest.raises(SuperbError, match=f"untrained:{name}") as error:
-        load_upstream(name)
-    assert ("from_checkpoint" in str(error.value)) == (UPSTREAMS[name].checkpoint == "local file")
+# Weights from files.
 
 
 def random_like(shapes):
@@ -290,14 +230,6 @@ def code_shapes(groups, size, codes):
         shapes[f"vq_layers.{group}.vq_logits.bias"] = (codes,)
         shapes[f"vq_layers.{group}.codebook_CxE.weight"] = (size, codes)
     return shapes
-
-
-@pytest.fixture
-def small_rows(monkeypatch):
-    """The rows with files stand for their small versions."""
-    monkeypatch.setattr(generative, "APC_3X512", SMALL["apc-3x512"])
-    monkeypatch.setattr(generative, "VQ_APC_3X512", SMALL["vq-apc-3x512"])
-    monkeypatch.setattr(generative, "NPC_4X512", SMALL["npc-4x512"])
 
 
 @pytest.mark.parametrize("name", ["apc-3x512", "vq-apc-3x512"])

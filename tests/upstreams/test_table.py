@@ -11,7 +11,8 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmark.errors import UpstreamError
 from benchmark.registry import load_attribute
-from upstreams import UPSTREAMS, hub_models, published
+from upstreams import UPSTREAMS, published
+from upstreams.checkpoint import encoder_config, read_json
 from upstreams.load import load_upstream
 from upstreams.transformer import parameter_count
 
@@ -21,9 +22,7 @@ LEARNED = [
     if entry.architecture.startswith("upstreams.transformer:")
 ]
 THROUGH_TRANSFORMERS = [
-    name
-    for name, entry in UPSTREAMS.items()
-    if entry.architecture.startswith("upstreams.hub_models:")
+    name for name, entry in UPSTREAMS.items() if "/" in entry.checkpoint and not entry.architecture
 ]
 LOCAL = [name for name, entry in UPSTREAMS.items() if entry.checkpoint in ("bundled", "none")]
 
@@ -55,7 +54,10 @@ def test_cards(name, noise):
 
 @pytest.mark.parametrize("entry", UPSTREAMS.values(), ids=UPSTREAMS)
 def test_every_row_is_complete(entry):
-    assert callable(load_attribute(entry.target))
+    for target in filter(None, (entry.target, entry.reader)):
+        assert callable(load_attribute(target))
+    assert entry.target or entry.note
+    assert bool(entry.reader) == (entry.checkpoint == "local file")
     assert entry.paper
     assert 1900 < entry.year < 2100
     if "/" in entry.checkpoint:
@@ -64,19 +66,27 @@ def test_every_row_is_complete(entry):
         assert len(entry.revision) in (0, 40)
 
 
-def test_a_published_row(monkeypatch, make_folder):
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_published_row(monkeypatch, make_folder, pinned):
     """The path from a row to a card, with a small model in the place of the published one."""
-    folder, _ = make_folder("a" * 40)
-    row = UPSTREAMS["hubert-base"]
+    commit = "a" * 40
+    folder, _ = make_folder(commit)
+    row = replace(UPSTREAMS["hubert-base"], revision=commit if pinned else "")
+    monkeypatch.setitem(UPSTREAMS, "hubert-base", row)
     monkeypatch.setattr(published, "download", lambda repository, revision: folder)
-    with pytest.raises(published.UpstreamError, match="it is another model than 'hubert-base'"):
-        published.hubert_base()
-    small = {**UPSTREAMS, "hubert-base": replace(row, layers=4, dim=32)}
-    monkeypatch.setattr(published, "UPSTREAMS", small)
-    card = published.hubert_base().card
-    assert (card.name, card.source, card.revision) == ("hubert-base", row.checkpoint, "a" * 40)
-    assert card.trained_on == {"librispeech"}
-    assert isinstance(published.hubert_base()([torch.zeros(400)]).values, torch.Tensor)
+    with pytest.raises(UpstreamError, match="it is another model than 'hubert-base'"):
+        load_upstream("hubert-base")
+    parameters = parameter_count(encoder_config(read_json(folder, "config.json")))
+    small = replace(row, layers=4, dim=32, parameters=parameters)
+    monkeypatch.setitem(UPSTREAMS, "hubert-base", small)
+    upstream = load_upstream("hubert-base")
+    card = upstream.card
+    assert (card.name, card.source, card.revision) == ("hubert-base", row.checkpoint, commit)
+    assert (card.trained_on, card.parameters) == ({"librispeech"}, parameters)
+    assert card.note == (
+        "" if pinned else f"revision not pinned, this is {row.checkpoint}@{commit}"
+    )
+    assert isinstance(upstream([torch.zeros(400)]).values, torch.Tensor)
 
 
 # The systems a lecture on self-supervised speech names, and the rows that stand for each.
@@ -142,14 +152,6 @@ def test_sizes_through_transformers(name):
     )
 
 
-@pytest.mark.parametrize("name", THROUGH_TRANSFORMERS)
-def test_an_untrained_twin_that_needs_the_hub_says_so(name):
-    entry = UPSTREAMS[name]
-    with pytest.raises(UpstreamError, match="the settings of this encoder are not here") as caught:
-        load_upstream(f"untrained:{name}")
-    assert str(caught.value).endswith(f"untrained:{entry.checkpoint}@{entry.revision}")
-
-
 @pytest.mark.parametrize("name", ["av-hubert-base", "untrained:av-hubert-base"])
 def test_av_hubert_says_why_and_what_to_do(name):
     with pytest.raises(UpstreamError, match=r"fairseq.*my_file\.py:MyClass"):
@@ -177,14 +179,16 @@ def test_a_row_through_transformers(monkeypatch, tmp_path, noise):
     with torch.random.fork_rng(devices=[]):
         transformers.WhisperModel(config).save_pretrained(folder)
     transformers.WhisperFeatureExtractor(chunk_length=1).save_pretrained(folder)
-    row = UPSTREAMS["whisper-tiny.en"]
+    row = replace(UPSTREAMS["whisper-tiny.en"], revision="b" * 40)
+    monkeypatch.setitem(UPSTREAMS, "whisper-tiny.en", row)
     asked = []
 
-    def download(repository, revision):
-        asked.append((repository, revision))
+    def download(repository, revision, weights=True, code=False):
+        asked.append((repository, revision, weights))
         return folder
 
-    monkeypatch.setattr(hub_models, "download", download)
+    monkeypatch.setattr(published, "download", download)
+    monkeypatch.setattr("upstreams.hub.download", download)
     with pytest.raises(UpstreamError, match=r"it is another model than 'whisper-tiny\.en'"):
         load_upstream("whisper-tiny.en")
     with torch.device("meta"):
@@ -194,8 +198,13 @@ def test_a_row_through_transformers(monkeypatch, tmp_path, noise):
     )
     upstream = load_upstream("whisper-tiny.en")
     card = upstream.card
-    assert asked == [(row.checkpoint, row.revision)] * 2
+    assert asked == [(row.checkpoint, row.revision, True)] * 2
     assert (card.name, card.source, card.revision) == ("whisper-tiny.en", row.checkpoint, "b" * 40)
     assert (card.family, card.licence, card.paper) == ("supervised", row.licence, row.paper)
     assert (card.trained_on, card.note) == (None, row.note)
     assert upstream([noise(8000)]).values.shape == (3, 1, 25, 16)
+    # Its twin takes the settings, and no weights, from the hub.
+    twin = load_upstream("untrained:whisper-tiny.en")
+    assert asked[2:] == [(row.checkpoint, row.revision, False)]
+    assert (twin.card.name, twin.card.family) == ("untrained:whisper-tiny.en", "untrained")
+    assert twin([noise(8000)]).values.shape == (3, 1, 25, 16)

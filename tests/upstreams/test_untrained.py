@@ -31,6 +31,11 @@ class Mine:
         y = self.block.norm(self.block.linear(x))
         return HiddenStates(y[None], torch.tensor([x.shape[1]] * len(waveforms)))
 
+class Choosy(Mine):
+    def __init__(self):
+        super().__init__()
+        self.block.reset_parameters = lambda generator: None
+
 class Stubborn(Mine):
     def __init__(self):
         super().__init__()
@@ -94,6 +99,12 @@ def test_of_a_file(file, noise, rng_untouched):
 def test_a_weight_that_nothing_draws(file):
     with torch.random.fork_rng(devices=[]), pytest.raises(UpstreamError, match=r"\bextra\b"):
         load_upstream(f"untrained:{file}:Stubborn")
+
+
+def test_a_module_that_wants_more_than_that(file):
+    says = r"Block\.reset_parameters\(\) raises TypeError"
+    with torch.random.fork_rng(devices=[]), pytest.raises(UpstreamError, match=says):
+        load_upstream(f"untrained:{file}:Choosy")
 
 
 def test_signals_have_none():

@@ -1,0 +1,140 @@
+"""HuBERT: the codes of masked frames, and nothing else, are what is learned."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from benchmark.errors import SuperbError
+from upstreams.pretraining.hubert import HuBERT
+from upstreams.pretraining.masking import span_mask
+from upstreams.pretraining.objective import Batch, Moment
+
+pytestmark = pytest.mark.usefixtures("tiny_hubert")
+
+
+@pytest.fixture
+def heard(babble):
+    waveforms = torch.stack([torch.from_numpy(babble(seed, 1.5)) for seed in range(6)])
+    return Batch(waveforms, torch.arange(6))
+
+
+@pytest.fixture
+def objective(heard):
+    def make(**settings: object) -> HuBERT:
+        chosen = HuBERT.Settings(**{"clusters": 8, **settings})
+        made = HuBERT("mini", chosen, torch.Generator().manual_seed(0))
+        made.prepare([heard], moment())
+        return made
+
+    return make
+
+
+def moment(seed: int = 0) -> Moment:
+    return Moment(0.0, torch.Generator().manual_seed(seed))
+
+
+def test_the_loss_is_the_papers_over_masked_frames_written_out(objective, heard):
+    made = objective()
+    loss = made(heard, moment(5))
+    frames, lengths = made.encoder.front_end(heard.waveforms, [24_000] * 6)
+    mask = span_mask(6, frames.shape[1], 0.08, 10, moment(5).generator)
+    codes = made.targets(heard.waveforms, frames.shape[1])
+    masked = frames.clone()
+    masked[mask] = made.mask_embedding
+    *_, last = made.encoder.states(masked, lengths)
+    terms = []
+    for utterance, frame in mask.nonzero().tolist():
+        state = made.projection @ last[utterance, frame]
+        cosines = torch.stack([F.cosine_similarity(state, code, dim=0) for code in made.codes])
+        terms.append(-F.log_softmax(cosines / 0.1, dim=0)[codes[utterance, frame]])
+    torch.testing.assert_close(loss.value, torch.stack(terms).mean())
+    assert float(loss.parts["masked"]) == pytest.approx(float(mask.float().mean()))
+
+
+def test_targets_of_frames_that_are_heard_do_not_matter(objective, heard, monkeypatch):
+    made = objective()
+    before = made(heard, moment(5)).value
+    frames = (24_000 - 400) // 320 + 1
+    mask = span_mask(6, frames, 0.08, 10, moment(5).generator)
+    codes = made.targets(heard.waveforms, frames)
+    changed = torch.where(mask, codes, (codes + 1) % 8)
+    monkeypatch.setattr(made.targets, "forward", lambda waveforms, frames: changed)
+    assert torch.equal(made(heard, moment(5)).value, before)
+    changed[mask] = (changed[mask] + 1) % 8
+    assert not torch.equal(made(heard, moment(5)).value, before)
+
+
+def test_all_weights_learn_and_a_small_set_is_learned_by_heart(objective, heard):
+    torch.set_num_threads(1)
+    made = objective(mask_share=0.03)
+    optimizer = torch.optim.AdamW(made.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(150):
+        loss = made(heard, moment(1))
+        optimizer.zero_grad()
+        loss.value.backward()
+        assert all(weight.grad is not None for weight in made.parameters())
+        optimizer.step()
+        losses.append(float(loss.value.detach()))
+    assert losses[-1] < 0.15 * losses[0]
+    assert float(loss.parts["accuracy"]) > 0.95
+
+
+def test_a_second_iteration_learns_from_a_layer_of_any_encoder(objective, heard):
+    made = objective(teacher="hubert", layer=3)
+    assert made(heard, moment()).value.item() > 0
+    assert made.targets.coder.centroids.shape == (8, 192)
+
+
+@pytest.mark.parametrize("targets", ["gmm", "random-projection"])
+def test_other_kinds_of_targets(objective, heard, targets):
+    assert objective(targets=targets)(heard, moment()).value.item() > 0
+
+
+def test_disturbed_inputs_keep_the_targets_of_the_clean_ones(objective, heard, monkeypatch):
+    made = objective(disturbed=1.0)
+    seen = []
+    forward = made.targets.forward
+    monkeypatch.setattr(
+        made.targets,
+        "forward",
+        lambda waves, frames: (seen.append(waves), forward(waves, frames))[1],
+    )
+    disturbed = made(heard, moment(5)).value
+    assert torch.equal(seen[0], heard.waveforms)
+    clean = objective()(heard, moment(5)).value
+    assert not torch.equal(disturbed, clean)
+
+
+def test_a_step_depends_on_its_generator_alone(objective, heard):
+    state = torch.get_rng_state()
+    made = objective()
+    assert torch.equal(made(heard, moment(3)).value, made(heard, moment(3)).value)
+    assert not torch.equal(made(heard, moment(3)).value, made(heard, moment(4)).value)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_half_the_bits_give_nearly_the_same_loss(objective, heard):
+    made = objective()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = made(heard, moment())
+    torch.testing.assert_close(loss.value, made(heard, moment()).value, rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("targets", "phones"),
+        ("clusters", 1),
+        ("layer", -1),
+        ("mask_share", 0.0),
+        ("mask_span", 0),
+        ("temperature", 0.0),
+        ("disturbed", 1.5),
+    ],
+)
+def test_nonsense_is_refused(setting, value):
+    with pytest.raises(SuperbError, match=setting):
+        HuBERT.Settings(**{setting: value})

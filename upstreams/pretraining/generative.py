@@ -1,0 +1,279 @@
+"""APC and masked reconstruction (Mockingjay, TERA): write mel frames that cannot be seen.
+
+Both read and write the 80 normalised log mel energies of `upstreams.generative`, and are penalised
+by the absolute difference (L1). What they cannot see:
+
+======================  ==================================  ====================================
+`APC`                   arXiv 1904.03240                    what is some frames ahead
+`MaskedReconstruction`  arXiv 1910.12638, arXiv 2007.06028  spans of frames, perhaps bands, blanked
+======================  ==================================  ====================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from benchmark.errors import SuperbError
+from upstreams.generative import (
+    APC_MINI,
+    MEL_BANDS,
+    MEL_TRANSFORMER_MINI,
+    APCConfig,
+    APCEncoder,
+    MelTransformer,
+    MelTransformerConfig,
+)
+from upstreams.pretraining.masking import span_mask
+from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe
+from upstreams.utterance import draw_weights
+
+
+@torch.no_grad()
+def mel_frames(encoder: APCEncoder | MelTransformer, waveforms_bs: Tensor) -> Tensor:
+    """What an encoder reads of a batch, each crop normalised by itself.
+
+    In float32 also under autocast: the logarithm makes much of what bfloat16 rounds off.
+
+    Args:
+        encoder: whose `mel` is computed.
+        waveforms_bs: ``[utterance, sample]``.
+
+    Returns:
+        ``[utterance, frame, 80]``.
+    """
+    with torch.autocast(waveforms_bs.device.type, enabled=False):
+        return torch.stack([encoder.mel(waveform) for waveform in waveforms_bs])
+
+
+# --------------------------------------------------------------------------------------------
+# APC
+# --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class APCSettings:
+    """What a user of `APC` can set.
+
+    Attributes:
+        steps_ahead: distance of the predicted frame, in frames of 10 ms. Neighbouring frames are
+            alike; too near a target is copied, too far a one cannot be guessed (arXiv 1904.03240,
+            section 4, tries 1 to 20).
+
+    Raises:
+        SuperbError: it is not ahead.
+    """
+
+    steps_ahead: int = 3
+
+    def __post_init__(self) -> None:
+        if self.steps_ahead < 1:
+            raise SuperbError(f"steps_ahead must be 1 or more, not {self.steps_ahead}")
+
+
+class APC(nn.Module):
+    """Autoregressive predictive coding (arXiv 1904.03240, section 3).
+
+    Logged beside the loss: ``l1_copy``, the loss of repeating the current frame.
+    """
+
+    Settings: ClassVar[type[Any]] = APCSettings
+    sizes: ClassVar[dict[str, APCConfig]] = {"mini": APC_MINI}
+    # A recurrent layer takes one frame after the other: many short crops are faster than few
+    # long ones.
+    recipe: ClassVar[Recipe] = Recipe(crop_seconds=4.0)
+
+    def __init__(self, size: str, settings: APCSettings, generator: Generator) -> None:
+        super().__init__()
+        self.settings = settings
+        self.architecture = self.sizes[size]
+        # On the meta device nothing is drawn from the global random state.
+        with torch.device("meta"):
+            self.encoder = self.architecture.build()
+        self.to_empty(device="cpu")
+        self.encoder.reset_parameters(generator)
+
+    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+        """Nothing to prepare."""
+        return {}
+
+    def forward(self, batch: Batch, moment: Moment) -> Loss:
+        """Mean L1 between predicted and true frames of a batch; see `Objective.forward`.
+
+        Raises:
+            SuperbError: the crops have no frame that far ahead.
+        """
+        ahead = self.settings.steps_ahead
+        mel_btm = mel_frames(self.encoder, batch.waveforms)
+        if mel_btm.shape[1] <= ahead:
+            raise SuperbError(
+                f"crops of {mel_btm.shape[1]} frames have none {ahead} frames ahead; use longer "
+                "crops, or a smaller steps_ahead"
+            )
+        seen_btm, target_btm = mel_btm[:, :-ahead], mel_btm[:, ahead:]
+        predicted_btm = self.encoder.predict(self.encoder.states(seen_btm)[-1])
+        loss = F.l1_loss(predicted_btm.float(), target_btm)
+        return Loss(loss, {"l1_copy": F.l1_loss(seen_btm, target_btm)})
+
+
+# --------------------------------------------------------------------------------------------
+# Mockingjay and TERA
+# --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MaskedReconstructionSettings:
+    """What a user of `MaskedReconstruction` can set.
+
+    The defaults alter time alone, as Mockingjay does, in the longer spans of TERA. TERA's
+    alteration of channels and magnitude is ``channel_share=0.2, noise_probability=0.15``.
+
+    Attributes:
+        mask_share: share of frames that are chosen, less what spans overlap.
+        span: frames chosen in a row; 3 in arXiv 1910.12638, section 2.2, 7 in arXiv 2007.06028.
+        zero_probability: that an utterance's chosen frames are set to zero, the mean.
+        replace_probability: that they are replaced by random frames of the utterance; else they
+            stay as they are, so that the encoder also meets input like that of its later use.
+        channel_share: widest block of neighbouring bands that is set to zero in all frames of an
+            utterance, as a share of all bands; its width is uniform from 0.
+        noise_probability: that noise is added to an utterance's frames.
+        noise_deviation: of that noise, where each band has deviation one.
+
+    Raises:
+        SuperbError: a value that is not allowed.
+    """
+
+    mask_share: float = 0.15
+    span: int = 7
+    zero_probability: float = 0.8
+    replace_probability: float = 0.1
+    channel_share: float = 0.0
+    noise_probability: float = 0.0
+    noise_deviation: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mask_share < 1:
+            raise SuperbError(f"mask_share must be between 0 and 1, not {self.mask_share}")
+        if self.span < 1:
+            raise SuperbError(f"span must be 1 or more, not {self.span}")
+        for name in ("zero_probability", "replace_probability", "noise_probability"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise SuperbError(f"{name} must be from 0 to 1, not {value}")
+        if self.zero_probability + self.replace_probability > 1:
+            raise SuperbError(
+                "zero_probability and replace_probability must not add up to more than 1: "
+                f"{self.zero_probability} and {self.replace_probability}"
+            )
+        if not 0 <= self.channel_share < 1:
+            raise SuperbError(f"channel_share must be 0 or more and below 1: {self.channel_share}")
+        if self.noise_deviation < 0:
+            raise SuperbError(f"noise_deviation must not be negative: {self.noise_deviation}")
+
+
+@torch.no_grad()
+def altered(
+    mel_btm: Tensor, settings: MaskedReconstructionSettings, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Alter mel frames in time, channels and magnitude (arXiv 2007.06028, section 3.1).
+
+    As in s3prl, one throw decides for all chosen frames of an utterance whether they are set to
+    zero, replaced, or left; channels and noise are decided per utterance too.
+
+    Args:
+        mel_btm: ``[utterance, frame, 80]``.
+        settings: how much of what.
+        generator: of all choices, on the CPU.
+
+    Returns:
+        The altered frames, and a boolean of the same shape: True where they have to be written,
+        which is where time or channels were chosen. Noise alone chooses nothing.
+
+    Raises:
+        SuperbError: the utterances are not longer than a span.
+    """
+    utterances, frames, bands = mel_btm.shape
+    chosen_bt = span_mask(
+        utterances, frames, settings.mask_share / settings.span, settings.span, generator
+    )
+    throw_b = torch.rand(utterances, generator=generator)
+    zeroed_b = throw_b < settings.zero_probability
+    replaced_b = ~zeroed_b & (throw_b < settings.zero_probability + settings.replace_probability)
+    source_bt = torch.randint(frames, (utterances, frames), generator=generator)
+    # Blocks of 0 … widest bands that lie anywhere.
+    widest = int(settings.channel_share * bands)
+    width_b = torch.randint(widest + 1, (utterances,), generator=generator)
+    first_b = (torch.rand(utterances, generator=generator) * (bands - width_b + 1)).long()
+    band_m = torch.arange(bands)
+    blanked_bm = (band_m >= first_b[:, None]) & (band_m < (first_b + width_b)[:, None])
+    noisy_b = torch.rand(utterances, generator=generator) < settings.noise_probability
+
+    device = mel_btm.device
+    chosen_btm = (chosen_bt[:, :, None] | blanked_bm[:, None, :]).to(device)
+    zeroed_btm = ((chosen_bt & zeroed_b[:, None])[:, :, None] | blanked_bm[:, None, :]).to(device)
+    replaced_bt1 = (chosen_bt & replaced_b[:, None])[:, :, None].to(device)
+    elsewhere_btm = mel_btm.gather(1, source_bt[:, :, None].expand_as(mel_btm).to(device))
+    altered_btm = torch.where(replaced_bt1, elsewhere_btm, mel_btm).masked_fill(zeroed_btm, 0.0)
+    if noisy_b.any():
+        noise_btm = settings.noise_deviation * torch.randn(mel_btm.shape, generator=generator)
+        altered_btm = altered_btm + (noise_btm * noisy_b[:, None, None]).to(device)
+    return altered_btm, chosen_btm
+
+
+def masked_l1(predicted_btm: Tensor, target_btm: Tensor, chosen_btm: Tensor) -> Tensor:
+    """Mean absolute difference where ``chosen_btm`` is True, in float32; a scalar."""
+    difference_btm = (predicted_btm.float() - target_btm.float()).abs()
+    return (difference_btm * chosen_btm).sum() / chosen_btm.sum()
+
+
+class MaskedReconstruction(nn.Module):
+    """Masked acoustic modelling (arXiv 1910.12638, section 2.2; arXiv 2007.06028, section 3).
+
+    Logged beside the loss: ``l1_zero``, the loss of writing zeros, each band's mean.
+    """
+
+    Settings: ClassVar[type[Any]] = MaskedReconstructionSettings
+    sizes: ClassVar[dict[str, MelTransformerConfig]] = {"mini": MEL_TRANSFORMER_MINI}
+    recipe: ClassVar[Recipe] = Recipe()
+
+    def __init__(
+        self, size: str, settings: MaskedReconstructionSettings, generator: Generator
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        self.architecture = self.sizes[size]
+        dim = self.architecture.dim
+        # On the meta device nothing is drawn from the global random state.
+        with torch.device("meta"):
+            self.encoder = self.architecture.build()
+            self.prediction = nn.Sequential(
+                nn.Linear(dim, dim),
+                nn.GELU(),
+                nn.LayerNorm(dim, eps=self.architecture.norm_eps),
+                nn.Linear(dim, MEL_BANDS),
+            )
+        self.to_empty(device="cpu")
+        self.encoder.reset_parameters(generator)
+        draw_weights(self.prediction, generator)
+
+    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+        """Nothing to prepare."""
+        return {}
+
+    def forward(self, batch: Batch, moment: Moment) -> Loss:
+        """Mean L1 over the chosen frames and bands of a batch; see `Objective.forward`.
+
+        Raises:
+            SuperbError: the crops are not longer than a span.
+        """
+        mel_btm = mel_frames(self.encoder, batch.waveforms)
+        altered_btm, chosen_btm = altered(mel_btm, self.settings, moment.generator)
+        predicted_btm = self.prediction(self.encoder.states(altered_btm)[-1])
+        loss = masked_l1(predicted_btm, mel_btm, chosen_btm)
+        zeros_btm = torch.zeros_like(mel_btm)
+        return Loss(loss, {"l1_zero": masked_l1(zeros_btm, mel_btm, chosen_btm)})

@@ -1,0 +1,718 @@
+"""Minimise an objective: the loop, and all that makes it safe to kill.
+
+An output folder holds the encoder once training is done (`upstreams.pretrained`), and a folder
+``training`` with ``run.json`` (what was asked), ``checkpoint.pt`` (tensors and numbers only),
+``loss.csv``, ``loss.png`` and a log for tensorboard. The same command again goes on from the
+checkpoint, to the same weights as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.errors import SuperbError, UpstreamError, unknown
+from benchmark.progress import Bar, Progress
+from benchmark.registry import load_attribute
+from upstreams import pretrained
+from upstreams.pretraining import OBJECTIVES
+from upstreams.pretraining.audio import SAMPLE_RATE, Clip, Stream, hold_out, seconds
+from upstreams.pretraining.objective import Batch, Loss, Moment, Objective, Recipe
+
+PRECISIONS = ("float32", "bfloat16")
+# Of the clips, for the held-out loss.
+HELD_OUT = 0.02
+HELD_OUT_SECONDS = 240.0
+# What an objective may look at before the first step.
+SAMPLE_SECONDS = 3600.0
+# How often the held-out loss is measured, and steps are logged, in a run.
+EVALUATIONS, LOGS = 20, 500
+CHECKPOINT_EVERY_S = 120.0
+# Steps that are timed, after some to warm up, to turn minutes into steps.
+WARM_UP, TIMED = 2, 6
+ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-6
+Row: TypeAlias = dict[str, float]
+# An instance of an objective's dataclass `Settings`: each has its own.
+Settings: TypeAlias = Any
+# accelerate is not typed.
+Foreign: TypeAlias = Any
+# Both a module and an `Objective`, which Python's types cannot say.
+ObjectiveModule: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked for: two runs with equal values reach equal weights on one machine.
+
+    Attributes:
+        objective: a name in `OBJECTIVES`.
+        size: of the encoder.
+        settings: the objective's, all of them.
+        recipe: learning rate, batch and so on.
+        seed: of weights, order, crops, masks.
+        steps: of the optimiser; None until it is known how many fit into `minutes`.
+        minutes: of training, where no number of steps was given.
+        precision: of the arithmetic.
+        accumulate: batches per step.
+        initial: folder of an encoder to start from, or "".
+        audio: what `clips_identity` says.
+    """
+
+    objective: str
+    size: str
+    settings: Mapping[str, Any]
+    recipe: Recipe
+    seed: int
+    steps: int | None
+    minutes: float | None
+    precision: str
+    accumulate: int
+    initial: str
+    audio: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is trained on, for the card.
+
+    Attributes:
+        clips: the recordings.
+        names: as typed.
+        corpora: names of known corpora in it; None where that is not known.
+        licence: of the weights, as far as the audio allows.
+        attribution: to the owners of the audio.
+    """
+
+    clips: Sequence[Clip]
+    names: Sequence[str]
+    corpora: Sequence[str] | None = None
+    licence: str = ""
+    attribution: str = ""
+
+
+def objective_class(name: str) -> type[Objective]:
+    """The class of an objective.
+
+    Raises:
+        SuperbError: there is none of that name.
+    """
+    if name not in OBJECTIVES:
+        raise unknown("objective", name, OBJECTIVES)
+    return cast("type[Objective]", load_attribute(OBJECTIVES[name].target))
+
+
+def parse_settings(kind: type[Settings], given: Mapping[str, str]) -> Settings:
+    """A settings dataclass from text, as typed on the command line.
+
+    Args:
+        kind: the dataclass; its fields are of type int, float, str or bool.
+        given: name → text.
+
+    Raises:
+        SuperbError: a name is unknown, a text is not of the field's type, a value not allowed.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for name, text in given.items():
+        if name not in fields:
+            raise unknown("setting", name, fields)
+        default = fields[name].default
+        field_type: type[Any] = type(default)
+        try:
+            if isinstance(default, bool):
+                values[name] = {"true": True, "false": False}[text.lower()]
+            else:
+                values[name] = field_type(text)
+        except (ValueError, KeyError) as error:
+            raise SuperbError(
+                f"setting {name} takes {field_type.__name__}, such as {default!r}; got {text!r}"
+            ) from error
+    return kind(**values)
+
+
+def clips_identity(clips: Sequence[Clip]) -> str:
+    """A hash of names and lengths of the audio; its content is not read."""
+    digest = hashlib.sha256()
+    for clip in clips:
+        digest.update(f"{Path(clip.name).name}\t{clip.samples}\n".encode())
+    return digest.hexdigest()
+
+
+def pretrain(
+    objective: str,
+    source: Source,
+    output: Path,
+    *,
+    size: str = "mini",
+    settings: Mapping[str, str] | None = None,
+    recipe: Mapping[str, float] | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    precision: str = "bfloat16",
+    accumulate: int = 1,
+    initial: str = "",
+    device: str = "auto",
+    command: str = "",
+    progress: Progress | None = None,
+) -> Path:
+    """Pretrain an encoder, or go on with it.
+
+    Started by ``accelerate launch`` it uses several devices or machines; batches are shared out.
+
+    Args:
+        objective: a name in `OBJECTIVES`.
+        source: what to train on.
+        output: folder to write; it must be empty, missing, or hold the same run.
+        size: of the encoder: a key of the objective's ``sizes``.
+        settings: the objective's, as text, where they are not to be the defaults.
+        recipe: values of `Recipe` that are not to be the objective's.
+        steps: of the optimiser; or
+        minutes: of training, from which the steps are worked out by timing a few.
+        seed: of everything random.
+        precision: ``float32`` or ``bfloat16`` (mixed: weights and losses stay in float32).
+        accumulate: batches per step.
+        initial: folder or name of an encoder of the same architecture to start from.
+        device: ``auto`` or ``cpu``.
+        command: what was typed, for the card.
+        progress: where to report.
+
+    Returns:
+        The output folder.
+
+    Raises:
+        SuperbError: an option is wrong, the audio is unusable, the loss is no number, or nothing
+            can be written. What was trained until then is kept.
+    """
+    report = progress or Progress(quiet=True)
+    kind = objective_class(objective)
+    chosen = parse_settings(kind.Settings, settings or {})
+    asked_recipe = dataclasses.replace(kind.recipe, **recipe or {})
+    _refuse(size, kind, steps, minutes, precision, accumulate, device, asked_recipe)
+    clips = _usable(source.clips, asked_recipe, report)
+    asked = Run(
+        objective=objective,
+        size=size,
+        settings=dataclasses.asdict(chosen),
+        recipe=asked_recipe,
+        seed=seed,
+        steps=steps,
+        minutes=minutes,
+        precision=precision,
+        accumulate=accumulate,
+        initial=initial,
+        audio=clips_identity(clips),
+    )
+    trainer = Trainer(kind, chosen, asked, clips, output, device, report)
+    trainer.train()
+    if trainer.main:
+        pretrained.save(
+            output,
+            trainer.objective.architecture,
+            trainer.objective.encoder,
+            trainer.card(source, command),
+        )
+    trainer.accelerator.wait_for_everyone()
+    return output
+
+
+class Trainer:
+    """One run, from its checkpoint or its first step to its last."""
+
+    def __init__(
+        self,
+        kind: type[Objective],
+        settings: Settings,
+        asked: Run,
+        clips: Sequence[Clip],
+        output: Path,
+        device: str,
+        report: Progress,
+    ) -> None:
+        from accelerate.accelerator import Accelerator
+
+        self.report, self.folder = report, output / "training"
+        self.recipe, self.seed = asked.recipe, asked.seed
+        self.accelerator: Foreign = Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="bf16" if asked.precision == "bfloat16" else "no",
+            gradient_accumulation_steps=asked.accumulate,
+        )
+        self.main = self.accelerator.is_main_process
+        self.run = self._take_over(asked, output)
+        train, self.held_out = hold_out(clips, HELD_OUT, self.seed)
+        self.train_seconds = seconds(train)
+        share = self.recipe.batch_seconds / (self.run.accumulate * self.accelerator.num_processes)
+        self.stream = Stream(train, share, self.recipe.crop_seconds, self.seed)
+        construct: type[ObjectiveModule] = kind
+        self.objective: ObjectiveModule = construct(
+            self.run.size, settings, torch.Generator().manual_seed(self.seed)
+        )
+        if self.run.initial:
+            _start_from(self.objective, self.run.initial)
+        self.step, self.spent_s, self.history = 0, 0.0, list[Row]()
+        self.facts: dict[str, float] = {}
+        optimizer = torch.optim.AdamW(
+            _groups(self.objective, self.recipe), betas=ADAM_BETAS, eps=ADAM_EPS
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
+
+    def _take_over(self, asked: Run, output: Path) -> Run:
+        """The run of the output folder, if it is the one asked for; else a new one."""
+        path = self.folder / "run.json"
+        if not path.exists():
+            if output.exists() and (not output.is_dir() or any(output.iterdir())):
+                raise SuperbError(
+                    f"--output {output} is there and holds no run of superb pretrain; choose "
+                    "another folder"
+                )
+            return asked
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SuperbError(f"cannot read {path}: {error}; choose another --output") from error
+        wanted = json.loads(json.dumps(dataclasses.asdict(asked)))
+        if wanted["steps"] is None and isinstance(known, dict):
+            wanted["steps"] = known.get("steps")
+        if known != wanted:
+            values = known if isinstance(known, dict) else {}
+            differing = sorted(name for name in wanted if values.get(name) != wanted[name])
+            raise SuperbError(
+                f"{output} holds another run: it differs in {', '.join(differing)}. Type its own "
+                "command to go on with it, or choose another --output"
+            )
+        return dataclasses.replace(asked, steps=wanted["steps"])
+
+    def train(self) -> None:
+        """Run to the last step; on any end before it, what was reached is kept."""
+        self.objective.train(True)
+        resumed = self._resume()
+        if not resumed:
+            self._prepare()
+        if self.run.steps is None:
+            self.run = dataclasses.replace(self.run, steps=self._steps_in(self.run.minutes or 0))
+        steps = self.run.steps or 0
+        if not resumed:
+            self._write_run()
+        if self.step >= steps:
+            self.report.note(f"all {steps} steps are done")
+            return
+        self.report.note(
+            f"{'going on with' if resumed else 'training'} {self.run.objective} from step "
+            f"{self.step} to {steps}: {self.recipe.batch_seconds:g} s of audio per step, "
+            f"{self.train_seconds / 3600:.2f} h of audio, {self._passes(steps):.1f} passes over it"
+        )
+        try:
+            with (
+                self._logs() as log,
+                self.report.bar(self.run.objective, steps - self.step) as bar,
+            ):
+                self._loop(steps, bar, log)
+        finally:
+            if self.step and self._sound():
+                self._save()
+
+    def _loop(self, steps: int, bar: Bar, log: Log) -> None:
+        batches = self._batches(self.step)
+        held_out = self._held_out_batches()
+        log_every, evaluate_every = max(1, steps // LOGS), max(1, steps // EVALUATIONS)
+        saved = started = time.monotonic()
+        audio_s, spent_before = 0.0, self.spent_s
+        while self.step < steps:
+            rate = self.recipe.learning_rate * schedule(self.step, steps, self.recipe.warm_up)
+            loss, parts, heard_s = self._update(batches, self.step / steps, rate)
+            audio_s += heard_s
+            self.step += 1
+            now = time.monotonic()
+            self.spent_s = spent_before + now - started
+            row: Row = {"step": self.step, "loss": loss, **parts, "learning_rate": rate}
+            row["audio_per_second"] = audio_s / (now - started)
+            evaluate = self.step % evaluate_every == 0 or self.step == steps
+            if evaluate:
+                row.update(self._evaluate(held_out))
+            if evaluate or self.step % log_every == 0 or self.step == 1:
+                self.history.append(row)
+                log.write(row)
+            shown = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
+            bar.rate(f"loss {loss:.4g}, {shown}, {row['audio_per_second']:.0f} s of audio per s")
+            bar.advance()
+            if now - saved > CHECKPOINT_EVERY_S:
+                self._save()
+                saved = now
+
+    def _update(
+        self, batches: Iterator[Batch], progress: float, rate: float
+    ) -> tuple[float, Row, float]:
+        """One step of the optimiser: (loss, parts, seconds of audio)."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        losses: list[Loss] = []
+        heard_s = 0.0
+        for part in range(self.run.accumulate):
+            batch = _moved(next(batches), self.accelerator.device)
+            heard_s += batch.waveforms.numel() / SAMPLE_RATE
+            with self.accelerator.accumulate(self.model):
+                with self.accelerator.autocast():
+                    loss: Loss = self.model(batch, self._moment(progress, part))
+                losses.append(loss)
+                self._require_finite(loss.value)
+                self.accelerator.backward(loss.value)
+                if self.accelerator.sync_gradients:
+                    norm = self.accelerator.clip_grad_norm_(
+                        self.model.parameters(), self.recipe.clip_norm
+                    )
+                    self._require_finite(norm)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+        value, parts = self._mean(losses)
+        return value, parts, heard_s * self.accelerator.num_processes
+
+    def _mean(self, losses: Sequence[Loss]) -> tuple[float, Row]:
+        """Over accumulated batches and processes."""
+        names = list(losses[0].parts)
+        numbers = torch.stack(
+            [
+                torch.stack([loss.value.detach().float(), *(loss.parts[n].float() for n in names)])
+                for loss in losses
+            ]
+        ).mean(0)
+        value, *parts = self.accelerator.reduce(numbers, "mean").tolist()
+        return value, dict(zip(names, parts, strict=True))
+
+    def _require_finite(self, number: Tensor) -> None:
+        if not bool(torch.as_tensor(number).isfinite()):
+            raise SuperbError(
+                f"the loss or its gradient is no number at step {self.step}; the encoder of step "
+                f"{self.step} is kept in {self.folder}. Start again with a lower learning rate "
+                f"(it peaks at {self.recipe.learning_rate:g}) or with --precision float32"
+            )
+
+    @torch.no_grad()
+    def _evaluate(self, batches: Sequence[Batch]) -> Row:
+        """Mean loss on held-out audio; the same crops, masks and negatives every time."""
+        self.objective.train(False)
+        losses = []
+        for index, batch in enumerate(batches):
+            generator = torch.Generator().manual_seed(index)
+            with self.accelerator.autocast():
+                losses.append(
+                    self.objective(_moved(batch, self.accelerator.device), Moment(1.0, generator))
+                )
+        self.objective.train(True)
+        value, parts = self._mean(losses)
+        return {
+            "held_out_loss": value,
+            **{f"held_out_{name}": part for name, part in parts.items()},
+        }
+
+    def _batches(self, step: int) -> Iterator[Batch]:
+        processes = self.accelerator.num_processes
+        start = step * self.run.accumulate * processes + self.accelerator.process_index
+        return self.stream.batches(start, processes)
+
+    def _held_out_batches(self) -> list[Batch]:
+        stream = Stream(
+            self.held_out, self.recipe.batch_seconds / 2, self.recipe.crop_seconds, self.seed
+        )
+        batches, heard_s = [], 0.0
+        for plan in stream.epoch(0):
+            batches.append(stream.read(plan))
+            heard_s += batches[-1].waveforms.numel() / SAMPLE_RATE
+            if heard_s > HELD_OUT_SECONDS:
+                break
+        return batches
+
+    def _moment(self, progress: float, part: int = 0) -> Moment:
+        number = self.step * self.run.accumulate + part
+        number = number * self.accelerator.num_processes + self.accelerator.process_index
+        # Any mixing of the two numbers that keeps them apart.
+        return Moment(progress, torch.Generator().manual_seed(self.seed * 1_000_003 + number))
+
+    def _prepare(self) -> None:
+        """What the objective does before its first step."""
+        batches, heard_s = [], 0.0
+        for plan in self.stream.epoch(0):
+            if heard_s > SAMPLE_SECONDS:
+                break
+            batches.append(self.stream.read(plan))
+            heard_s += batches[-1].waveforms.numel() / SAMPLE_RATE
+        self.facts = self.objective.prepare(batches, self._moment(0.0))
+        if self.facts:
+            found = ", ".join(f"{name} {value:.3g}" for name, value in self.facts.items())
+            self.report.note(f"prepared on {heard_s / 60:.0f} min of audio: {found}")
+
+    def _steps_in(self, minutes: float) -> int:
+        """How many steps fit into some minutes, by timing a few that are then undone."""
+        kept = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
+        batches = self._batches(0)
+        started = time.monotonic()
+        for index in range(WARM_UP + TIMED):
+            if index == WARM_UP:
+                started = time.monotonic()
+            self._update(batches, 0.0, 0.0)
+        step_s = (time.monotonic() - started) / TIMED
+        self.model.load_state_dict(kept[0])
+        self.optimizer.load_state_dict(kept[1])
+        steps = torch.tensor(max(1, round(60 * minutes / step_s)), device=self.accelerator.device)
+        from accelerate.utils.operations import broadcast
+
+        return int(broadcast(steps))
+
+    def _passes(self, steps: int) -> float:
+        return steps * self.recipe.batch_seconds / self.train_seconds
+
+    def _sound(self) -> bool:
+        return all(bool(weight.isfinite().all()) for weight in self.model.parameters())
+
+    def _write_run(self) -> None:
+        if not self.main:
+            return
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(dataclasses.asdict(self.run), indent=1)
+            _replace(self.folder / "run.json", text.encode())
+
+    def _save(self) -> None:
+        """Write the checkpoint beside the last one, then put it in its place."""
+        if not self.main:
+            return
+        state = {
+            "step": self.step,
+            "spent_s": self.spent_s,
+            "facts": self.facts,
+            "history": self.history,
+            "objective": self.accelerator.unwrap_model(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        path = self.folder / "checkpoint.pt"
+        with _writing(self.folder):
+            temporary = path.with_suffix(".new")
+            try:
+                torch.save(state, temporary)
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+            self._write_history()
+
+    def _resume(self) -> bool:
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return False
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            self.accelerator.unwrap_model(self.model).load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.spent_s = int(state["step"]), float(state["spent_s"])
+            self.facts, self.history = state["facts"], state["history"]
+        except (
+            OSError,
+            RuntimeError,
+            LookupError,
+            ValueError,
+            TypeError,
+            UnpicklingError,
+        ) as error:
+            raise SuperbError(
+                f"cannot go on from {path}: {str(error).splitlines()[0]}. Delete it to start again"
+            ) from error
+        return True
+
+    def _logs(self) -> Log:
+        return Log(self.folder if self.main else None, self.step)
+
+    def _write_history(self) -> None:
+        names = list(dict.fromkeys(name for row in self.history for name in row))
+        with (self.folder / "loss.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(self.history)
+        from upstreams.pretraining.plot import plot_losses
+
+        plot_losses(self.history, self.run.objective, self.folder / "loss.png")
+
+    def card(self, source: Source, command: str) -> dict[str, Any]:
+        """What a reader of the encoder must know."""
+        import platform
+
+        entry = OBJECTIVES[self.run.objective]
+        last = next((row for row in reversed(self.history) if "held_out_loss" in row), {})
+        return {
+            "family": entry.school,
+            "licence": source.licence,
+            "paper": entry.paper,
+            "note": (
+                f"pretrained on {self.train_seconds / 3600:.1f} h of audio for "
+                f"{self.run.steps} steps"
+            ),
+            "trained_on": None if source.corpora is None else list(source.corpora),
+            "attribution": source.attribution,
+            "command": command,
+            "run": dataclasses.asdict(self.run),
+            "audio": {
+                "names": list(source.names),
+                "hours": self.train_seconds / 3600,
+                "passes": self._passes(self.run.steps or 0),
+            },
+            "compute": {
+                "minutes": self.spent_s / 60,
+                "device": str(self.accelerator.device),
+                "processes": self.accelerator.num_processes,
+                "threads": torch.get_num_threads(),
+                "machine": platform.processor() or platform.machine(),
+                "torch": torch.__version__,
+            },
+            "parameters": sum(weight.numel() for weight in self.objective.encoder.parameters()),
+            "prepared": self.facts,
+            "held_out": {name: value for name, value in last.items() if name != "step"},
+        }
+
+
+class Log:
+    """What tensorboard reads."""
+
+    def __init__(self, folder: Path | None, step: int) -> None:
+        self.folder, self.step = folder, step
+        self.writer: Any = None
+
+    def __enter__(self) -> Log:
+        if self.folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # What a killed run logged past its checkpoint is hidden.
+            self.writer = SummaryWriter(
+                str(self.folder / "tensorboard"), purge_step=self.step + 1, flush_secs=10
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+    def write(self, row: Row) -> None:
+        """Log the numbers of a step."""
+        if self.writer is not None:
+            for name, value in row.items():
+                if name != "step":
+                    self.writer.add_scalar(name, value, int(row["step"]))
+
+
+def schedule(step: int, steps: int, warm_up: float) -> float:
+    """Share of the peak learning rate: a linear rise, then a linear fall to zero.
+
+    Args:
+        step: from 0 on.
+        steps: in all.
+        warm_up: share of the steps that rise.
+    """
+    rise = max(1, round(warm_up * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return (steps - step) / max(1, steps - rise)
+
+
+def _groups(objective: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and single vectors do not."""
+    weights = [weight for weight in objective.parameters() if weight.requires_grad]
+    return [
+        {
+            "params": [weight for weight in weights if weight.dim() > 1],
+            "weight_decay": recipe.weight_decay,
+        },
+        {"params": [weight for weight in weights if weight.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _moved(batch: Batch, device: torch.device) -> Batch:
+    return Batch(batch.waveforms.to(device), batch.speakers.to(device))
+
+
+def _refuse(
+    size: str,
+    kind: type[Objective],
+    steps: int | None,
+    minutes: float | None,
+    precision: str,
+    accumulate: int,
+    device: str,
+    recipe: Recipe,
+) -> None:
+    if size not in kind.sizes:
+        raise unknown("size", size, kind.sizes)
+    if precision not in PRECISIONS:
+        raise unknown("precision", precision, PRECISIONS)
+    if device not in ("auto", "cpu"):
+        raise unknown("device", device, ("auto", "cpu"))
+    if (steps is None) == (minutes is None):
+        raise SuperbError("give either --steps or --minutes")
+    for name, value in (("--steps", steps), ("--minutes", minutes), ("--accumulate", accumulate)):
+        if value is not None and not (0 < value < math.inf):
+            raise SuperbError(f"{name} must be above 0; got {value}")
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if not (math.isfinite(value) and (value > 0 or field.name in ("weight_decay", "warm_up"))):
+            raise SuperbError(f"{field.name} must be a positive number; got {value}")
+    if recipe.warm_up > 1 or recipe.weight_decay < 0 or recipe.warm_up < 0:
+        raise SuperbError("warm_up is a share from 0 to 1, and weight_decay is not negative")
+
+
+def _usable(clips: Sequence[Clip], recipe: Recipe, report: Progress) -> list[Clip]:
+    """Clips that are long enough; the others are counted aloud."""
+    usable = [clip for clip in clips if clip.samples >= recipe.min_seconds * SAMPLE_RATE]
+    if short := len(clips) - len(usable):
+        report.warn(
+            f"{short} of {len(clips)} files are shorter than {recipe.min_seconds:g} s and left out"
+        )
+    return usable
+
+
+def _start_from(objective: ObjectiveModule, name: str) -> None:
+    """Give an objective's encoder the weights of another one of the same architecture."""
+    from upstreams.load import load_upstream
+
+    encoder = getattr(load_upstream(name), "encoder", None)
+    if encoder is None or encoder.config != objective.architecture:
+        raise UpstreamError(f"--initial {name} is not of the architecture that is to be trained")
+    objective.encoder.load_state_dict(encoder.state_dict())
+
+
+class _writing:  # noqa: N801 - read as a statement: with _writing(folder)
+    """Turn a failed write into an error that says what is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # torch.save reports a full disk as a RuntimeError.
+        if isinstance(error, OSError | RuntimeError):
+            kept = self.folder / "checkpoint.pt"
+            raise SuperbError(
+                f"cannot write to {self.folder}: {str(error).splitlines()[0]}. "
+                + (
+                    f"The last good checkpoint, {kept}, is kept; make room and type the command "
+                    "again"
+                    if kept.exists()
+                    else "Make room or choose another --output"
+                )
+            ) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(content)
+    temporary.replace(path)
