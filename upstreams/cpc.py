@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.errors import UpstreamError
+from upstreams.convolution import convolve_rows
 from upstreams.utterance import (
     FrozenEncoder,
     UtteranceEncoder,
@@ -98,18 +99,27 @@ class ChannelNorm(nn.LayerNorm):
     A layer norm but for the unbiased variance, which the published weights were trained with.
     """
 
-    def forward(self, x_bct: Tensor) -> Tensor:
-        """``[utterance, channel, frame]`` to the same shape."""
-        variance, mean = torch.var_mean(x_bct, dim=1, keepdim=True)
-        normalised = (x_bct - mean) * torch.rsqrt(variance + self.eps)
-        return normalised * self.weight[:, None] + self.bias[:, None]
+    def forward(self, x_btc: Tensor) -> Tensor:
+        """``[utterance, frame, channel]`` to the same shape."""
+        channels = x_btc.shape[2]
+        biased = (channels - 1) / channels
+        weight = self.weight * math.sqrt(biased)
+        return F.layer_norm(x_btc, (channels,), weight, self.bias, self.eps * biased)
+
+
+class GroupNorm(nn.GroupNorm):
+    """One mean and variance over channels and time, of frames as rows."""
+
+    def forward(self, x_btc: Tensor) -> Tensor:
+        """``[utterance, frame, channel]`` to the same shape."""
+        return super().forward(x_btc.transpose(1, 2)).transpose(1, 2)
 
 
 def make_norm(kind: Literal["none", "channel", "group"], dim: int) -> nn.Module:
     """The norm behind a convolution."""
     if kind == "channel":
         return ChannelNorm(dim)
-    return nn.GroupNorm(1, dim) if kind == "group" else nn.Identity()
+    return GroupNorm(1, dim) if kind == "group" else nn.Identity()
 
 
 def activate(kind: Literal["relu", "gelu"], x: Tensor) -> Tensor:
@@ -139,11 +149,11 @@ class Convolutions(nn.Module):
         self.norms = nn.ModuleList(make_norm(config.norm, config.dim) for _ in config.kernels)
 
     def forward(self, waveforms_bs: Tensor) -> Tensor:
-        """Latents z of utterances of one length: ``[utterance, sample]`` to z_bct."""
-        x_bct = waveforms_bs.to(next(self.parameters()).dtype).unsqueeze(1)
+        """Latents z of utterances of one length: ``[utterance, sample]`` to z_btd."""
+        x_btc = waveforms_bs.to(next(self.parameters()).dtype).unsqueeze(2)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x_bct = activate(self.config.activation, norm(convolution(x_bct)))
-        return torch.log1p(x_bct.abs()) if self.config.log_compression else x_bct
+            x_btc = activate(self.config.activation, norm(convolve_rows(x_btc, convolution)))
+        return torch.log1p(x_btc.abs()) if self.config.log_compression else x_btc
 
 
 # --------------------------------------------------------------------------------------------
@@ -202,8 +212,8 @@ class CPCEncoder(UtteranceEncoder):
 
     def latents(self, waveforms_bs: Tensor) -> Tensor:
         """z of utterances of one length, ``[utterance, sample]`` to ``[utterance, frame, dim]``."""
-        z_bct: Tensor = self.convolutions(waveforms_bs)
-        return z_bct.transpose(1, 2)
+        z_btd: Tensor = self.convolutions(waveforms_bs)
+        return z_btd
 
     def contexts(self, z_btd: Tensor) -> Tensor:
         """c of their latents, ``[utterance, frame, dim]`` to ``[utterance, frame, context]``."""
@@ -277,16 +287,17 @@ class DenseCausalConvolutions(nn.Module):
         )
         self.norms = nn.ModuleList(ChannelNorm(dim) for _ in kernels)
 
-    def forward(self, z_bct: Tensor) -> list[Tensor]:
-        """z_bct to the output of every layer, ``[utterance, dim, frame]`` each."""
+    def forward(self, z_btd: Tensor) -> list[Tensor]:
+        """z_btd to the output of every layer, ``[utterance, frame, dim]`` each."""
         outputs: list[Tensor] = []
-        x_bct = z_bct
+        x_btd = z_btd
         for kernel, convolution, norm in zip(
             self.kernels, self.convolutions, self.norms, strict=True
         ):
-            x_bct = F.relu(norm(convolution(F.pad(x_bct, (kernel - 1, 0)))))
-            outputs.append(x_bct)
-            x_bct = torch.stack(outputs).sum(0) / math.sqrt(len(outputs))
+            past_btd = F.pad(x_btd, (0, 0, kernel - 1, 0))
+            x_btd = F.relu(norm(convolve_rows(past_btd, convolution)))
+            outputs.append(x_btd)
+            x_btd = torch.stack(outputs).sum(0) / math.sqrt(len(outputs))
         return outputs
 
 
@@ -314,8 +325,8 @@ class BidirectionalCPCEncoder(UtteranceEncoder):
 
     def latents(self, waveforms_bs: Tensor) -> Tensor:
         """z of utterances of one length, ``[utterance, sample]`` to ``[utterance, frame, dim]``."""
-        z_bct: Tensor = self.convolutions(waveforms_bs)
-        return z_bct.transpose(1, 2)
+        z_btd: Tensor = self.convolutions(waveforms_bs)
+        return z_btd
 
     def contexts(self, z_btd: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """What every layer makes of the past of each frame, and of its future.
@@ -326,10 +337,7 @@ class BidirectionalCPCEncoder(UtteranceEncoder):
         Returns:
             Per layer ``[utterance, frame, direction_dim]``, frames of both in their natural order.
         """
-        z_bct = z_btd.transpose(1, 2)
-        past = [x_bct.transpose(1, 2) for x_bct in self.past(z_bct)]
-        future = [x_bct.flip(2).transpose(1, 2) for x_bct in self.future(z_bct.flip(2))]
-        return past, future
+        return self.past(z_btd), [x_btd.flip(1) for x_btd in self.future(z_btd.flip(1))]
 
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``: z, then [past, future] pairs."""

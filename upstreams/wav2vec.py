@@ -188,7 +188,7 @@ class Wav2VecEncoder(UtteranceEncoder):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``: z (not quantised), then c."""
-        z_bct = self.convolutions(waveform.unsqueeze(0))
+        z_bct = self.convolutions(waveform.unsqueeze(0)).transpose(1, 2)
         states = [z_bct]
         x_bct = z_bct if self.quantizer is None else self.quantizer(z_bct)
         for kernel, convolution, norm in zip(

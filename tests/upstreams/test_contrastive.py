@@ -133,10 +133,10 @@ def test_modified_cpc_states_are_latents_and_their_lstm(small, noise):
 
 def test_channel_norm_is_a_layer_norm_with_unbiased_variance():
     norm = cpc.ChannelNorm(6)
-    x = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0))
     out = norm(x)
-    assert torch.allclose(out.mean(1), torch.zeros(1, 4), atol=1e-6)
-    assert torch.allclose(out.var(1), torch.ones(1, 4), atol=1e-4)
+    assert torch.allclose(out.mean(2), torch.zeros(1, 4), atol=1e-6)
+    assert torch.allclose(out.var(2), torch.ones(1, 4), atol=1e-4)
 
 
 def test_wav2vec_layers_add_to_their_input(small, noise):
@@ -157,7 +157,7 @@ def test_quantised_latents_are_codes(name, small, noise):
     upstream = small(name)
     encoder = upstream.encoder
     with torch.inference_mode():
-        z = encoder.convolutions(noise(4000).unsqueeze(0))
+        z = encoder.convolutions(noise(4000).unsqueeze(0)).transpose(1, 2)
         quantised, chosen = encoder.quantizer(z)[0].T, encoder.quantizer.indices(z)
     assert chosen.shape == (z.shape[2], 2)
     book = encoder.quantizer.codebook

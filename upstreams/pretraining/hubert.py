@@ -41,6 +41,8 @@ class HuBERTSettings:
         layer: of the teacher.
         mask_share: starts of masked spans over frames.
         mask_span: frames masked from each start on.
+        masked_weight: weight of the loss on masked frames; the rest is on those that are heard
+            (alpha of section II.B; the paper takes 1 in the end).
         code_dim: width in which states and codes are compared.
         temperature: by which their cosines are divided.
         disturbed: share of utterances with noise or another voice mixed in (WavLM); the targets
@@ -56,6 +58,7 @@ class HuBERTSettings:
     layer: int = 0
     mask_share: float = 0.08
     mask_span: int = 10
+    masked_weight: float = 1.0
     code_dim: int = 128
     temperature: float = 0.1
     disturbed: float = 0.0
@@ -70,6 +73,7 @@ class HuBERTSettings:
             ("layer", self.layer >= 0, "0 or more"),
             ("mask_share", 0 < self.mask_share <= 1, "above 0 and at most 1"),
             ("mask_span", self.mask_span >= 1, "at least 1"),
+            ("masked_weight", 0 < self.masked_weight <= 1, "above 0 and at most 1"),
             ("code_dim", self.code_dim >= 1, "at least 1"),
             ("temperature", self.temperature > 0, "above 0"),
             ("disturbed", 0 <= self.disturbed <= 1, "from 0 to 1"),
@@ -89,7 +93,7 @@ class HuBERT(nn.Module):
 
     Settings: ClassVar[type[HuBERTSettings]] = HuBERTSettings
     sizes: ClassVar[dict[str, EncoderConfig]] = {"mini": MINI, "base": HUBERT_BASE}
-    recipe: ClassVar[Recipe] = Recipe()
+    recipe: ClassVar[Recipe] = Recipe(batch_seconds=30.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: HuBERTSettings, generator: Generator) -> None:
         super().__init__()
@@ -121,7 +125,7 @@ class HuBERT(nn.Module):
         return self.targets.fit(batches, moment.generator)
 
     def forward(self, batch: Batch, moment: Moment) -> Loss:
-        """Cross-entropy of the codes of masked frames (section II.B, equation 1, with alpha 1).
+        """Cross-entropy of the codes of masked frames, mean over frames (section II.B).
 
         Logged beside it: ``accuracy`` over masked frames, and ``masked``, their share.
         """
@@ -143,6 +147,9 @@ class HuBERT(nn.Module):
         *_, last_btd = self.encoder.states(masked_btd, lengths)
         logits_nc = self.logits(last_btd[mask_bt])
         loss = F.cross_entropy(logits_nc, code_bt[mask_bt])
+        if settings.masked_weight < 1:
+            heard = F.cross_entropy(self.logits(last_btd[~mask_bt]), code_bt[~mask_bt])
+            loss = settings.masked_weight * loss + (1 - settings.masked_weight) * heard
         accuracy = (logits_nc.argmax(1) == code_bt[mask_bt]).float().mean()
         return Loss(loss, {"accuracy": accuracy, "masked": mask_bt.float().mean()})
 

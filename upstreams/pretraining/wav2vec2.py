@@ -382,7 +382,7 @@ class Wav2Vec2(nn.Module):
 
     Settings: ClassVar[type[Wav2Vec2Settings]] = Wav2Vec2Settings
     sizes: ClassVar[dict[str, EncoderConfig]] = SIZES
-    recipe: ClassVar[Recipe] = Recipe()
+    recipe: ClassVar[Recipe] = Recipe(learning_rate=5e-4, batch_seconds=30.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: Wav2Vec2Settings, generator: Generator) -> None:
         super().__init__()
@@ -461,7 +461,7 @@ class Wav2VecC(nn.Module):
 
     Settings: ClassVar[type[Wav2VecCSettings]] = Wav2VecCSettings
     sizes: ClassVar[dict[str, EncoderConfig]] = SIZES
-    recipe: ClassVar[Recipe] = Recipe()
+    recipe: ClassVar[Recipe] = Recipe(learning_rate=5e-4, batch_seconds=30.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: Wav2VecCSettings, generator: Generator) -> None:
         super().__init__()
