@@ -120,14 +120,15 @@ def settings_table(name: str) -> Table:
 
 
 def _described(kind: type, field: str) -> str:
-    """What a dataclass's docstring says of a field, in its section Attributes."""
+    """What the docstring of a dataclass, or of one it extends, says under Attributes of a field."""
     found: list[str] = []
-    for line in (kind.__doc__ or "").splitlines():
-        stripped = line.strip()
-        if line.startswith(f"        {field}:"):
-            found.append(stripped.partition(":")[2].strip())
-        elif found and line.startswith("            "):
-            found.append(stripped)
-        elif found:
-            break
+    for base in kind.__mro__:
+        for line in (base.__doc__ or "").splitlines():
+            stripped = line.strip()
+            if line.startswith(f"        {field}:"):
+                found.append(stripped.partition(":")[2].strip())
+            elif found and line.startswith("            "):
+                found.append(stripped)
+            elif found:
+                return " ".join(found).replace("``", "")
     return " ".join(found).replace("``", "")

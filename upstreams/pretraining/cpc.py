@@ -258,7 +258,7 @@ class BidirectionalCPCSettings(CPCSettings):
 
 
 # 20480 samples, the windows of arXiv 1807.03748, section 3.1, and of arXiv 2002.02848, section 3.
-WINDOW_RECIPE = Recipe(learning_rate=5e-4, crop_seconds=1.28)
+WINDOW_RECIPE = Recipe(batch_seconds=30.0, crop_seconds=1.28)
 
 
 class CPC(nn.Module):

@@ -75,7 +75,7 @@ class W2VBERT(nn.Module):
 
     Settings: ClassVar[type[W2VBERTSettings]] = W2VBERTSettings
     sizes: ClassVar[dict[str, EncoderConfig]] = SIZES
-    recipe: ClassVar[Recipe] = Recipe()
+    recipe: ClassVar[Recipe] = Recipe(batch_seconds=30.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: W2VBERTSettings, generator: Generator) -> None:
         super().__init__()
