@@ -368,6 +368,8 @@ def pretrain(
         command=shlex.join(["superb", *sys.argv[1:]]),
         progress=Progress(quiet),
     )
+    if os.environ.get("RANK", "0") != "0":  # one of several processes, and not the one that speaks
+        return
     console = Console(emoji=False, soft_wrap=True)
     console.print(f"the encoder is in {escape(str(output))}; try it:")
     console.print(f"  superb run --upstream {escape(str(output))} --downstream asr,sid,ks")

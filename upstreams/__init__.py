@@ -84,6 +84,8 @@ _WHISPER = "Radford et al., Whisper, arXiv 2212.04356"
 _XLSR_CORPORA = frozenset({"multilingual-librispeech", "common-voice", "babel"})
 _XLS_R_CORPORA = _XLSR_CORPORA | {"voxpopuli", "voxlingua107"}
 _MMS_CORPORA = _XLS_R_CORPORA | {"mms-lab-u"}
+# What the bundled small encoders heard: 5.9 hours of real speech and part of the bundled corpus.
+_BUNDLED = frozenset({"librispeech", "picovoice-wake-words", "mycroft-precise", "mini"})
 # 94,000 hours: WavLM Base+ and Large, UniSpeech-SAT Base+ and Large.
 _MIX_94K = frozenset({"libri-light", "gigaspeech", "voxpopuli"})
 
@@ -164,8 +166,8 @@ UPSTREAMS: dict[str, Entry] = {
         note="the first value is the log energy of the frame, as in Kaldi",
     ),
     "hubert": Entry(
-        target="upstreams.published:hubert",
-        family="untrained",
+        target="upstreams.pretrained:hubert",
+        family="predictive",
         layers=7,
         dim=192,
         hop_samples=320,
@@ -174,10 +176,58 @@ UPSTREAMS: dict[str, Entry] = {
         year=2021,
         checkpoint="bundled",
         revision="",
-        licence="",
-        trained_on=frozenset(),
-        note="UNTRAINED: random weights, seed 0; a floor to compare with, not a HuBERT",
+        licence="MIT",
+        trained_on=_BUNDLED,
+        note="",
         architecture="upstreams.transformer:MINI",
+    ),
+    "wav2vec2": Entry(
+        target="upstreams.pretrained:wav2vec2",
+        family="contrastive",
+        layers=7,
+        dim=192,
+        hop_samples=320,
+        parameters=2_959_680,
+        paper=_WAV2VEC2,
+        year=2020,
+        checkpoint="bundled",
+        revision="",
+        licence="MIT",
+        trained_on=_BUNDLED,
+        note="",
+        architecture="upstreams.transformer:MINI",
+    ),
+    "cpc": Entry(
+        target="upstreams.pretrained:cpc",
+        family="contrastive",
+        layers=2,
+        dim=336,
+        hop_samples=160,
+        parameters=2_942_352,
+        paper=_CPC,
+        year=2019,
+        checkpoint="bundled",
+        revision="",
+        licence="MIT",
+        trained_on=_BUNDLED,
+        note="",
+        architecture="upstreams.cpc:CPC_MINI",
+    ),
+    "apc": Entry(
+        target="upstreams.pretrained:apc",
+        family="generative",
+        layers=3,
+        dim=432,
+        hop_samples=160,
+        parameters=2_945_456,
+        paper=_APC,
+        year=2019,
+        checkpoint="bundled",
+        revision="",
+        licence="MIT",
+        trained_on=_BUNDLED,
+        note="",
+        architecture="upstreams.generative:APC_MINI",
     ),
     "hubert-base": Entry(
         target="upstreams.published:hubert_base",

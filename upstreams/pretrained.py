@@ -11,7 +11,8 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -231,6 +232,8 @@ def _card(folder: Path, architecture: Architecture, origin: Origin) -> UpstreamC
 
 
 def _upstream(architecture: Architecture, encoder: Module, card: UpstreamCard) -> Upstream:
+    parameters = sum(weight.numel() for weight in encoder.parameters())
+    card = dataclasses.replace(card, parameters=parameters)
     if isinstance(architecture, EncoderConfig):
         return TransformerUpstream(encoder, card, normalize=False)
     return FrozenEncoder(encoder, card)
@@ -238,5 +241,12 @@ def _upstream(architecture: Architecture, encoder: Module, card: UpstreamCard) -
 
 def bundled(name: str) -> Upstream:
     """One of the small encoders that come with the package."""
-    entry = UPSTREAMS[name]
-    return load(CHECKPOINTS / name, Origin(name=name, source=entry.checkpoint))
+    return load(CHECKPOINTS / name, Origin(name=name, source=UPSTREAMS[name].checkpoint))
+
+
+def __getattr__(attribute: str) -> Callable[[], Upstream]:
+    """The function that loads the bundled encoder whose target is this attribute."""
+    for name, entry in UPSTREAMS.items():
+        if entry.target == f"{__name__}:{attribute}":
+            return partial(bundled, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")

@@ -18,16 +18,13 @@ from upstreams import UPSTREAMS
 from upstreams.checkpoint import hub_origin, joined, load_folder
 from upstreams.hub import download
 from upstreams.transformer import EncoderConfig, TransformerUpstream, untrained_encoder
-from upstreams.untrained import SEED, untrained_card
+from upstreams.untrained import untrained_card
 
 
 def __getattr__(attribute: str) -> Callable[[], Upstream]:
     """The function that loads the row whose target is this attribute."""
     for name, entry in UPSTREAMS.items():
         if entry.target == f"{__name__}:{attribute}":
-            # Until trained weights are bundled: random weights, and the card says so.
-            if entry.checkpoint == "bundled":
-                return partial(untrained, name, SEED)
             return partial(published, name)
     raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")
 

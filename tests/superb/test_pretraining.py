@@ -56,6 +56,21 @@ def test_a_run_ends_with_an_encoder_and_the_next_command(folder, tmp_path):
     assert checked.returncode == 0, checked.stdout
 
 
+def test_two_processes_share_the_batches_and_speak_once(folder, tmp_path):
+    output = tmp_path / "mine"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "superb",
+            "pretrain", "--objective", "apc", "--audio", folder, "--output", output, "--steps", "2",
+            "--batch-seconds", "6", "--device", "cpu", "--threads", "1",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("superb run --upstream") == 1
+    assert json.loads((output / "card.json").read_text())["run"]["processes"] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

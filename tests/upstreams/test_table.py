@@ -11,7 +11,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmark.errors import UpstreamError
 from benchmark.registry import load_attribute
-from upstreams import UPSTREAMS, published
+from upstreams import UPSTREAMS, pretrained, published
 from upstreams.checkpoint import encoder_config, read_json
 from upstreams.load import load_upstream
 from upstreams.transformer import parameter_count
@@ -21,6 +21,7 @@ LEARNED = [
     for name, entry in UPSTREAMS.items()
     if entry.architecture.startswith("upstreams.transformer:")
 ]
+BUNDLED = [name for name, entry in UPSTREAMS.items() if entry.checkpoint == "bundled"]
 THROUGH_TRANSFORMERS = [
     name for name, entry in UPSTREAMS.items() if "/" in entry.checkpoint and not entry.architecture
 ]
@@ -44,12 +45,25 @@ def test_cards(name, noise):
     upstream, entry = load_upstream(name), UPSTREAMS[name]
     card = upstream.card
     assert card.name == name
-    for field in ("family", "layers", "dim", "hop_samples", "parameters", "trained_on", "note"):
+    for field in ("family", "layers", "dim", "hop_samples", "parameters", "trained_on", "licence"):
         assert getattr(card, field) == getattr(entry, field), field
+    assert entry.note in card.note
     states = upstream([noise(8000)])
     assert states.values.shape[0] == card.layers
     assert states.values.shape[3] == card.dim
     assert upstream([noise(card.min_samples)]).values.isfinite().all()
+
+
+@pytest.mark.parametrize("name", BUNDLED)
+def test_a_bundled_encoder_is_small_and_says_how_it_was_made(name):
+    folder = pretrained.CHECKPOINTS / name
+    assert (folder / "model.safetensors").stat().st_size < 8_000_000
+    card = read_json(folder, "card.json")
+    assert card["command"].startswith("superb pretrain --objective ")
+    assert "CC BY 4.0" in card["attribution"]
+    assert card["parameters"] == UPSTREAMS[name].parameters
+    for value in (card["audio"]["hours"], card["run"]["steps"], card["compute"]["minutes"]):
+        assert value > 0
 
 
 @pytest.mark.parametrize("entry", UPSTREAMS.values(), ids=UPSTREAMS)

@@ -69,6 +69,7 @@ class Run:
         accumulate: batches per step.
         initial: folder of an encoder to start from, or "".
         audio: what `clips_identity` says.
+        processes: that share the batches of a step out.
     """
 
     objective: str
@@ -82,6 +83,7 @@ class Run:
     accumulate: int
     initial: str
     audio: str
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -252,10 +254,13 @@ class Trainer:
             gradient_accumulation_steps=asked.accumulate,
         )
         self.main = self.accelerator.is_main_process
+        if not self.main:
+            self.report = Progress(quiet=True)
+        asked = dataclasses.replace(asked, processes=self.accelerator.num_processes)
         self.run = self._take_over(asked, output)
         train, self.held_out = hold_out(clips, HELD_OUT, self.seed)
         self.train_seconds = seconds(train)
-        share = self.recipe.batch_seconds / (self.run.accumulate * self.accelerator.num_processes)
+        share = self.recipe.batch_seconds / (self.run.accumulate * self.run.processes)
         self.stream = Stream(train, share, self.recipe.crop_seconds, self.seed)
         construct: type[ObjectiveModule] = kind
         self.objective: ObjectiveModule = construct(
@@ -378,7 +383,7 @@ class Trainer:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
         value, parts = self._mean(losses)
-        return value, parts, heard_s * self.accelerator.num_processes
+        return value, parts, heard_s * self.run.processes
 
     def _mean(self, losses: Sequence[Loss]) -> tuple[float, Row]:
         """Over accumulated batches and processes."""
@@ -419,7 +424,7 @@ class Trainer:
         }
 
     def _batches(self, step: int) -> Iterator[Batch]:
-        processes = self.accelerator.num_processes
+        processes = self.run.processes
         start = step * self.run.accumulate * processes + self.accelerator.process_index
         return self.stream.batches(start, processes)
 
@@ -437,7 +442,7 @@ class Trainer:
 
     def _moment(self, progress: float, part: int = 0) -> Moment:
         number = self.step * self.run.accumulate + part
-        number = number * self.accelerator.num_processes + self.accelerator.process_index
+        number = number * self.run.processes + self.accelerator.process_index
         # Any mixing of the two numbers that keeps them apart.
         return Moment(progress, torch.Generator().manual_seed(self.seed * 1_000_003 + number))
 
@@ -569,7 +574,6 @@ class Trainer:
             "compute": {
                 "minutes": self.spent_s / 60,
                 "device": str(self.accelerator.device),
-                "processes": self.accelerator.num_processes,
                 "threads": torch.get_num_threads(),
                 "machine": platform.processor() or platform.machine(),
                 "torch": torch.__version__,
