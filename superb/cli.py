@@ -372,7 +372,8 @@ def pretrain(
         return
     console = Console(emoji=False, soft_wrap=True)
     console.print(f"the encoder is in {escape(str(output))}; try it:")
-    console.print(f"  superb run --upstream {escape(str(output))} --downstream asr,sid,ks")
+    quoted = escape(shlex.quote(str(output)))
+    console.print(f"  superb run --upstream {quoted} --downstream asr,sid,ks")
 
 
 def _assignment(text: str) -> tuple[str, str]:

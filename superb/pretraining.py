@@ -41,7 +41,7 @@ def gather(
         attribution: to their owners.
 
     Raises:
-        SuperbError: a folder or corpus is missing, empty or unreadable.
+        SuperbError: a folder or corpus is missing, empty, unreadable or given twice.
     """
     from upstreams.pretraining.audio import SPEAKER_PATTERN, scan
     from upstreams.pretraining.train import Source
@@ -49,6 +49,8 @@ def gather(
     if not names:
         raise SuperbError("give --audio a folder of recordings, or the name of a corpus")
     known = [name for name in names if name in CORPORA]
+    if len(set(known)) < len(known):
+        raise SuperbError(f"--audio {', '.join(known)}: give each corpus once")
     folders = [Path(name).expanduser() for name in names if name not in CORPORA]
     clips = scan(folders, speaker_pattern or SPEAKER_PATTERN)
     for name in known:

@@ -180,7 +180,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
             f"{folder} has no {name}; a checkpoint folder holds config.json, "
             "preprocessor_config.json and model.safetensors, as save_pretrained writes them"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UpstreamError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
         raise UpstreamError(f"{path} must hold a JSON object, got {type(content).__name__}")

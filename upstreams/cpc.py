@@ -58,6 +58,9 @@ class ConvolutionConfig:
             over channels and time at once (group norm with one group).
         activation: after the norm.
         log_compression: log(1 + |z|) at the end (wav2vec's ``--log-compression``).
+
+    Raises:
+        UpstreamError: there are not as many kernels as strides and paddings.
     """
 
     kernels: tuple[int, ...]
@@ -68,6 +71,13 @@ class ConvolutionConfig:
     norm: Literal["none", "channel", "group"]
     activation: Literal["relu", "gelu"] = "relu"
     log_compression: bool = False
+
+    def __post_init__(self) -> None:
+        if not len(self.kernels) == len(self.strides) == len(self.paddings) > 0:
+            raise UpstreamError(
+                "kernels, strides and paddings need one value per convolution; got "
+                f"{len(self.kernels)}, {len(self.strides)} and {len(self.paddings)}"
+            )
 
     @property
     def hop_samples(self) -> int:

@@ -384,6 +384,9 @@ class MelTransformerConfig:
         heads: attention heads.
         feed_forward_dim: inner width of the feed-forward blocks.
         norm_eps: epsilon of the layer norms.
+
+    Raises:
+        UpstreamError: the width is odd, or no multiple of the heads.
     """
 
     layers: int
@@ -391,6 +394,12 @@ class MelTransformerConfig:
     heads: int = 12
     feed_forward_dim: int = 3072
     norm_eps: float = 1e-12
+
+    def __post_init__(self) -> None:
+        if self.dim % 2 or self.dim % self.heads:
+            raise UpstreamError(
+                f"dim must be even and a multiple of heads, {self.heads}; got {self.dim}"
+            )
 
     @property
     def states(self) -> int:

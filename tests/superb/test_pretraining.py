@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from benchmark.core import SPLITS
 from benchmark.errors import SuperbError
@@ -69,6 +72,30 @@ def test_two_processes_share_the_batches_and_speak_once(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("superb run --upstream") == 1
     assert json.loads((output / "card.json").read_text())["run"]["processes"] == 2
+
+
+def test_the_end_of_a_batch_job_keeps_the_run_and_says_how_to_go_on(folder, tmp_path):
+    output = tmp_path / "mine"
+    words = [
+        "pretrain", "--objective", "apc", "--audio", folder, "--output", output,
+        "--steps", 1_000_000, "--batch-seconds", 3, "--threads", 1,
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "superb", *map(str, words)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("training apc from step 0"):
+            break
+    time.sleep(5)
+    process.terminate()
+    rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, rest
+    assert "Traceback" not in rest
+    said = re.search(r"checkpoint of step (\d+) is kept.*Type the same command again", rest)
+    assert said is not None, rest
+    state = torch.load(output / "training" / "checkpoint.pt", weights_only=True)
+    assert state["step"] == int(said[1])
 
 
 @pytest.mark.parametrize(
@@ -136,3 +163,5 @@ def test_what_folders_hold_is_unknown_unless_said(folder):
     assert gather([str(folder), "mini"]).corpora is None
     with pytest.raises(SuperbError, match="--audio"):
         gather([])
+    with pytest.raises(SuperbError, match="each corpus once"):
+        gather(["mini", "mini"])

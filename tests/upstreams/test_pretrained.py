@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pathlib
 import pickle
 
 import pytest
@@ -97,13 +98,15 @@ def damage(folder, file, **changes):
         ("config.json", {"values": {}}, "must be an object with"),
         ("config.json", {"values": [1]}, "must be an object with"),
         ("card.json", {"family": "magic"}, "family is one of"),
+        ("card.json", {"family": ["magic"]}, "family is one of"),
+        ("card.json", {"trained_on": [["librispeech"]]}, "trained_on is a list"),
         ("card.json", {"trained_on": "everything"}, "trained_on is a list"),
         ("card.json", {"licence": 7}, "licence must be text"),
     ],
 )
 def test_settings_that_are_not_as_written_are_refused(saved, file, changes, message):
     damage(saved, file, **changes)
-    with pytest.raises(SuperbError, match=message):
+    with pytest.raises(UpstreamError, match=message):
         load_upstream(str(saved))
 
 
@@ -116,6 +119,101 @@ def test_values_of_another_type_are_named(saved, key, value):
     damage(saved, "config.json", values={**values, key: value})
     with pytest.raises(UpstreamError, match=key):
         load_upstream(str(saved))
+
+
+MADE_UP = [
+    ("transformer", {"dim": 10**9}, "dim must be a whole number from 1 to 65536; got 1000000000"),
+    ("transformer", {"dim": 0}, "dim must be"),
+    ("transformer", {"dim": 1e3}, "dim must be"),
+    ("transformer", {"layers": 10**6}, "layers must be a whole number from 1 to 256"),
+    ("transformer", {"position_layers": 10**6}, "position_layers must be"),
+    ("transformer", {"heads": 0}, "heads must be"),
+    ("transformer", {"heads": -2}, "heads must be"),
+    ("transformer", {"heads": 3}, "multiple of heads"),
+    ("transformer", {"conv_strides": [5, 2, 2, 2, 2, 2, 0]}, "conv_strides must be"),
+    ("transformer", {"conv_dims": [16] * 100_000}, "conv_dims must be a list of 1 to 256"),
+    ("transformer", {"conv_dims": []}, "conv_dims must be"),
+    ("transformer", {"conv_strides": [1000] * 7}, "frames of over 65536 samples"),
+    ("transformer", {"conv_kernels": [65536] * 7}, "frames of over 65536 samples"),
+    ("transformer", {"norm_eps": float("nan")}, "norm_eps must be a number above 0"),
+    ("transformer", {"norm_eps": 10**400}, "norm_eps must be"),
+    ("transformer", {"norm_eps": -1e-5}, "norm_eps must be"),
+    ("transformer", {"dim": 2**16, "layers": 256}, "parameters is larger"),
+    ("cpc", {"context_dim": 2**16}, "parameters is larger"),
+    ("cpc", {"convolutions": {"kernels": [1]}}, "convolutions must be an object"),
+    ("bidirectional-cpc", {"direction_dim": 7}, "must be equal"),
+    ("apc", {"codes": -1}, "codes must be a whole number from 0"),
+    ("mel-transformer", {"dim": 33, "heads": 1}, "dim must be even"),
+    ("mel-transformer", {"heads": 7}, "multiple of heads, 7"),
+]
+
+
+@pytest.mark.parametrize("untrained", ["", "untrained:"])
+@pytest.mark.parametrize(("name", "changes", "message"), MADE_UP)
+def test_values_that_no_encoder_has_are_refused_and_cost_nothing(
+    tmp_path, name, changes, message, untrained
+):
+    folder = tmp_path / "mine"
+    pretrained.save(folder, ARCHITECTURES[name], encoder(name), CARD)
+    values = json.loads((folder / "config.json").read_text())["values"]
+    damage(folder, "config.json", values={**values, **changes})
+    with pytest.raises(UpstreamError, match=message):
+        load_upstream(f"{untrained}{folder}")
+
+
+def test_lists_of_convolutions_of_different_lengths_are_refused(saved):
+    values = json.loads((saved / "config.json").read_text())["values"]
+    values["convolutions"]["paddings"] = [0]
+    damage(saved, "config.json", values=values)
+    with pytest.raises(UpstreamError, match="one value per convolution; got 5, 5 and 1"):
+        load_upstream(str(saved))
+
+
+def test_settings_nested_without_end_are_refused(saved):
+    (saved / "config.json").write_text('{"model_type": "superb", "values": ' + "[" * 100_000)
+    with pytest.raises(UpstreamError, match="cannot read"):
+        load_upstream(str(saved))
+
+
+def test_sizes_are_compared_with_the_weights_before_any_are_read(saved, monkeypatch):
+    values = json.loads((saved / "config.json").read_text())["values"]
+    damage(saved, "config.json", values={**values, "context_dim": 8000})
+    monkeypatch.setattr(pretrained, "load_file", None)
+    monkeypatch.setattr(torch.nn.Module, "to_empty", None)
+    with pytest.raises(UpstreamError, match="does not hold the weights"):
+        load_upstream(str(saved))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(saved, number):
+    path = saved / "model.safetensors"
+    weights = load_file(path)
+    weights["context.weight_ih_l0"][0, 0] = number
+    save_file(weights, path)
+    with pytest.raises(UpstreamError, match=r"none, in context\.weight_ih_l0"):
+        load_upstream(str(saved))
+
+
+def test_weights_of_whole_numbers_are_refused(saved):
+    path = saved / "model.safetensors"
+    save_file({name: weight.int() for name, weight in load_file(path).items()}, path)
+    with pytest.raises(UpstreamError, match="does not hold the weights"):
+        load_upstream(str(saved))
+
+
+def test_a_full_disk_leaves_the_encoder_that_was_there(saved, monkeypatch):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+    write = pathlib.Path.write_bytes
+
+    def fills(path, content):
+        if "config" in path.name:
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", fills)
+    with pytest.raises(SuperbError, match="No space left"):
+        pretrained.save(saved, ARCHITECTURES["apc"], encoder("apc"), CARD)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
 def test_a_weight_too_much_too_few_or_misshapen_is_named(saved):

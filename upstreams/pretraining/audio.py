@@ -35,9 +35,11 @@ POOL_BATCHES = 32
 HOP_SAMPLES = 320
 # Batches decoded ahead of the one in use.
 AHEAD = 3
+# What to do about a file that fails after the start of a run.
+ADVICE = "Repair it and type the command again; without it, the audio is that of another run"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """One recording.
 
@@ -54,7 +56,7 @@ class Clip:
     samples: int
 
 
-def scan(folders: Sequence[Path], speaker_pattern: str = SPEAKER_PATTERN) -> list[Clip]:
+def scan(folders: list[Path], speaker_pattern: str = SPEAKER_PATTERN) -> list[Clip]:
     """Find all audio files under some folders, in a fixed order; only headers are read.
 
     Args:
@@ -63,7 +65,8 @@ def scan(folders: Sequence[Path], speaker_pattern: str = SPEAKER_PATTERN) -> lis
             folder, names the speaker; where it does not match, the file is its own speaker.
 
     Raises:
-        SuperbError: a folder is missing or holds no audio, or the pattern is none.
+        SuperbError: a folder is missing or holds no audio, is given twice or inside another one,
+            or the pattern is none.
         AudioError: a file cannot be read; all such files are counted.
     """
     try:
@@ -77,7 +80,11 @@ def scan(folders: Sequence[Path], speaker_pattern: str = SPEAKER_PATTERN) -> lis
         )
     clips: list[Clip] = []
     broken: list[str] = []
-    for folder in folders:
+    for index, folder in enumerate(folders):
+        for other in folders[:index] + folders[index + 1 :]:
+            # A file that is taken twice could be trained on and held out.
+            if folder.resolve().is_relative_to(other.resolve()):
+                raise SuperbError(f"--audio {folder} is in --audio {other}; give each folder once")
         if not folder.is_dir():
             raise SuperbError(f"--audio {folder}: there is no such folder; give one with audio")
         paths = sorted(
@@ -141,21 +148,23 @@ def read_crop(clip: Clip, start: int, samples: int) -> Tensor:
             wanted = -(-samples * rate // SAMPLE_RATE) + (rate != SAMPLE_RATE)
             channels = file.read(wanted, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
-        raise AudioError(f"cannot read {clip.name}: {error}", reason="unreadable") from error
+        raise AudioError(
+            f"cannot read {clip.name}: {error}. {ADVICE}", reason="unreadable"
+        ) from error
     waveform = torch.from_numpy(channels.mean(axis=1))
     if rate != SAMPLE_RATE:
         waveform = resample(waveform, rate, SAMPLE_RATE)
     # A resampled file may end a sample early; more is missing audio.
     if waveform.numel() < samples - 2 or not bool(waveform.isfinite().all()):
         raise AudioError(
-            f"{clip.name} holds less audio than its header says, or samples that are no numbers; "
-            "remove or repair it",
+            f"{clip.name} holds less audio than its header says, or samples that are no numbers. "
+            f"{ADVICE}",
             reason="truncated",
         )
     return torch.nn.functional.pad(waveform[:samples], (0, max(0, samples - waveform.numel())))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Crop:
     """A stretch of a clip.
 
@@ -168,7 +177,7 @@ class Crop:
     start: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The crops of one batch, all of them so many samples long."""
 
@@ -196,8 +205,8 @@ class Stream:
         if not clips:
             raise SuperbError("there is no audio to train on")
         self.clips = clips
-        self.batch_samples = int(batch_seconds * SAMPLE_RATE)
-        self.crop_samples = int(crop_seconds * SAMPLE_RATE)
+        self.batch_samples = max(1, int(batch_seconds * SAMPLE_RATE))
+        self.crop_samples = max(1, int(crop_seconds * SAMPLE_RATE))
         self.seed = seed
         self.speakers = {
             speaker: index for index, speaker in enumerate(sorted({c.speaker for c in clips}))
@@ -209,7 +218,8 @@ class Stream:
         lengths = np.array([min(clip.samples, self.crop_samples) for clip in self.clips])
         order = random.permutation(len(self.clips))
         total = int(lengths.sum())
-        pools = max(1, round(total / (self.batch_samples * POOL_BATCHES)))
+        # No pool is empty, however little fits into a batch.
+        pools = min(len(order), max(1, round(total / (self.batch_samples * POOL_BATCHES))))
         plans: list[Plan] = []
         for pool in np.array_split(order, pools):
             # Equal lengths stay in their random order.
@@ -256,8 +266,10 @@ class Stream:
                     while len(waiting) < AHEAD:
                         plan = next(plans)
                         waiting.append((plan, self._submit(pool, plan)))
-                    plan, futures = waiting.pop(0)
-                    yield self._batch(plan, [future.result() for future in futures])
+                    plan, futures = waiting[0]
+                    batch = self._batch(plan, [future.result() for future in futures])
+                    del waiting[0]
+                    yield batch
             finally:
                 for _, futures in waiting:
                     for future in futures:

@@ -21,7 +21,7 @@ speaks tells nothing apart, and features turn phonetic; among frames of a batch 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -37,7 +37,7 @@ from upstreams.cpc import (
     BidirectionalCPCConfig,
     CPCConfig,
 )
-from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe
+from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.utterance import draw_weights
 
 Source = Literal["utterance", "batch", "speaker"]
@@ -220,9 +220,7 @@ class CPCSettings:
         if self.negatives not in get_args(Source):
             raise unknown("source of negatives", str(self.negatives), get_args(Source))
         for name in ("negatives_count", "future_steps"):
-            value = getattr(self, name)
-            if value < 1:
-                raise SuperbError(f"{name} must be 1 or more, not {value}")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
 
 
 @dataclass(frozen=True)
@@ -242,8 +240,7 @@ class ModifiedCPCSettings(CPCSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.heads < 1:
-            raise SuperbError(f"heads must be 1 or more, not {self.heads}")
+        require(self.heads >= 1, "heads", self.heads, "at least 1")
 
 
 @dataclass(frozen=True)
@@ -285,7 +282,7 @@ class CPC(nn.Module):
         config = self.architecture
         return StepMatrices(config.context_dim, config.convolutions.dim, self.settings.future_steps)
 
-    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Nothing to prepare."""
         return {}
 
@@ -352,7 +349,7 @@ class BidirectionalCPC(nn.Module):
         draw_weights(self.ahead, generator)
         draw_weights(self.back, generator)
 
-    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Nothing to prepare."""
         return {}
 

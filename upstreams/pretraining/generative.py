@@ -11,7 +11,8 @@ by the absolute difference (L1). What they cannot see:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -30,7 +31,7 @@ from upstreams.generative import (
     MelTransformerConfig,
 )
 from upstreams.pretraining.masking import span_mask
-from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe
+from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.utterance import draw_weights
 
 
@@ -72,8 +73,7 @@ class APCSettings:
     steps_ahead: int = 3
 
     def __post_init__(self) -> None:
-        if self.steps_ahead < 1:
-            raise SuperbError(f"steps_ahead must be 1 or more, not {self.steps_ahead}")
+        require(self.steps_ahead >= 1, "steps_ahead", self.steps_ahead, "at least 1")
 
 
 class APC(nn.Module):
@@ -86,7 +86,6 @@ class APC(nn.Module):
     sizes: ClassVar[dict[str, APCConfig]] = {"mini": APC_MINI}
     # A recurrent layer takes one frame after the other: many short crops are faster than few
     # long ones.
-    # A recurrent layer costs a CPU little more for many crops than for few.
     recipe: ClassVar[Recipe] = Recipe(batch_seconds=60.0, crop_seconds=2.0)
 
     def __init__(self, size: str, settings: APCSettings, generator: Generator) -> None:
@@ -99,7 +98,7 @@ class APC(nn.Module):
         self.to_empty(device="cpu")
         self.encoder.reset_parameters(generator)
 
-    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Nothing to prepare."""
         return {}
 
@@ -158,23 +157,26 @@ class MaskedReconstructionSettings:
     noise_deviation: float = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 < self.mask_share < 1:
-            raise SuperbError(f"mask_share must be between 0 and 1, not {self.mask_share}")
-        if self.span < 1:
-            raise SuperbError(f"span must be 1 or more, not {self.span}")
+        require(0 < self.mask_share < 1, "mask_share", self.mask_share, "above 0 and below 1")
+        require(self.span >= 1, "span", self.span, "at least 1")
         for name in ("zero_probability", "replace_probability", "noise_probability"):
             value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise SuperbError(f"{name} must be from 0 to 1, not {value}")
-        if self.zero_probability + self.replace_probability > 1:
-            raise SuperbError(
-                "zero_probability and replace_probability must not add up to more than 1: "
-                f"{self.zero_probability} and {self.replace_probability}"
-            )
-        if not 0 <= self.channel_share < 1:
-            raise SuperbError(f"channel_share must be 0 or more and below 1: {self.channel_share}")
-        if self.noise_deviation < 0:
-            raise SuperbError(f"noise_deviation must not be negative: {self.noise_deviation}")
+            require(0 <= value <= 1, name, value, "from 0 to 1")
+        require(
+            self.zero_probability + self.replace_probability <= 1,
+            "zero_probability + replace_probability",
+            self.zero_probability + self.replace_probability,
+            "at most 1",
+        )
+        require(
+            0 <= self.channel_share < 1, "channel_share", self.channel_share, "0 or more, below 1"
+        )
+        require(
+            0 <= self.noise_deviation < math.inf,
+            "noise_deviation",
+            self.noise_deviation,
+            "a finite number, at least 0",
+        )
 
 
 @torch.no_grad()
@@ -262,7 +264,7 @@ class MaskedReconstruction(nn.Module):
         self.encoder.reset_parameters(generator)
         draw_weights(self.prediction, generator)
 
-    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Nothing to prepare."""
         return {}
 

@@ -8,11 +8,13 @@ The paper's figure 1, from left to right::
 The teacher is MFCC in the first iteration and a middle layer of the first model in the second:
 ``--set teacher=runs/hubert-1 --set layer=4``. Other kinds of targets
 (`upstreams.pretraining.targets`) and disturbed inputs (`upstreams.pretraining.noise`) are settings.
+Unlike in fairseq: no dropout, and no penalty on the output of the convolutions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, cast, get_args
 
@@ -22,9 +24,9 @@ from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError
 from upstreams.load import load_upstream
-from upstreams.pretraining.masking import span_mask
+from upstreams.pretraining.masking import masked_front
 from upstreams.pretraining.noise import disturb
-from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe
+from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.targets import TEACHERS, Kind, Targets
 from upstreams.transformer import HUBERT_BASE, MINI, EncoderConfig, TransformerEncoder
 
@@ -75,11 +77,10 @@ class HuBERTSettings:
             ("mask_span", self.mask_span >= 1, "at least 1"),
             ("masked_weight", 0 < self.masked_weight <= 1, "above 0 and at most 1"),
             ("code_dim", self.code_dim >= 1, "at least 1"),
-            ("temperature", self.temperature > 0, "above 0"),
+            ("temperature", 0 < self.temperature < math.inf, "a finite number above 0"),
             ("disturbed", 0 <= self.disturbed <= 1, "from 0 to 1"),
         ):
-            if not holds:
-                raise SuperbError(f"{name} must be {allowed}; got {getattr(self, name)}")
+            require(holds, name, getattr(self, name), allowed)
 
 
 class HuBERT(nn.Module):
@@ -112,15 +113,17 @@ class HuBERT(nn.Module):
         self.codes = nn.Parameter(
             torch.randn(settings.clusters, settings.code_dim, generator=generator)
         )
+        teacher = load_upstream(settings.teacher or TEACHERS[settings.targets])
+        self.teacher = teacher.card
         self.targets = Targets(
-            load_upstream(settings.teacher or TEACHERS[settings.targets]),
+            teacher,
             settings.layer,
             cast(Kind, settings.targets),
             settings.clusters,
             self.architecture.hop_samples,
         )
 
-    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Fit the clusters to a sample; see `upstreams.pretraining.targets.code_measures`."""
         return self.targets.fit(batches, moment.generator)
 
@@ -134,24 +137,27 @@ class HuBERT(nn.Module):
         waveforms = clean
         if settings.disturbed:
             waveforms = disturb(clean, settings.disturbed, moment.generator)
-        utterances, samples = waveforms.shape
-        frames_btd, lengths = self.encoder.front_end(waveforms, [samples] * utterances)
-        frames = frames_btd.shape[1]
-        mask_bt = span_mask(
-            utterances, frames, settings.mask_share, settings.mask_span, moment.generator
-        ).to(waveforms.device)
-        code_bt = self.targets(clean, frames)
-        masked_btd = torch.where(
-            mask_bt.unsqueeze(2), self.mask_embedding.to(frames_btd.dtype), frames_btd
+        masked = masked_front(
+            self.encoder,
+            self.mask_embedding,
+            waveforms,
+            settings.mask_share,
+            settings.mask_span,
+            1.0,
+            moment.generator,
         )
-        *_, last_btd = self.encoder.states(masked_btd, lengths)
-        logits_nc = self.logits(last_btd[mask_bt])
-        loss = F.cross_entropy(logits_nc, code_bt[mask_bt])
+        *_, last_btd = self.encoder.states(masked.frames_btd, masked.lengths)
+        code_bt: Tensor = self.targets(clean, last_btd.shape[1])
+        code_n = masked.rows(code_bt)
+        logits_nc = self.logits(masked.rows(last_btd))
+        loss = F.cross_entropy(logits_nc, code_n)
         if settings.masked_weight < 1:
-            heard = F.cross_entropy(self.logits(last_btd[~mask_bt]), code_bt[~mask_bt])
+            heard_mc = self.logits(masked.heard(last_btd))
+            heard = F.cross_entropy(heard_mc, masked.heard(code_bt))
             loss = settings.masked_weight * loss + (1 - settings.masked_weight) * heard
-        accuracy = (logits_nc.argmax(1) == code_bt[mask_bt]).float().mean()
-        return Loss(loss, {"accuracy": accuracy, "masked": mask_bt.float().mean()})
+        accuracy = (logits_nc.argmax(1) == code_n).float().mean()
+        share = torch.full_like(accuracy, len(code_n) / code_bt.numel())
+        return Loss(loss, {"accuracy": accuracy, "masked": share})
 
     def logits(self, states_nd: Tensor) -> Tensor:
         """Cosine of projected states with each code, over the temperature (equation 3).

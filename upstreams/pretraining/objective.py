@@ -7,11 +7,13 @@ happened, and no state of any generator is saved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from torch import Generator, Tensor, nn
+
+from benchmark.errors import SuperbError
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,22 @@ class Recipe:
     warm_up: float = 0.08
 
 
+def require(fine: bool, name: str, given: object, allowed: str) -> None:
+    """Refuse a setting.
+
+    Args:
+        fine: whether it is allowed.
+        name: of the setting.
+        given: its value.
+        allowed: in words.
+
+    Raises:
+        SuperbError: it is not fine.
+    """
+    if not fine:
+        raise SuperbError(f"{name} must be {allowed}; got {given!r}")
+
+
 class Objective(Protocol):
     """A pretext task: an ``nn.Module`` that holds the encoder and whatever only training needs.
 
@@ -91,6 +109,9 @@ class Objective(Protocol):
         recipe: how it is trained when nothing else is asked.
         encoder: what is saved as an upstream in the end.
         architecture: the encoder's, a value of `sizes`.
+
+    An optional attribute ``teacher: UpstreamCard`` is that of an encoder whose features are learned
+    from: what that one was trained on, this one has indirectly been trained on.
     """
 
     Settings: ClassVar[type[Any]]
@@ -99,13 +120,13 @@ class Objective(Protocol):
     encoder: nn.Module
     architecture: Any
 
-    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Called once before the first step, with a sample of the audio: fit clusters, say.
 
         What it finds goes into buffers, which checkpoints hold.
 
         Args:
-            batches: the sample.
+            batches: the sample, decoded as it is asked for: who does not look pays nothing.
             moment: progress 0.
 
         Returns:

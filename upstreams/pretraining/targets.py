@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, Protocol
 
 import numpy as np
@@ -202,12 +202,16 @@ class Targets(nn.Module):
 
     @torch.no_grad()
     def features(self, waveforms: Tensor) -> Tensor:
-        """The teacher's features, ``[utterance, sample]`` to ``[utterance, frame, dim]``."""
+        """The teacher's features, ``[utterance, sample]`` to ``[utterance, frame, dim]``.
+
+        In float32 also under autocast, as codes were fitted to them.
+        """
         (teacher,) = self._teacher
         move = getattr(teacher, "to", None)
         if move is not None:
             move(waveforms.device)
-        states: Tensor = teacher(list(waveforms)).values[self.layer].clone()
+        with torch.autocast(waveforms.device.type, enabled=False):
+            states: Tensor = teacher(list(waveforms)).values[self.layer].clone()
         if not self.stacked:
             return states[:, :: self.per_frame]
         whole = states.shape[1] // self.per_frame * self.per_frame
@@ -219,30 +223,42 @@ class Targets(nn.Module):
 
         The last code is repeated where the teacher has a frame less than the encoder.
         """
-        codes_bt: Tensor = self.coder(self.features(waveforms))[:, :frames]
+        features_btd = self.features(waveforms)
+        with torch.autocast(waveforms.device.type, enabled=False):
+            codes_bt: Tensor = self.coder(features_btd)[:, :frames]
         lacking = frames - codes_bt.shape[1]
         if lacking:
             codes_bt = torch.cat([codes_bt, codes_bt[:, -1:].expand(-1, lacking)], dim=1)
         return codes_bt
 
-    def fit(self, batches: Sequence[Batch], generator: Generator) -> dict[str, float]:
+    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, float]:
         """Learn the codes from a sample of audio, and judge them.
+
+        Raises:
+            SuperbError: the sample is too short, or the teacher gives numbers that are none.
 
         Returns:
             What `code_measures` says, and ``speaker_nmi``: the information that a code gives about
             who speaks, over the speakers' entropy. Phones give little.
         """
         device = next(self.coder.buffers()).device
-        features = [self.features(batch.waveforms.to(device)).float().cpu() for batch in batches]
+        features: list[Tensor] = []
+        speakers: list[Tensor] = []
+        for batch in batches:
+            some_btd = self.features(batch.waveforms.to(device)).float().cpu()
+            features.append(some_btd)
+            speakers.append(batch.speakers.cpu().repeat_interleave(some_btd.shape[1]))
         frames_nd = torch.cat([some.flatten(0, 1) for some in features])
+        if not bool(frames_nd.isfinite().all()):
+            (teacher,) = self._teacher
+            raise SuperbError(
+                f"teacher {teacher.card.name} gives features that are no numbers in layer "
+                f"{self.layer}; choose another teacher or layer, or look at it with superb check"
+            )
         chosen = torch.randperm(len(frames_nd), generator=generator)[:FIT_FRAMES]
         self.coder.cpu().fit(frames_nd[chosen], generator)
         codes = [self.coder(some) for some in features]
         self.coder.to(device)
-        speakers = [
-            batch.speakers.cpu().unsqueeze(1).expand_as(some).flatten()
-            for batch, some in zip(batches, codes, strict=True)
-        ]
         flat_codes = torch.cat([some.flatten() for some in codes]).numpy()
         return {
             **code_measures(frames_nd, codes),

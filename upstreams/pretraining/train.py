@@ -14,8 +14,11 @@ import dataclasses
 import hashlib
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -24,13 +27,14 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from benchmark.core import UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError, unknown
 from benchmark.progress import Bar, Progress
 from benchmark.registry import load_attribute
 from upstreams import pretrained
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.audio import SAMPLE_RATE, Clip, Stream, hold_out, seconds
-from upstreams.pretraining.objective import Batch, Loss, Moment, Objective, Recipe
+from upstreams.pretraining.objective import Batch, Loss, Moment, Objective, Recipe, require
 
 PRECISIONS = ("float32", "bfloat16")
 # Of the clips, for the held-out loss.
@@ -203,7 +207,7 @@ def pretrain(
     kind = objective_class(objective)
     chosen = parse_settings(kind.Settings, settings or {})
     asked_recipe = dataclasses.replace(kind.recipe, **recipe or {})
-    _refuse(size, kind, steps, minutes, precision, accumulate, device, asked_recipe)
+    _refuse(size, kind, steps, minutes, precision, accumulate, device, seed, asked_recipe)
     clips = _usable(source.clips, asked_recipe, report)
     asked = Run(
         objective=objective,
@@ -219,14 +223,19 @@ def pretrain(
         audio=clips_identity(clips),
     )
     trainer = Trainer(kind, chosen, asked, clips, output, device, report)
-    trainer.train()
-    if trainer.main:
-        pretrained.save(
-            output,
-            trainer.objective.architecture,
-            trainer.objective.encoder,
-            trainer.card(source, command),
-        )
+    try:
+        trainer.train()
+        if trainer.main:
+            pretrained.save(
+                output,
+                trainer.objective.architecture,
+                trainer.objective.encoder,
+                trainer.card(source, command),
+            )
+    except KeyboardInterrupt:
+        if trainer.main:
+            report.warn(trainer.interrupted())
+        raise
     trainer.accelerator.wait_for_everyone()
     return output
 
@@ -244,15 +253,9 @@ class Trainer:
         device: str,
         report: Progress,
     ) -> None:
-        from accelerate.accelerator import Accelerator
-
         self.report, self.folder = report, output / "training"
         self.recipe, self.seed = asked.recipe, asked.seed
-        self.accelerator: Foreign = Accelerator(
-            cpu=device == "cpu",
-            mixed_precision="bf16" if asked.precision == "bfloat16" else "no",
-            gradient_accumulation_steps=asked.accumulate,
-        )
+        self.accelerator = _accelerator(asked, device)
         self.main = self.accelerator.is_main_process
         if not self.main:
             self.report = Progress(quiet=True)
@@ -260,15 +263,22 @@ class Trainer:
         self.run = self._take_over(asked, output)
         train, self.held_out = hold_out(clips, HELD_OUT, self.seed)
         self.train_seconds = seconds(train)
+        self.shortest = min(clips, key=lambda clip: clip.samples)
         share = self.recipe.batch_seconds / (self.run.accumulate * self.run.processes)
         self.stream = Stream(train, share, self.recipe.crop_seconds, self.seed)
         construct: type[ObjectiveModule] = kind
         self.objective: ObjectiveModule = construct(
             self.run.size, settings, torch.Generator().manual_seed(self.seed)
         )
+        # Encoders whose knowledge goes into this one: what they were trained on, it was too.
+        self.ancestors: list[UpstreamCard] = []
         if self.run.initial:
-            _start_from(self.objective, self.run.initial)
-        self.step, self.spent_s, self.history = 0, 0.0, list[Row]()
+            self.ancestors.append(_start_from(self.objective, self.run.initial))
+        if hasattr(self.objective, "teacher"):
+            self.ancestors.append(self.objective.teacher)
+        # Steps done, and of those the ones that the checkpoint on disk has done.
+        self.step = self.kept = 0
+        self.spent_s, self.history = 0.0, list[Row]()
         self.facts: dict[str, float] = {}
         optimizer = torch.optim.AdamW(
             _groups(self.objective, self.recipe), betas=ADAM_BETAS, eps=ADAM_EPS
@@ -279,7 +289,11 @@ class Trainer:
         """The run of the output folder, if it is the one asked for; else a new one."""
         path = self.folder / "run.json"
         if not path.exists():
-            if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            # What a full disk left of a run that never started is no run.
+            if output.exists() and (
+                not output.is_dir()
+                or any(path.is_file() and path.suffix != ".new" for path in output.rglob("*"))
+            ):
                 raise SuperbError(
                     f"--output {output} is there and holds no run of superb pretrain; choose "
                     "another folder"
@@ -305,7 +319,9 @@ class Trainer:
         """Run to the last step; on any end before it, what was reached is kept."""
         self.objective.train(True)
         resumed = self._resume()
+        self._require_same_step()
         if not resumed:
+            self._try_shortest()
             self._prepare()
         if self.run.steps is None:
             self.run = dataclasses.replace(self.run, steps=self._steps_in(self.run.minutes or 0))
@@ -314,6 +330,7 @@ class Trainer:
             self._write_run()
         if self.step >= steps:
             self.report.note(f"all {steps} steps are done")
+            self._measure_last(steps)
             return
         self.report.note(
             f"{'going on with' if resumed else 'training'} {self.run.objective} from step "
@@ -330,6 +347,23 @@ class Trainer:
             if self.step and self._sound():
                 self._save()
 
+    def _measure_last(self, steps: int) -> None:
+        """Measure the held-out loss of the last step where an interrupt came before it."""
+        if not self.history or self.history[-1]["step"] < steps:
+            self.history.append({"step": steps})
+        if "held_out_loss" not in self.history[-1]:
+            self.history[-1].update(self._evaluate(self._held_out_batches()))
+            self._save()
+
+    def interrupted(self) -> str:
+        """What to tell who interrupted the run."""
+        if not self.kept:
+            return "interrupted before there was anything to keep; the same command starts again"
+        return (
+            f"interrupted; the checkpoint of step {self.kept} is kept in {self.folder}. Type the "
+            "same command again to go on with it"
+        )
+
     def _loop(self, steps: int, bar: Bar, log: Log) -> None:
         batches = self._batches(self.step)
         held_out = self._held_out_batches()
@@ -340,16 +374,15 @@ class Trainer:
             rate = self.recipe.learning_rate * schedule(self.step, steps, self.recipe.warm_up)
             loss, parts, heard_s = self._update(batches, self.step / steps, rate)
             audio_s += heard_s
-            self.step += 1
             now = time.monotonic()
             self.spent_s = spent_before + now - started
             row: Row = {"step": self.step, "loss": loss, **parts, "learning_rate": rate}
             row["audio_per_second"] = audio_s / (now - started)
             evaluate = self.step % evaluate_every == 0 or self.step == steps
-            if evaluate:
-                row.update(self._evaluate(held_out))
             if evaluate or self.step % log_every == 0 or self.step == 1:
                 self.history.append(row)
+                if evaluate:
+                    row.update(self._evaluate(held_out))
                 log.write(row)
             shown = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
             bar.rate(f"loss {loss:.4g}, {shown}, {row['audio_per_second']:.0f} s of audio per s")
@@ -361,7 +394,7 @@ class Trainer:
     def _update(
         self, batches: Iterator[Batch], progress: float, rate: float
     ) -> tuple[float, Row, float]:
-        """One step of the optimiser: (loss, parts, seconds of audio)."""
+        """One step of the optimiser, counted: (loss, parts, seconds of audio)."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         losses: list[Loss] = []
@@ -380,8 +413,11 @@ class Trainer:
                         self.model.parameters(), self.recipe.clip_norm
                     )
                     self._require_finite(norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                    # A checkpoint of half a step could not be gone on with to the same weights.
+                    with _uninterrupted():
+                        self.optimizer.step()
+                        self.step += 1
+                    self.optimizer.zero_grad()
         value, parts = self._mean(losses)
         return value, parts, heard_s * self.run.processes
 
@@ -400,9 +436,10 @@ class Trainer:
     def _require_finite(self, number: Tensor) -> None:
         if not bool(torch.as_tensor(number).isfinite()):
             raise SuperbError(
-                f"the loss or its gradient is no number at step {self.step}; the encoder of step "
-                f"{self.step} is kept in {self.folder}. Start again with a lower learning rate "
-                f"(it peaks at {self.recipe.learning_rate:g}) or with --precision float32"
+                f"the loss or its gradient is no number at step {self.step}"
+                + (f"; the checkpoint of that step is kept in {self.folder}" if self.step else "")
+                + ". Start again in another --output, with a lower learning rate (it peaks at "
+                f"{self.recipe.learning_rate:g}) or with --precision float32"
             )
 
     @torch.no_grad()
@@ -443,18 +480,49 @@ class Trainer:
     def _moment(self, progress: float, part: int = 0) -> Moment:
         number = self.step * self.run.accumulate + part
         number = number * self.run.processes + self.accelerator.process_index
+        return Moment(progress, self._generator(number))
+
+    def _generator(self, number: int) -> torch.Generator:
         # Any mixing of the two numbers that keeps them apart.
-        return Moment(progress, torch.Generator().manual_seed(self.seed * 1_000_003 + number))
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+
+    def _require_same_step(self) -> None:
+        """Refuse to go on from different steps, which end in waiting for each other for ever."""
+        step = torch.tensor([self.step], device=self.accelerator.device)
+        steps = self.accelerator.gather(step).unique().tolist()
+        if len(steps) > 1:
+            raise SuperbError(
+                f"processes find checkpoints of different steps, {steps}: all of them must see the "
+                f"same {self.folder}. Put --output on a disk that all machines share"
+            )
+
+    @torch.no_grad()
+    def _try_shortest(self) -> None:
+        """Refuse the shortest recording now if it is too short, and not in the middle of a run."""
+        stream = Stream([self.shortest], 1.0, self.recipe.crop_seconds, self.seed)
+        (plan,) = stream.epoch(0)
+        needed = self.objective.architecture.min_samples
+        if plan.samples < needed:
+            raise SuperbError(
+                f"min_seconds and crop_seconds must be at least {needed / SAMPLE_RATE:g}, what the "
+                f"encoder needs for a frame; the shortest crop has {plan.samples / SAMPLE_RATE:g} s"
+            )
+        self.objective(_moved(stream.read(plan), self.accelerator.device), self._moment(0.0))
 
     def _prepare(self) -> None:
-        """What the objective does before its first step."""
-        batches, heard_s = [], 0.0
-        for plan in self.stream.epoch(0):
-            if heard_s > SAMPLE_SECONDS:
-                break
-            batches.append(self.stream.read(plan))
-            heard_s += batches[-1].waveforms.numel() / SAMPLE_RATE
-        self.facts = self.objective.prepare(batches, self._moment(0.0))
+        """What the objective does before its first step; the same in all processes."""
+        heard_s = 0.0
+
+        def sample() -> Iterator[Batch]:
+            nonlocal heard_s
+            for plan in self.stream.epoch(0):
+                if heard_s > SAMPLE_SECONDS:
+                    return
+                batch = self.stream.read(plan)
+                heard_s += batch.waveforms.numel() / SAMPLE_RATE
+                yield batch
+
+        self.facts = self.objective.prepare(sample(), Moment(0.0, self._generator(0)))
         if self.facts:
             found = ", ".join(f"{name} {value:.3g}" for name, value in self.facts.items())
             self.report.note(f"prepared on {heard_s / 60:.0f} min of audio: {found}")
@@ -469,6 +537,7 @@ class Trainer:
                 started = time.monotonic()
             self._update(batches, 0.0, 0.0)
         step_s = (time.monotonic() - started) / TIMED
+        self.step = 0
         self.model.load_state_dict(kept[0])
         self.optimizer.load_state_dict(kept[1])
         steps = torch.tensor(max(1, round(60 * minutes / step_s)), device=self.accelerator.device)
@@ -510,6 +579,7 @@ class Trainer:
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
+            self.kept = self.step
             self._write_history()
 
     def _resume(self) -> bool:
@@ -520,7 +590,8 @@ class Trainer:
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.accelerator.unwrap_model(self.model).load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.spent_s = int(state["step"]), float(state["spent_s"])
+            self.step = self.kept = int(state["step"])
+            self.spent_s = float(state["spent_s"])
             self.facts, self.history = state["facts"], state["history"]
         except (
             OSError,
@@ -528,10 +599,11 @@ class Trainer:
             LookupError,
             ValueError,
             TypeError,
+            EOFError,
             UnpicklingError,
         ) as error:
             raise SuperbError(
-                f"cannot go on from {path}: {str(error).splitlines()[0]}. Delete it to start again"
+                f"cannot go on from {path}: {_first_line(error)}. Delete it to start again"
             ) from error
         return True
 
@@ -562,7 +634,7 @@ class Trainer:
                 f"pretrained on {self.train_seconds / 3600:.1f} h of audio for "
                 f"{self.run.steps} steps"
             ),
-            "trained_on": None if source.corpora is None else list(source.corpora),
+            "trained_on": _corpora(source.corpora, self.ancestors),
             "attribution": source.attribution,
             "command": command,
             "run": dataclasses.asdict(self.run),
@@ -595,22 +667,25 @@ class Log:
         if self.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            # What a killed run logged past its checkpoint is hidden.
-            self.writer = SummaryWriter(
-                str(self.folder / "tensorboard"), purge_step=self.step + 1, flush_secs=10
-            )
+            with _writing(self.folder):
+                # What a killed run logged past its checkpoint is hidden.
+                self.writer = SummaryWriter(
+                    str(self.folder / "tensorboard"), purge_step=self.step + 1, flush_secs=10
+                )
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.writer is not None:
-            self.writer.close()
+        if self.writer is not None and self.folder is not None:
+            with _writing(self.folder):
+                self.writer.close()
 
     def write(self, row: Row) -> None:
         """Log the numbers of a step."""
-        if self.writer is not None:
-            for name, value in row.items():
-                if name != "step":
-                    self.writer.add_scalar(name, value, int(row["step"]))
+        if self.writer is not None and self.folder is not None:
+            with _writing(self.folder):
+                for name, value in row.items():
+                    if name != "step":
+                        self.writer.add_scalar(name, value, int(row["step"]))
 
 
 def schedule(step: int, steps: int, warm_up: float) -> float:
@@ -651,6 +726,7 @@ def _refuse(
     precision: str,
     accumulate: int,
     device: str,
+    seed: int,
     recipe: Recipe,
 ) -> None:
     if size not in kind.sizes:
@@ -664,12 +740,16 @@ def _refuse(
     for name, value in (("--steps", steps), ("--minutes", minutes), ("--accumulate", accumulate)):
         if value is not None and not (0 < value < math.inf):
             raise SuperbError(f"{name} must be above 0; got {value}")
+    require(0 <= seed < 2**32, "--seed", seed, "from 0 to 4294967295")
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
         if not (math.isfinite(value) and (value > 0 or field.name in ("weight_decay", "warm_up"))):
             raise SuperbError(f"{field.name} must be a positive number; got {value}")
     if recipe.warm_up > 1 or recipe.weight_decay < 0 or recipe.warm_up < 0:
-        raise SuperbError("warm_up is a share from 0 to 1, and weight_decay is not negative")
+        raise SuperbError(
+            "warm_up is a share from 0 to 1, and weight_decay is not negative; got "
+            f"{recipe.warm_up} and {recipe.weight_decay}"
+        )
 
 
 def _usable(clips: Sequence[Clip], recipe: Recipe, report: Progress) -> list[Clip]:
@@ -682,14 +762,79 @@ def _usable(clips: Sequence[Clip], recipe: Recipe, report: Progress) -> list[Cli
     return usable
 
 
-def _start_from(objective: ObjectiveModule, name: str) -> None:
-    """Give an objective's encoder the weights of another one of the same architecture."""
+def _start_from(objective: ObjectiveModule, name: str) -> UpstreamCard:
+    """Give an objective's encoder the weights of another one of the same architecture.
+
+    Returns:
+        The other one's card.
+    """
     from upstreams.load import load_upstream
 
-    encoder = getattr(load_upstream(name), "encoder", None)
-    if encoder is None or encoder.config != objective.architecture:
+    upstream = load_upstream(name)
+    encoder = getattr(upstream, "encoder", None)
+    if getattr(encoder, "config", None) != objective.architecture:
         raise UpstreamError(f"--initial {name} is not of the architecture that is to be trained")
-    objective.encoder.load_state_dict(encoder.state_dict())
+    objective.encoder.load_state_dict(cast(nn.Module, encoder).state_dict())
+    return upstream.card
+
+
+def _corpora(given: Sequence[str] | None, ancestors: Iterable[UpstreamCard]) -> list[str] | None:
+    """All corpora that an encoder has heard, itself or in those it learns from; None: unknown."""
+    corpora = None if given is None else list(dict.fromkeys(given))
+    for card in ancestors:
+        if corpora is None or card.trained_on is None:
+            return None
+        corpora += sorted(card.trained_on - set(corpora))
+    return corpora
+
+
+def _accelerator(asked: Run, device: str) -> Foreign:
+    """What places a run on its devices.
+
+    Raises:
+        SuperbError: the device cannot do the precision asked for.
+    """
+    from accelerate.accelerator import Accelerator
+    from accelerate.state import AcceleratorState, GradientState
+
+    # It is made for one training per program: the next one may want another precision.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision="bf16" if asked.precision == "bfloat16" else "no",
+            gradient_accumulation_steps=asked.accumulate,
+        )
+    except ValueError as error:
+        raise SuperbError(
+            f"this device cannot compute with --precision {asked.precision}: {_first_line(error)} "
+            "Type --precision float32, or --device cpu"
+        ) from error
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back for a moment; what came is raised at the end."""
+    came: list[int] = []
+    held: dict[signal.Signals, Callable[..., Any] | int] = {}
+    if threading.current_thread() is threading.main_thread():
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            handler = signal.getsignal(kind)
+            if handler is not None:  # else it is not Python's, and cannot be put back
+                held[kind] = handler
+                signal.signal(kind, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for kind, handler in held.items():
+            signal.signal(kind, handler)
+    for number in came:
+        signal.raise_signal(number)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _writing:  # noqa: N801 - read as a statement: with _writing(folder)
@@ -706,7 +851,7 @@ class _writing:  # noqa: N801 - read as a statement: with _writing(folder)
         if isinstance(error, OSError | RuntimeError):
             kept = self.folder / "checkpoint.pt"
             raise SuperbError(
-                f"cannot write to {self.folder}: {str(error).splitlines()[0]}. "
+                f"cannot write to {self.folder}: {_first_line(error)}. "
                 + (
                     f"The last good checkpoint, {kept}, is kept; make room and type the command "
                     "again"
@@ -718,5 +863,8 @@ class _writing:  # noqa: N801 - read as a statement: with _writing(folder)
 
 def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_suffix(".new")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

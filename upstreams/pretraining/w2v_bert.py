@@ -14,7 +14,7 @@ codebook; with several of them, each is predicted by a softmax of its own.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,13 +23,12 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError
-from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe
+from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.wav2vec2 import (
     SIZES,
     Contrast,
     Wav2Vec2Settings,
     architecture_of,
-    require,
 )
 from upstreams.transformer import EncoderConfig, TransformerEncoder
 from upstreams.utterance import draw_weights
@@ -94,7 +93,7 @@ class W2VBERT(nn.Module):
         self.contrast.reset_parameters(generator)
         draw_weights(self.prediction, generator)
 
-    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Nothing has to be known of the audio beforehand."""
         return {}
 

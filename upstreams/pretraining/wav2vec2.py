@@ -19,7 +19,7 @@ temperature that follows the progress of the run, however short it is. The publi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,99 +28,13 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmark.errors import SuperbError, unknown
+from benchmark.errors import unknown
 from upstreams.generative import HOP_SAMPLES, MEL_BANDS, kaldi_mel
-from upstreams.pretraining.masking import span_mask
-from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe
+from upstreams.pretraining.masking import MaskedFrames, masked_front
+from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.quantizer import ProductQuantizer, Quantized, annealed
 from upstreams.transformer import HUBERT_BASE, MINI, EncoderConfig, TransformerEncoder
 from upstreams.utterance import draw_weights
-
-# --------------------------------------------------------------------------------------------
-# The masked front
-# --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class MaskedFrames:
-    """A batch of latents, and what the transformer gets to see of them.
-
-    Attributes:
-        z_btc: normalised output of the convolutions, nothing masked.
-        frames_btd: the same projected, with the embedding of the mask in place of masked frames.
-        index_n: the masked frames, as indices into all frames of the batch in a row.
-        counts: masked frames of each utterance.
-        penalty: mean square of the output of the convolutions before the norm, scalar.
-    """
-
-    z_btc: Tensor
-    frames_btd: Tensor
-    index_n: Tensor
-    counts: list[int]
-    penalty: Tensor
-
-    @property
-    def lengths(self) -> list[int]:
-        """Frames of each utterance: all of them."""
-        return [self.z_btc.shape[1]] * self.z_btc.shape[0]
-
-    def rows(self, x_btd: Tensor) -> Tensor:
-        """The masked frames of a sequence, ``[utterance, frame, dim]`` to ``[masked, dim]``."""
-        return x_btd.flatten(0, 1).index_select(0, self.index_n)
-
-
-def masked_front(
-    encoder: TransformerEncoder,
-    mask_embedding_d: Tensor,
-    waveforms: Tensor,
-    mask_share: float,
-    mask_span: int,
-    feature_grad_mult: float,
-    generator: Generator,
-) -> MaskedFrames:
-    """Waveforms to latents and to masked frames, the input of ``encoder.states``.
-
-    Args:
-        encoder: whose convolutions and projection are used.
-        mask_embedding_d: what stands in place of a masked frame.
-        waveforms: ``[utterance, sample]``, nothing padded.
-        mask_share: starts of spans over frames.
-        mask_span: frames masked from each start on.
-        feature_grad_mult: factor on the gradient that reaches the convolutions.
-        generator: of the mask.
-
-    Raises:
-        SuperbError: the utterances are not longer than a span.
-    """
-    penalties: list[Tensor] = []
-
-    def watch(_module: nn.Module, _inputs: object, output_btc: Tensor) -> Tensor:
-        if feature_grad_mult != 1:
-            # The bracket is exactly zero: only the gradient is scaled.
-            output_btc = output_btc.detach() + feature_grad_mult * (
-                output_btc - output_btc.detach()
-            )
-        penalties.append(output_btc.float().square().mean())
-        return output_btc
-
-    # `latents` returns what comes after the norm; the penalty is on what goes into it.
-    handle = encoder.convolutions[-1].register_forward_hook(watch)
-    try:
-        z_btc, lengths = encoder.latents(waveforms, [waveforms.shape[1]] * waveforms.shape[0])
-    finally:
-        handle.remove()
-    mask_bt = span_mask(len(lengths), lengths[0], mask_share, mask_span, generator)
-    frames_btd = encoder.projection(z_btc)
-    mask_bt1 = mask_bt.unsqueeze(2).to(z_btc.device)
-    return MaskedFrames(
-        z_btc=z_btc,
-        frames_btd=torch.where(mask_bt1, mask_embedding_d.to(frames_btd.dtype), frames_btd),
-        # Indices are found on the CPU, where the mask is: a GPU would have to be waited for.
-        index_n=mask_bt.flatten().nonzero().squeeze(1).to(z_btc.device),
-        counts=mask_bt.sum(1).tolist(),
-        penalty=penalties[0],
-    )
-
 
 # --------------------------------------------------------------------------------------------
 # The contrastive loss
@@ -201,16 +115,6 @@ def contrastive_loss(
 # --------------------------------------------------------------------------------------------
 # wav2vec 2.0
 # --------------------------------------------------------------------------------------------
-
-
-def require(fine: bool, name: str, given: object, allowed: str) -> None:
-    """Refuse a setting.
-
-    Raises:
-        SuperbError: it is not fine.
-    """
-    if not fine:
-        raise SuperbError(f"{name} must be {allowed}; got {given!r}")
 
 
 @dataclass(frozen=True)
@@ -395,7 +299,7 @@ class Wav2Vec2(nn.Module):
         self.encoder.reset_parameters(generator)
         self.contrast.reset_parameters(generator)
 
-    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Nothing has to be known of the audio beforehand."""
         return {}
 
@@ -484,7 +388,7 @@ class Wav2VecC(nn.Module):
         draw_weights(self.consistency, generator)
         draw_weights(self.spectrum, generator)
 
-    def prepare(self, batches: Sequence[Batch], moment: Moment) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Nothing has to be known of the audio beforehand."""
         return {}
 

@@ -65,6 +65,12 @@ def test_missing_and_empty_folders_are_refused(tmp_path):
         scan([tmp_path])
 
 
+def test_a_folder_given_twice_or_inside_another_is_refused(speech):
+    for folders in ([speech, speech], [speech, speech / "10"], [speech / "10", speech]):
+        with pytest.raises(SuperbError, match="give each folder once"):
+            scan(folders)
+
+
 def test_files_that_are_no_audio_are_counted_and_named(tmp_path, babble):
     soundfile.write(tmp_path / "good.wav", babble(0, 1.0), RATE)
     (tmp_path / "bad.wav").write_bytes(b"RIFF what is this")
@@ -95,7 +101,7 @@ def test_a_file_cut_after_it_was_scanned_is_an_error(tmp_path, babble):
     soundfile.write(path, babble(0, 2.0), RATE)
     clip = measure(path, "x")
     soundfile.write(path, babble(0, 1.0), RATE)
-    with pytest.raises(AudioError, match=r"a\.wav"):
+    with pytest.raises(AudioError, match=r"a\.wav.*Repair it and type the command again"):
         read_crop(clip, 0, clip.samples)
     path.unlink()
     with pytest.raises(AudioError, match=r"a\.wav"):
@@ -110,6 +116,13 @@ def test_a_batch_is_full_of_equal_lengths_and_within_its_seconds(clips):
         for crop in plan.crops:
             assert crop.start % audio.HOP_SAMPLES == 0
             assert crop.start + plan.samples <= clips[crop.clip].samples
+
+
+@pytest.mark.parametrize("seconds", [0.001, 0.02, 1e-9])
+def test_batches_with_room_for_less_than_a_crop_hold_one(clips, seconds):
+    plans = Stream(clips, seconds, crop_seconds=1.5, seed=0).epoch(0)
+    assert sorted(plan.crops[0].clip for plan in plans) == list(range(12))
+    assert all(len(plan.crops) == 1 for plan in plans)
 
 
 def test_an_epoch_hears_every_clip_once_and_epochs_differ(clips):

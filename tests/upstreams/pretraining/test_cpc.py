@@ -268,8 +268,8 @@ def test_too_short_a_crop_is_refused(name, make):
     ("settings", "words"),
     [
         ({"negatives": "uterance"}, "'uterance'.*utterance.*Known: batch, speaker, utterance"),
-        ({"negatives_count": 0}, "negatives_count must be 1 or more, not 0"),
-        ({"future_steps": -1}, "future_steps must be 1 or more, not -1"),
+        ({"negatives_count": 0}, "negatives_count must be at least 1; got 0"),
+        ({"future_steps": -1}, "future_steps must be at least 1; got -1"),
     ],
 )
 def test_bad_settings_are_refused(name, settings, words):
@@ -278,7 +278,7 @@ def test_bad_settings_are_refused(name, settings, words):
 
 
 def test_heads_must_fit(make):
-    with pytest.raises(SuperbError, match="heads must be 1 or more, not 0"):
+    with pytest.raises(SuperbError, match="heads must be at least 1; got 0"):
         ModifiedCPC.Settings(heads=0)
     with pytest.raises(SuperbError, match="divide the 16 features of a context; 3 do not"):
         make("modified-cpc", heads=3)

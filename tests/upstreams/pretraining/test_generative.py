@@ -143,13 +143,18 @@ def test_too_short_a_crop_is_refused(name, settings, words, make):
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("apc", {"steps_ahead": 0}, "steps_ahead must be 1 or more, not 0"),
-        ("masked-reconstruction", {"mask_share": 0.0}, "mask_share must be between 0 and 1"),
-        ("masked-reconstruction", {"span": 0}, "span must be 1 or more, not 0"),
-        ("masked-reconstruction", {"noise_probability": 2.0}, "from 0 to 1, not 2.0"),
-        ("masked-reconstruction", {"replace_probability": 0.3}, "more than 1: 0.8 and 0.3"),
+        ("apc", {"steps_ahead": 0}, "steps_ahead must be at least 1; got 0"),
+        (
+            "masked-reconstruction",
+            {"mask_share": 0.0},
+            "mask_share must be above 0 and below 1; got 0.0",
+        ),
+        ("masked-reconstruction", {"span": 0}, "span must be at least 1; got 0"),
+        ("masked-reconstruction", {"noise_probability": 2.0}, "from 0 to 1; got 2.0"),
+        ("masked-reconstruction", {"replace_probability": 0.3}, "at most 1; got 1.1"),
         ("masked-reconstruction", {"channel_share": 1.0}, "channel_share must be 0 or more"),
-        ("masked-reconstruction", {"noise_deviation": -1.0}, "must not be negative: -1.0"),
+        ("masked-reconstruction", {"noise_deviation": -1.0}, "at least 0; got -1.0"),
+        ("masked-reconstruction", {"noise_deviation": float("nan")}, "at least 0; got nan"),
     ],
 )
 def test_bad_settings_are_refused(name, settings, words):

@@ -53,6 +53,17 @@ def test_the_loss_is_the_papers_over_masked_frames_written_out(objective, heard)
     assert float(loss.parts["masked"]) == pytest.approx(float(mask.float().mean()))
 
 
+def test_a_weight_below_one_puts_the_rest_on_the_frames_that_are_heard(objective, heard):
+    made = objective(masked_weight=0.25)
+    mask = span_mask(6, (24_000 - 400) // 320 + 1, 0.08, 10, moment(5).generator)
+    codes = made.targets(heard.waveforms, mask.shape[1])
+    frames, lengths = made.encoder.front_end(heard.waveforms, [24_000] * 6)
+    seen = torch.where(mask.unsqueeze(2), made.mask_embedding, frames)
+    *_, last = made.encoder.states(seen, lengths)
+    masked, other = (F.cross_entropy(made.logits(last[m]), codes[m]) for m in (mask, ~mask))
+    torch.testing.assert_close(made(heard, moment(5)).value, 0.25 * masked + 0.75 * other)
+
+
 def test_targets_of_frames_that_are_heard_do_not_matter(objective, heard, monkeypatch):
     made = objective()
     before = made(heard, moment(5)).value
@@ -132,6 +143,7 @@ def test_half_the_bits_give_nearly_the_same_loss(objective, heard):
         ("mask_share", 0.0),
         ("mask_span", 0),
         ("temperature", 0.0),
+        ("temperature", float("inf")),
         ("disturbed", 1.5),
     ],
 )

@@ -117,6 +117,22 @@ def test_targets_have_a_code_for_every_frame_of_the_encoder(batch):
     assert targets(batch.waveforms, features.shape[1] + 2).shape[1] == features.shape[1] + 2
 
 
+@pytest.mark.parametrize("kind", sorted(CODERS))
+def test_half_the_bits_give_the_codes_of_all_of_them(batch, kind):
+    targets = Targets(load_upstream("mfcc"), 0, kind, 8, 320)
+    targets.fit([batch], generator())
+    codes = targets(batch.waveforms, 74)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(targets(batch.waveforms, 74), codes)
+
+
+def test_a_teacher_that_gives_no_numbers_is_named(batch):
+    teacher = load_upstream("mfcc")
+    teacher.features = lambda waveform: torch.full((148, 39), float("nan"))
+    with pytest.raises(SuperbError, match=r"teacher mfcc gives .* no numbers in layer 0"):
+        Targets(teacher, 0, "kmeans", 8, 320).fit([batch], generator())
+
+
 def test_random_projections_stack_the_frames_that_a_hop_joins(batch):
     targets = Targets(load_upstream("fbank"), 0, "random-projection", 8, 320)
     assert targets.features(batch.waveforms).shape[2] == 480

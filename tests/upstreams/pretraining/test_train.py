@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import io
 import json
+import signal
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import nn
 
 from benchmark.errors import SuperbError
+from benchmark.progress import Progress
 from upstreams.load import load_upstream
 from upstreams.pretraining import train
 from upstreams.pretraining.audio import scan
+from upstreams.pretraining.hubert import HuBERT
 from upstreams.pretraining.objective import Loss, Recipe
 from upstreams.pretraining.train import Source, parse_settings, pretrain, schedule
 
@@ -89,6 +95,58 @@ def test_a_killed_run_goes_on_to_the_same_weights(source, tmp_path, monkeypatch,
     assert all(torch.equal(first[name], second[name]) for name in first)
     histories = [[row["loss"] for row in rows_of(folder)] for folder in (whole, resumed)]
     assert histories[0] == histories[1]
+
+
+def test_an_interrupt_in_the_middle_of_a_step_waits_for_its_end(source, tmp_path, monkeypatch):
+    whole = run(source, tmp_path / "whole")
+    step, calls = torch.optim.AdamW.step, []
+
+    def interrupted(self, *arguments, **options):
+        calls.append(1)
+        if len(calls) == 6:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    report = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "cut", progress=Progress(True, Console(file=report, width=1000)))
+    assert "the checkpoint of step 6 is kept" in report.getvalue()
+    assert "Type the same command again" in report.getvalue()
+    resumed = run(source, tmp_path / "cut")
+    assert all(torch.equal(a, weights(resumed)[name]) for name, a in weights(whole).items())
+
+
+def test_an_interrupt_of_the_last_measurement_is_made_up_for(source, tmp_path, monkeypatch):
+    whole = run(source, tmp_path / "whole", steps=4)
+    evaluate = train.Trainer._evaluate
+
+    def interrupted(self, batches):
+        if self.step == 4:
+            raise KeyboardInterrupt
+        return evaluate(self, batches)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train.Trainer, "_evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(source, tmp_path / "cut", steps=4)
+    resumed = run(source, tmp_path / "cut", steps=4)
+    cards = [json.loads((folder / "card.json").read_text()) for folder in (whole, resumed)]
+    assert cards[0]["held_out"]["held_out_loss"] == cards[1]["held_out"]["held_out_loss"]
+    assert [row["held_out_loss"] for row in rows_of(whole)] == [
+        row["held_out_loss"] for row in rows_of(resumed)
+    ]
+
+
+def test_an_interrupt_before_the_first_step_says_so(source, tmp_path, monkeypatch, capsys):
+    def interrupt(self, batches, moment):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HuBERT, "prepare", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "cut")
+    assert "the same command starts again" in capsys.readouterr().err
+    assert not (tmp_path / "cut").exists()
 
 
 def test_a_kill_without_warning_falls_back_to_the_checkpoint(source, tmp_path, monkeypatch):
@@ -171,13 +229,11 @@ def test_another_run_in_the_folder_is_named_and_kept(source, tmp_path):
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(
     source, tmp_path, monkeypatch
 ):
-    from upstreams.pretraining.hubert import HuBERT
-
     forward, calls = HuBERT.forward, []
 
     def breaks(self, batch, moment):
         loss = forward(self, batch, moment)
-        calls.append(1)
+        calls.extend([1] * torch.is_grad_enabled())
         return Loss(loss.value * (float("nan") if len(calls) == 6 else 1.0), loss.parts)
 
     monkeypatch.setattr(train, "EVALUATIONS", 1)
@@ -209,16 +265,40 @@ def test_a_full_disk_keeps_the_last_checkpoint(source, tmp_path, monkeypatch):
     assert not (tmp_path / "full" / "training" / "checkpoint.new").exists()
 
 
-def test_a_damaged_checkpoint_is_named(source, tmp_path):
+def test_a_disk_that_is_full_before_the_first_step_leaves_nothing_in_the_way(
+    source, tmp_path, monkeypatch
+):
+    def fills(path, content):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.write_bytes", fills)
+        with pytest.raises(SuperbError, match=r"No space left.*Make room"):
+            run(source, tmp_path / "out", steps=1)
+    (tmp_path / "out" / "training" / "run.new").write_text("{")  # as a killed program leaves it
+    run(source, tmp_path / "out", steps=1)
+
+
+def test_a_full_disk_under_the_log_is_one_message(source, tmp_path, monkeypatch):
+    from torch.utils.tensorboard import SummaryWriter
+
+    def fills(self, *arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", fills)
+    with pytest.raises(SuperbError, match="No space left"):
+        run(source, tmp_path / "out", steps=2)
+
+
+@pytest.mark.parametrize("content", [b"PK half a file", b""])
+def test_a_damaged_checkpoint_is_named(source, tmp_path, content):
     folder = run(source, tmp_path / "mine", steps=3)
-    (folder / "training" / "checkpoint.pt").write_bytes(b"PK half a file")
+    (folder / "training" / "checkpoint.pt").write_bytes(content)
     with pytest.raises(SuperbError, match=r"checkpoint\.pt.*Delete it"):
         run(source, folder, steps=3)
 
 
 def test_short_clips_are_left_out_aloud_and_none_left_is_an_error(source, tmp_path, capsys):
-    from benchmark.progress import Progress
-
     run(
         source,
         tmp_path / "a",
@@ -245,6 +325,8 @@ def test_crops_shorter_than_the_mask_are_refused_with_advice(source, tmp_path):
         ({"size": "huge"}, "unknown size"),
         ({"precision": "float8"}, "unknown precision"),
         ({"device": "tpu"}, "unknown device"),
+        ({"seed": -1}, "--seed must be from 0"),
+        ({"recipe": {**SHORT, "crop_seconds": 0.001}}, r"must be at least 0\.025"),
         ({"recipe": {"learning_rate": 0.0}}, "learning_rate"),
         ({"recipe": {"warm_up": 2.0}}, "warm_up"),
         ({"settings": {"clusters": "many"}}, "clusters takes int"),
@@ -261,6 +343,40 @@ def test_bad_options_are_refused_before_anything_is_written(source, tmp_path, op
 def test_an_unknown_objective_is_refused(source, tmp_path):
     with pytest.raises(SuperbError, match="Did you mean hubert"):
         pretrain("hubart", source, tmp_path / "out", steps=1)
+
+
+def test_precision_can_differ_from_run_to_run_in_one_program(source, tmp_path):
+    run(source, tmp_path / "1", steps=1)
+    run(source, tmp_path / "2", steps=1, precision="bfloat16")
+
+
+def test_batches_are_only_decoded_for_who_prepares(source, tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(HuBERT, "prepare", lambda self, batches, moment: {})
+    read = train.Stream.read
+    monkeypatch.setattr(
+        train.Stream, "read", lambda self, plan: (decoded.append(plan), read(self, plan))[1]
+    )
+    run(source, tmp_path / "a", steps=1)
+    assert len(decoded) == 2  # the shortest recording, and the one that is held out
+
+
+def test_processes_that_see_other_checkpoints_are_refused(source, tmp_path, monkeypatch):
+    from accelerate.accelerator import Accelerator
+
+    monkeypatch.setattr(Accelerator, "gather", lambda self, step: torch.tensor([0, 40]))
+    with pytest.raises(SuperbError, match=r"different steps, \[0, 40\].*all machines share"):
+        run(source, tmp_path / "a", steps=1)
+
+
+def test_a_card_counts_what_the_encoders_it_comes_from_have_heard(source, tmp_path):
+    other = dataclasses.replace(source, corpora=["more"])
+    first = run(source, tmp_path / "first", steps=1)
+    second = run(other, tmp_path / "second", steps=1, initial=str(first))
+    assert load_upstream(str(second)).card.trained_on == {"made-up", "more"}
+    unknown = run(dataclasses.replace(source, corpora=None), tmp_path / "unknown", steps=1)
+    taught = run(source, tmp_path / "taught", steps=1, settings={"teacher": str(unknown)})
+    assert load_upstream(str(taught)).card.trained_on is None
 
 
 def test_an_encoder_can_start_from_another_ones_weights(source, tmp_path):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from benchmark.errors import SuperbError
 from upstreams.generative import kaldi_mel
-from upstreams.pretraining.masking import span_mask
+from upstreams.pretraining.masking import masked_front, span_mask
 from upstreams.pretraining.objective import Batch, Moment
 from upstreams.pretraining.w2v_bert import W2VBERT, W2VBERTSettings
 from upstreams.pretraining.wav2vec2 import (
@@ -21,7 +21,6 @@ from upstreams.pretraining.wav2vec2 import (
     Wav2VecCSettings,
     contrastive_loss,
     draw_distractors,
-    masked_front,
     spectra,
 )
 from upstreams.transformer import HUBERT_BASE, MINI
