@@ -193,11 +193,23 @@ def leaderboard(
 
 
 @app.command()
-def upstreams() -> None:
-    """List the encoders that have a name."""
-    from superb.summary import upstream_table
+def upstreams(
+    name: Annotated[str | None, typer.Argument(help="Show all that is known of this one.")] = None,
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="With checkpoints, licences, training data and papers."),
+    ] = False,
+) -> None:
+    """List the encoders that have a name, or all that is known of one."""
+    from superb.summary import upstream_details, upstream_table
 
-    Console(emoji=False).print(upstream_table())
+    if name is not None:
+        Console(emoji=False).print(upstream_details(name))
+    elif wide:
+        # Lines are never broken, so that they can be piped into less -S or grep.
+        Console(emoji=False, width=400).print(upstream_table(wide=True))
+    else:
+        Console(emoji=False).print(upstream_table(wide=False))
 
 
 @app.command()

@@ -11,9 +11,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.errors import unknown
+
 if TYPE_CHECKING:
     from benchmark.conformance import Check
     from benchmark.results import Result
+    from upstreams import Entry
     from upstreams.bench import Comparison
 
 
@@ -109,35 +112,103 @@ def _score(result: Result) -> str:
     return f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
 
 
-def upstream_table() -> Table:
-    """Every encoder that has a name, without loading any."""
+def upstream_table(wide: bool) -> Table:
+    """Every encoder that has a name, without loading any.
+
+    Args:
+        wide: with paper, checkpoint, licence and training data, some 230 columns of text.
+    """
     from upstreams import UPSTREAMS
     from upstreams.load import upstream_names
 
     table = _plain_table("Encoders")
     for column in ("name", "family"):
         table.add_column(column, no_wrap=True)
-    for column in ("layers", "dim", "hop", "weights"):
+    for column in ("year", "states", "hop", "weights"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("from", overflow="fold")
+    table.add_column("where", no_wrap=True)
+    if wide:
+        for column in ("checkpoint", "licence", "trained on", "paper"):
+            table.add_column(column, no_wrap=True)
     for name, entry in UPSTREAMS.items():
-        table.add_row(
+        facts = upstream_facts(entry)
+        row = [
             name,
             entry.family,
-            str(entry.layers),
-            str(entry.dim),
+            str(entry.year),
+            f"{entry.layers}x{entry.dim}",
             str(entry.hop_samples),
-            f"{entry.parameters / 1e6:.1f} M" if entry.parameters else "none",
-            escape(entry.checkpoint if entry.parameters else entry.paper),
-        )
+            facts["weights"].split(" = ")[0],
+            facts["where"].split(":")[0],
+        ]
+        if wide:
+            row += [facts[key] for key in ("checkpoint", "licence", "trained on", "paper")]
+        table.add_row(*map(escape, row))
     for name in upstream_names()[len(UPSTREAMS) :]:
-        table.add_row(escape(name), "plug-in", "", "", "", "", "installed")
+        table.add_row(escape(name), "plug-in", "", "", "", "", "", "installed")
     table.caption = (
-        "Also: a checkpoint folder, org/model\\[@revision] on the Hugging Face hub, file.py:Name, "
-        "package.module:Name, and untrained:ANY for the random twin of any of them"
+        "states: layers x dim; hop: samples at 16 kHz. More: superb upstreams NAME, or --wide. Also: a checkpoint folder, "
+        "org/model\\[@revision] on the Hugging Face hub, file.py:Name, package.module:Name, "
+        "torchaudio:BUNDLE, and untrained:ANY for the random twin of any of them"
     )
     table.caption_justify = "left"
     return table
+
+
+def upstream_details(name: str) -> Table:
+    """All that the table knows of one encoder.
+
+    Raises:
+        SuperbError: there is none of that name.
+    """
+    from upstreams import UPSTREAMS
+
+    if name not in UPSTREAMS:
+        raise unknown("upstream", name, UPSTREAMS)
+    entry = UPSTREAMS[name]
+    table = _plain_table(f"superb upstreams {escape(name)}")
+    table.show_header = False
+    table.add_column("", no_wrap=True)
+    table.add_column("")
+    shape = f"{entry.layers} x {entry.dim}, a frame every {entry.hop_samples} samples at 16 kHz"
+    rows = {"family": entry.family, "layers x dim": shape, **upstream_facts(entry)}
+    for key, text in rows.items():
+        if text:
+            table.add_row(key, escape(text))
+    return table
+
+
+def upstream_facts(entry: Entry) -> dict[str, str]:
+    """What a row of the table says, in words."""
+    corpora = entry.trained_on
+    revision = entry.revision or ("not pinned" if "/" in entry.checkpoint else "")
+    return {
+        "weights": f"{entry.parameters / 1e6:.1f} M = {entry.parameters:,}"
+        if entry.parameters
+        else "none",
+        "where": _where(entry),
+        "checkpoint": f"{entry.checkpoint} {revision[:10]}".strip(),
+        "licence": entry.licence,
+        "trained on": "undisclosed" if corpora is None else ", ".join(sorted(corpora)) or "nothing",
+        "paper": f"{entry.paper} ({entry.year})",
+        "note": entry.note,
+    }
+
+
+def _where(entry: Entry) -> str:
+    """Whether weights are at hand, by a look at the disk alone."""
+    if entry.checkpoint in ("bundled", "none"):
+        return "here"
+    if entry.reader:
+        return "your file: published, but not on the hub"
+    if "/" not in entry.checkpoint:
+        return "nowhere: nobody published weights that can be read"
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE) / f"models--{entry.checkpoint.replace('/', '--')}" / "snapshots"
+    if (folder / entry.revision).is_dir():
+        return "cached: fetched before, works offline"
+    return "hub: fetched at the first use"
 
 
 def check_table(name: str, checks: Sequence[Check]) -> Table:

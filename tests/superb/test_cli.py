@@ -224,6 +224,42 @@ def test_the_lists_name_everything(tmp_path):
         assert all(name in listed for name in names)
 
 
+def test_an_encoder_of_the_table_is_described_whole():
+    from upstreams import UPSTREAMS
+
+    wide = superb("upstreams", "--wide").stdout
+    for name, entry in UPSTREAMS.items():
+        row = next(line for line in wide.splitlines() if line.split()[:1] == [name])
+        for fact in (
+            entry.paper,
+            str(entry.year),
+            entry.licence,
+            entry.family,
+            entry.revision[:10],
+        ):
+            assert fact in row, (name, fact)
+        for corpus in entry.trained_on or ():
+            assert corpus in row
+    shown = superb("upstreams", "hubert-base").stdout
+    for fact in ("94,370,816", "facebook/hubert-base-ls960", "apache-2.0", "librispeech", "2106"):
+        assert fact in shown
+    assert "nobody published" in superb("upstreams", "wav2vec-c").stdout
+    refused = superb("upstreams", "hubrt")
+    assert refused.returncode == 2
+    assert "Did you mean hubert" in refused.stderr
+
+
+def test_weights_in_the_hub_cache_are_listed_as_cached(tmp_path):
+    from upstreams import UPSTREAMS
+
+    entry = UPSTREAMS["hubert-base"]
+    folder = tmp_path / "hub" / "models--facebook--hubert-base-ls960" / "snapshots" / entry.revision
+    folder.mkdir(parents=True)
+    assert "cached" in superb("upstreams", "hubert-base", HF_HOME=str(tmp_path)).stdout
+    assert "at the first use" in superb("upstreams", "hubert-large", HF_HOME=str(tmp_path)).stdout
+    assert "here" in superb("upstreams", "hubert").stdout
+
+
 def test_version():
     import superb as package
 
