@@ -145,11 +145,12 @@ def upstream_table(wide: bool) -> Table:
             row += [facts[key] for key in ("checkpoint", "licence", "trained on", "paper")]
         table.add_row(*map(escape, row))
     for name in upstream_names()[len(UPSTREAMS) :]:
-        table.add_row(escape(name), "plug-in", "", "", "", "", "", "installed")
+        table.add_row(escape(name), "plug-in", "", "", "", "", "installed")
     table.caption = (
-        "states: layers x dim; hop: samples at 16 kHz. More: superb upstreams NAME, or --wide. Also: a checkpoint folder, "
-        "org/model\\[@revision] on the Hugging Face hub, file.py:Name, package.module:Name, "
-        "torchaudio:BUNDLE, and untrained:ANY for the random twin of any of them"
+        "states: layers x dim; hop: samples at 16 kHz. More: superb upstreams NAME, or --wide. "
+        "Also: a checkpoint folder, org/model\\[@revision] on the Hugging Face hub, "
+        "file.py:Name, package.module:Name, torchaudio:BUNDLE, and untrained:ANY for the random "
+        "twin of any of them"
     )
     table.caption_justify = "left"
     return table
