@@ -30,7 +30,7 @@ from torch import Tensor
 
 from benchmark.errors import SuperbError, UpstreamError, unknown
 from upstreams import UPSTREAMS
-from upstreams.checkpoint import OWN_FAMILIES, PAPERS, read_json
+from upstreams.checkpoint import OWN_FAMILIES, PAPERS, PRETRAINED, read_json
 from upstreams.load import UNTRAINED, load_upstream
 from upstreams.transformer import EncoderConfig, TransformerUpstream
 
@@ -507,13 +507,19 @@ def _ours(name: str, upstream: object) -> TransformerUpstream:
 def _folder(upstream: TransformerUpstream) -> Path:
     """Where a loaded checkpoint lies."""
     card = upstream.card
-    if not card.source:
-        raise UpstreamError(f"{card.name} has no checkpoint to compare: add --random-weights")
-    if not card.revision:
-        return Path(card.source).expanduser()
-    from upstreams.hub import download
+    if card.revision:
+        from upstreams.hub import download
 
-    return download(card.source, card.revision)
+        return download(card.source, card.revision)
+    folder = Path(card.source).expanduser()
+    if (
+        card.source in ("", "bundled")
+        or read_json(folder, "config.json").get("model_type") == PRETRAINED
+    ):
+        raise UpstreamError(
+            f"{card.name} has no checkpoint that transformers reads: add --random-weights"
+        )
+    return folder
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def test_different_weights_are_not_timed(monkeypatch, make_folder):
         ("fbank", {}, "transformer encoders only, and fbank .*hubert-base"),
         ("untrained:fbank", {}, "transformer encoders only"),
         ("huber-base", {}, "unknown upstream 'huber-base'. Did you mean hubert-base"),
-        ("hubert", {"random_weights": False}, "has no checkpoint to compare"),
+        ("hubert", {"random_weights": False}, "has no checkpoint that transformers reads"),
         ("hubert", {"precisions": ("float61",)}, "unknown precision"),
         ("hubert", {"precisions": ()}, "at least one"),
         ("hubert", {"rounds": 0}, "at least 1"),
