@@ -8,6 +8,7 @@ Every weight must be used, or be on the short list of what an encoder does not n
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -245,7 +246,9 @@ def read_pickle(path: Path, advice: str) -> object:
         UpstreamError: unreadable, or holding objects whose unpickling would run code.
     """
     try:
-        return cast("object", torch.load(path, map_location="cpu", weights_only=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on its way to refusing a file, torch wonders aloud
+            return cast("object", torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # a damaged or hostile pickle can raise anything
         reason = next(iter(str(error).split(". ")[0].splitlines()), "no reason given")
         raise UpstreamError(

@@ -757,7 +757,8 @@ def _usable(clips: Sequence[Clip], recipe: Recipe, report: Progress) -> list[Cli
     usable = [clip for clip in clips if clip.samples >= recipe.min_seconds * SAMPLE_RATE]
     if short := len(clips) - len(usable):
         report.warn(
-            f"{short} of {len(clips)} files are shorter than {recipe.min_seconds:g} s and left out"
+            f"{short} of {len(clips)} files are shorter than {recipe.min_seconds:g} s "
+            "(--min-seconds) and left out"
         )
     return usable
 

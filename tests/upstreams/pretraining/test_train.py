@@ -182,7 +182,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others(source, tmp
     assert not torch.equal(weights(one)[name], weights(other)[name])
 
 
-def test_accumulated_batches_make_one_step_of_their_mean(source, tmp_path):
+def test_accumulated_batches_count_as_one_step(source, tmp_path):
     folder = run(source, tmp_path / "a", steps=4, accumulate=3)
     rows = rows_of(folder)
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
@@ -306,7 +306,7 @@ def test_short_clips_are_left_out_aloud_and_none_left_is_an_error(source, tmp_pa
         recipe={**SHORT, "min_seconds": 1.8},
         progress=Progress(True),
     )
-    assert "6 of 12 files are shorter than 1.8 s" in capsys.readouterr().err
+    assert "6 of 12 files are shorter than 1.8 s (--min-seconds)" in capsys.readouterr().err
     with pytest.raises(SuperbError, match="at least 2 usable clips"):
         run(source, tmp_path / "b", recipe={**SHORT, "min_seconds": 60.0})
 
