@@ -21,7 +21,7 @@ from upstreams.pretraining import OBJECTIVES
 
 if TYPE_CHECKING:  # at run time these modules import torch, so they wait until one is needed
     from upstreams.pretraining.audio import Clip
-    from upstreams.pretraining.train import Source
+    from upstreams.pretraining.run import Source
 
 
 def gather(
@@ -44,7 +44,7 @@ def gather(
         SuperbError: a folder or corpus is missing, empty, unreadable or given twice.
     """
     from upstreams.pretraining.audio import SPEAKER_PATTERN, scan
-    from upstreams.pretraining.train import Source
+    from upstreams.pretraining.run import Source
 
     if not names:
         raise SuperbError("give --audio a folder of recordings, or the name of a corpus")
@@ -72,7 +72,9 @@ def corpus_clips(name: str) -> list[Clip]:
     splits: dict[str, dict[bytes | Path, tuple[str, str]]] = {split: {} for split in SPLITS}
     for task in CORPORA[name].tasks:
         for utterance in load_corpus(name, DOWNSTREAMS[task].card).utterances:
-            splits[utterance.split][utterance.audio] = (utterance.id, utterance.speaker)
+            audio = utterance.audio
+            assert isinstance(audio, bytes | Path)  # corpora that have a name hold nothing else
+            splits[utterance.split][audio] = (utterance.id, utterance.speaker)
     kept_back = splits["valid"].keys() | splits["test"].keys()
     return [
         measure(audio, f"{name}:{speaker}", f"{name}:{identity}")
@@ -98,7 +100,7 @@ def objective_table() -> Table:
 def settings_table(name: str) -> Table:
     """What can be set of one objective, with the defaults and what each means."""
     from upstreams.pretraining.objective import Recipe
-    from upstreams.pretraining.train import objective_class
+    from upstreams.pretraining.run import objective_class
 
     kind = objective_class(name)
     table = Table(

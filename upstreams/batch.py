@@ -10,6 +10,9 @@ from torch import Tensor
 from benchmark.core import HiddenStates, UpstreamCard
 from benchmark.errors import AudioError
 
+# Hz, of every waveform that an encoder here takes.
+SAMPLE_RATE = 16_000
+
 
 def check_waveforms(waveforms: Sequence[Tensor], card: UpstreamCard) -> None:
     """Refuse what the encoder of this card cannot take.

@@ -482,6 +482,7 @@ def _names() -> list[str]:
         name
         for name, entry in UPSTREAMS.items()
         if entry.architecture.startswith("upstreams.transformer:")
+        and entry.architecture != "upstreams.transformer:MINI"
     ]
 
 
@@ -493,13 +494,14 @@ def _refuse_others(name: str) -> None:
 
 def _other(name: str) -> SuperbError:
     return SuperbError(
-        f"bench compares transformer encoders only, and {name} is another kind. By name: "
+        f"bench compares transformers on waveforms only, and {name} is another kind. By name: "
         f"{', '.join(_names())}; or a folder or hub id of model_type {', '.join(OWN_FAMILIES)}"
     )
 
 
 def _ours(name: str, upstream: object) -> TransformerUpstream:
-    if not isinstance(upstream, TransformerUpstream):
+    # What starts from log mel energies exists in no other library.
+    if not isinstance(upstream, TransformerUpstream) or upstream.encoder.config.log_mel:
         raise _other(name)
     return upstream
 

@@ -31,8 +31,8 @@ from torchaudio.compliance import kaldi
 
 from benchmark.core import HiddenStates, UpstreamCard
 from upstreams import UPSTREAMS, batch
+from upstreams.batch import SAMPLE_RATE
 
-SAMPLE_RATE = 16_000
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160
 INT16_SCALE = 32_768.0

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from torchaudio.compliance import kaldi
 
 from benchmark.errors import UpstreamError
+from upstreams.batch import SAMPLE_RATE
 from upstreams.utterance import (
-    SAMPLE_RATE,
     FrozenEncoder,
     UtteranceEncoder,
     checkpoint_upstream,

@@ -19,10 +19,9 @@ from benchmark.core import HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError
 from benchmark.registry import load_attribute
 from upstreams import UPSTREAMS, batch
+from upstreams.batch import SAMPLE_RATE
 from upstreams.checkpoint import named_tensors, read_pickle
 from upstreams.untrained import SEED, untrained_card
-
-SAMPLE_RATE = 16_000
 
 
 class UtteranceEncoder(nn.Module):

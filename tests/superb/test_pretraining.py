@@ -20,7 +20,7 @@ from downstreams import DOWNSTREAMS
 from downstreams.corpora import CORPORA, load_corpus
 from superb.pretraining import corpus_clips, gather
 from upstreams.pretraining import OBJECTIVES
-from upstreams.pretraining.train import objective_class
+from upstreams.pretraining.run import objective_class
 
 
 def superb(*words: object) -> subprocess.CompletedProcess[str]:

@@ -118,16 +118,16 @@ def test_different_weights_are_not_timed(monkeypatch, make_folder):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("fbank", {}, "transformer encoders only, and fbank .*hubert-base"),
-        ("untrained:fbank", {}, "transformer encoders only"),
+        ("fbank", {}, "transformers on waveforms only, and fbank .*hubert-base"),
+        ("untrained:fbank", {}, "transformers on waveforms only"),
         ("huber-base", {}, "unknown upstream 'huber-base'. Did you mean hubert-base"),
-        ("hubert", {"random_weights": False}, "has no checkpoint that transformers reads"),
-        ("hubert", {"precisions": ("float61",)}, "unknown precision"),
-        ("hubert", {"precisions": ()}, "at least one"),
-        ("hubert", {"rounds": 0}, "at least 1"),
-        ("hubert", {"threads": 0}, "at least 1"),
-        ("hubert", {"seconds": (0.01,)}, "seconds are at least 0.025"),
-        ("hubert", {"seconds": (math.nan,)}, "seconds are at least 0.025"),
+        ("hubert", {"random_weights": False}, "on waveforms only, and hubert is another kind"),
+        ("distilhubert", {"precisions": ("float61",)}, "unknown precision"),
+        ("distilhubert", {"precisions": ()}, "at least one"),
+        ("distilhubert", {"rounds": 0}, "at least 1"),
+        ("distilhubert", {"threads": 0}, "at least 1"),
+        ("distilhubert", {"seconds": (0.01,)}, "seconds are at least 0.025"),
+        ("distilhubert", {"seconds": (math.nan,)}, "seconds are at least 0.025"),
     ],
 )
 def test_what_is_refused(name, options, message):

@@ -21,7 +21,7 @@ from upstreams.transformer import MINI
 SMALL_CONVOLUTIONS = dataclasses.replace(MODIFIED_CPC.convolutions, dim=16)
 ARCHITECTURES = {
     "transformer": dataclasses.replace(
-        MINI, conv_dims=(16,) * 7, dim=32, layers=2, heads=2, feed_forward_dim=64,
+        MINI, conv_dims=(24, 16, 16), dim=32, layers=2, heads=2, feed_forward_dim=64,
         position_kernel=16,
     ),
     "cpc": dataclasses.replace(MODIFIED_CPC, convolutions=SMALL_CONVOLUTIONS, context_dim=16),
@@ -130,11 +130,13 @@ MADE_UP = [
     ("transformer", {"heads": 0}, "heads must be"),
     ("transformer", {"heads": -2}, "heads must be"),
     ("transformer", {"heads": 3}, "multiple of heads"),
-    ("transformer", {"conv_strides": [5, 2, 2, 2, 2, 2, 0]}, "conv_strides must be"),
+    ("transformer", {"conv_strides": [160, 1, 0]}, "conv_strides must be"),
     ("transformer", {"conv_dims": [16] * 100_000}, "conv_dims must be a list of 1 to 256"),
     ("transformer", {"conv_dims": []}, "conv_dims must be"),
-    ("transformer", {"conv_strides": [1000] * 7}, "frames of over 65536 samples"),
-    ("transformer", {"conv_kernels": [65536] * 7}, "frames of over 65536 samples"),
+    ("transformer", {"conv_strides": [1000] * 3}, "frames of over 65536 samples"),
+    ("transformer", {"conv_kernels": [400, 65536, 65536]}, "frames of over 65536 samples"),
+    ("transformer", {"conv_kernels": [65536, 3, 3]}, "log_mel takes a window of at most 8192"),
+    ("transformer", {"conv_dims": [65536, 3, 3]}, "no more bands than its spectrum has bins"),
     ("transformer", {"norm_eps": float("nan")}, "norm_eps must be a number above 0"),
     ("transformer", {"norm_eps": 10**400}, "norm_eps must be"),
     ("transformer", {"norm_eps": -1e-5}, "norm_eps must be"),

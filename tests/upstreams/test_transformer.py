@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
+import torchaudio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +18,7 @@ from upstreams.transformer import (
     HUBERT_BASE,
     MINI,
     EncoderConfig,
+    LogMel,
     TransformerUpstream,
     converted,
     normalised_product,
@@ -55,9 +58,42 @@ def test_padding_changes_nothing(noise, change_in_company, norm, pre, samples):
 
 
 def test_padding_changes_nothing_in_the_bundled_size(noise, change_in_company):
-    card = UpstreamCard("mini", layers=7, dim=192, hop_samples=320, min_samples=400)
+    shortest = MINI.min_samples
+    card = UpstreamCard("mini", layers=7, dim=192, hop_samples=320, min_samples=shortest)
     upstream = TransformerUpstream(untrained_encoder(MINI, 0), card, normalize=False)
-    assert change_in_company(upstream, [noise(400), noise(48_000), noise(20_011)]) < 1e-5
+    assert change_in_company(upstream, [noise(shortest), noise(48_000), noise(20_011)]) < 1e-5
+
+
+def test_log_mel_is_torchaudio_s(noise):
+    waveform = noise(16_000)
+    # torchaudio puts the window into the middle of the zeros that fill it up, ours at their start.
+    theirs = torchaudio.transforms.MelSpectrogram(
+        16_000, n_fft=512, win_length=400, hop_length=160, n_mels=80, center=False
+    )(torch.nn.functional.pad(waveform, (56, 56)))
+    expected = (theirs.T.clamp(min=LogMel.FLOOR).log10() - LogMel.MEAN) / LogMel.DEVIATION
+    given = LogMel(MINI)(waveform[None, :, None], [16_000])[0]
+    assert given.shape == (98, 80)
+    assert torch.allclose(given, expected[:98], atol=1e-4)
+
+
+def test_log_mel_keeps_the_level(noise):
+    mel = LogMel(MINI)
+    waveform = noise(4000)[None, :, None]
+    louder = mel(10 * waveform, [4000]) - mel(waveform, [4000])
+    assert torch.allclose(louder, torch.tensor(2 / LogMel.DEVIATION), atol=1e-4)  # 20 dB
+
+
+def test_log_mel_of_silence_is_the_floor():
+    mel = LogMel(MINI)(torch.zeros(1, 800, 1), [800])
+    assert mel.unique().tolist() == pytest.approx([(-8 - LogMel.MEAN) / LogMel.DEVIATION])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"conv_dims": (300, 192, 192)}, {"conv_kernels": (10_000, 3, 3)}]
+)
+def test_log_mel_refuses_what_it_cannot_be(changes):
+    with pytest.raises(UpstreamError, match="log_mel takes a window of at most 8192 samples"):
+        replace(MINI, **changes)
 
 
 def test_normalising_makes_gain_and_offset_vanish(noise):

@@ -22,9 +22,9 @@ from torch import Tensor
 from torchaudio.functional import resample
 
 from benchmark.errors import AudioError, SuperbError
+from upstreams.batch import SAMPLE_RATE
 from upstreams.pretraining.objective import Batch
 
-SAMPLE_RATE = 16_000
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".sph"})
 # LibriSpeech ("84/121123/84-121123-0000.flac") and VoxCeleb ("id10001/xxx/00001.wav") say who
 # speaks; of other names nothing is assumed.

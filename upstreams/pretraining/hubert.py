@@ -44,7 +44,7 @@ class HuBERTSettings:
         mask_share: starts of masked spans over frames.
         mask_span: frames masked from each start on.
         masked_weight: weight of the loss on masked frames; the rest is on those that are heard
-            (alpha of section II.B; the paper takes 1 in the end).
+            (alpha of section II.B). The paper takes 1 in the end; the bundled encoder has a half.
         code_dim: width in which states and codes are compared.
         temperature: by which their cosines are divided.
         disturbed: share of utterances with noise or another voice mixed in (WavLM); the targets
@@ -60,7 +60,7 @@ class HuBERTSettings:
     layer: int = 0
     mask_share: float = 0.08
     mask_span: int = 10
-    masked_weight: float = 1.0
+    masked_weight: float = 0.5
     code_dim: int = 128
     temperature: float = 0.1
     disturbed: float = 0.0
@@ -94,7 +94,7 @@ class HuBERT(nn.Module):
 
     Settings: ClassVar[type[HuBERTSettings]] = HuBERTSettings
     sizes: ClassVar[dict[str, EncoderConfig]] = {"mini": MINI, "base": HUBERT_BASE}
-    recipe: ClassVar[Recipe] = Recipe(batch_seconds=30.0, crop_seconds=5.0)
+    recipe: ClassVar[Recipe] = Recipe(learning_rate=2e-3, batch_seconds=40.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: HuBERTSettings, generator: Generator) -> None:
         super().__init__()

@@ -9,17 +9,10 @@ checkpoint, to the same weights as if nothing had happened.
 from __future__ import annotations
 
 import copy
-import csv
 import dataclasses
-import hashlib
 import json
-import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeAlias, cast
@@ -28,15 +21,36 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core import UpstreamCard
-from benchmark.errors import SuperbError, UpstreamError, unknown
+from benchmark.errors import SuperbError, UpstreamError
 from benchmark.progress import Bar, Progress
-from benchmark.registry import load_attribute
 from upstreams import pretrained
+from upstreams.batch import SAMPLE_RATE
+from upstreams.checkpoint import read_json
 from upstreams.pretraining import OBJECTIVES
-from upstreams.pretraining.audio import SAMPLE_RATE, Clip, Stream, hold_out, seconds
-from upstreams.pretraining.objective import Batch, Loss, Moment, Objective, Recipe, require
+from upstreams.pretraining.audio import Clip, Stream, hold_out, seconds
+from upstreams.pretraining.folder import (
+    Log,
+    Row,
+    first_line,
+    replace,
+    uninterrupted,
+    write_history,
+    writing,
+)
+from upstreams.pretraining.objective import Batch, Loss, Moment, Objective, Recipe
+from upstreams.pretraining.run import (
+    TRAINING,
+    Run,
+    Settings,
+    Source,
+    clips_identity,
+    objective_class,
+    parse_settings,
+    refuse,
+    take_over,
+    usable,
+)
 
-PRECISIONS = ("float32", "bfloat16")
 # Of the clips, for the held-out loss.
 HELD_OUT = 0.02
 HELD_OUT_SECONDS = 240.0
@@ -48,113 +62,10 @@ CHECKPOINT_EVERY_S = 120.0
 # Steps that are timed, after some to warm up, to turn minutes into steps.
 WARM_UP, TIMED = 2, 6
 ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-6
-Row: TypeAlias = dict[str, float]
-# An instance of an objective's dataclass `Settings`: each has its own.
-Settings: TypeAlias = Any
 # accelerate is not typed.
 Foreign: TypeAlias = Any
 # Both a module and an `Objective`, which Python's types cannot say.
 ObjectiveModule: TypeAlias = Any
-
-
-@dataclass(frozen=True)
-class Run:
-    """What was asked for: two runs with equal values reach equal weights on one machine.
-
-    Attributes:
-        objective: a name in `OBJECTIVES`.
-        size: of the encoder.
-        settings: the objective's, all of them.
-        recipe: learning rate, batch and so on.
-        seed: of weights, order, crops, masks.
-        steps: of the optimiser; None until it is known how many fit into `minutes`.
-        minutes: of training, where no number of steps was given.
-        precision: of the arithmetic.
-        accumulate: batches per step.
-        initial: folder of an encoder to start from, or "".
-        audio: what `clips_identity` says.
-        processes: that share the batches of a step out.
-    """
-
-    objective: str
-    size: str
-    settings: Mapping[str, Any]
-    recipe: Recipe
-    seed: int
-    steps: int | None
-    minutes: float | None
-    precision: str
-    accumulate: int
-    initial: str
-    audio: str
-    processes: int = 1
-
-
-@dataclass(frozen=True)
-class Source:
-    """What is trained on, for the card.
-
-    Attributes:
-        clips: the recordings.
-        names: as typed.
-        corpora: names of known corpora in it; None where that is not known.
-        licence: of the weights, as far as the audio allows.
-        attribution: to the owners of the audio.
-    """
-
-    clips: Sequence[Clip]
-    names: Sequence[str]
-    corpora: Sequence[str] | None = None
-    licence: str = ""
-    attribution: str = ""
-
-
-def objective_class(name: str) -> type[Objective]:
-    """The class of an objective.
-
-    Raises:
-        SuperbError: there is none of that name.
-    """
-    if name not in OBJECTIVES:
-        raise unknown("objective", name, OBJECTIVES)
-    return cast("type[Objective]", load_attribute(OBJECTIVES[name].target))
-
-
-def parse_settings(kind: type[Settings], given: Mapping[str, str]) -> Settings:
-    """A settings dataclass from text, as typed on the command line.
-
-    Args:
-        kind: the dataclass; its fields are of type int, float, str or bool.
-        given: name → text.
-
-    Raises:
-        SuperbError: a name is unknown, a text is not of the field's type, a value not allowed.
-    """
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for name, text in given.items():
-        if name not in fields:
-            raise unknown("setting", name, fields)
-        default = fields[name].default
-        field_type: type[Any] = type(default)
-        try:
-            if isinstance(default, bool):
-                values[name] = {"true": True, "false": False}[text.lower()]
-            else:
-                values[name] = field_type(text)
-        except (ValueError, KeyError) as error:
-            raise SuperbError(
-                f"setting {name} takes {field_type.__name__}, such as {default!r}; got {text!r}"
-            ) from error
-    return kind(**values)
-
-
-def clips_identity(clips: Sequence[Clip]) -> str:
-    """A hash of names and lengths of the audio; its content is not read."""
-    digest = hashlib.sha256()
-    for clip in clips:
-        digest.update(f"{Path(clip.name).name}\t{clip.samples}\n".encode())
-    return digest.hexdigest()
 
 
 def pretrain(
@@ -207,8 +118,8 @@ def pretrain(
     kind = objective_class(objective)
     chosen = parse_settings(kind.Settings, settings or {})
     asked_recipe = dataclasses.replace(kind.recipe, **recipe or {})
-    _refuse(size, kind, steps, minutes, precision, accumulate, device, seed, asked_recipe)
-    clips = _usable(source.clips, asked_recipe, report)
+    refuse(size, kind, steps, minutes, precision, accumulate, device, seed, asked_recipe)
+    clips = usable(source.clips, asked_recipe, report)
     asked = Run(
         objective=objective,
         size=size,
@@ -253,14 +164,14 @@ class Trainer:
         device: str,
         report: Progress,
     ) -> None:
-        self.report, self.folder = report, output / "training"
+        self.report, self.folder = report, output / TRAINING
         self.recipe, self.seed = asked.recipe, asked.seed
         self.accelerator = _accelerator(asked, device)
         self.main = self.accelerator.is_main_process
         if not self.main:
             self.report = Progress(quiet=True)
         asked = dataclasses.replace(asked, processes=self.accelerator.num_processes)
-        self.run = self._take_over(asked, output)
+        self.run = take_over(asked, output)
         train, self.held_out = hold_out(clips, HELD_OUT, self.seed)
         self.train_seconds = seconds(train)
         self.shortest = min(clips, key=lambda clip: clip.samples)
@@ -284,36 +195,6 @@ class Trainer:
             _groups(self.objective, self.recipe), betas=ADAM_BETAS, eps=ADAM_EPS
         )
         self.model, self.optimizer = self.accelerator.prepare(self.objective, optimizer)
-
-    def _take_over(self, asked: Run, output: Path) -> Run:
-        """The run of the output folder, if it is the one asked for; else a new one."""
-        path = self.folder / "run.json"
-        if not path.exists():
-            # What a full disk left of a run that never started is no run.
-            if output.exists() and (
-                not output.is_dir()
-                or any(path.is_file() and path.suffix != ".new" for path in output.rglob("*"))
-            ):
-                raise SuperbError(
-                    f"--output {output} is there and holds no run of superb pretrain; choose "
-                    "another folder"
-                )
-            return asked
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SuperbError(f"cannot read {path}: {error}; choose another --output") from error
-        wanted = json.loads(json.dumps(dataclasses.asdict(asked)))
-        if wanted["steps"] is None and isinstance(known, dict):
-            wanted["steps"] = known.get("steps")
-        if known != wanted:
-            values = known if isinstance(known, dict) else {}
-            differing = sorted(name for name in wanted if values.get(name) != wanted[name])
-            raise SuperbError(
-                f"{output} holds another run: it differs in {', '.join(differing)}. Type its own "
-                "command to go on with it, or choose another --output"
-            )
-        return dataclasses.replace(asked, steps=wanted["steps"])
 
     def train(self) -> None:
         """Run to the last step; on any end before it, what was reached is kept."""
@@ -414,7 +295,7 @@ class Trainer:
                     )
                     self._require_finite(norm)
                     # A checkpoint of half a step could not be gone on with to the same weights.
-                    with _uninterrupted():
+                    with uninterrupted():
                         self.optimizer.step()
                         self.step += 1
                     self.optimizer.zero_grad()
@@ -554,10 +435,10 @@ class Trainer:
     def _write_run(self) -> None:
         if not self.main:
             return
-        with _writing(self.folder):
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             text = json.dumps(dataclasses.asdict(self.run), indent=1)
-            _replace(self.folder / "run.json", text.encode())
+            replace(self.folder / "run.json", text.encode())
 
     def _save(self) -> None:
         """Write the checkpoint beside the last one, then put it in its place."""
@@ -572,7 +453,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
         path = self.folder / "checkpoint.pt"
-        with _writing(self.folder):
+        with writing(self.folder):
             temporary = path.with_suffix(".new")
             try:
                 torch.save(state, temporary)
@@ -580,7 +461,7 @@ class Trainer:
             finally:
                 temporary.unlink(missing_ok=True)
             self.kept = self.step
-            self._write_history()
+            write_history(self.folder, self.history, self.run.objective)
 
     def _resume(self) -> bool:
         path = self.folder / "checkpoint.pt"
@@ -603,22 +484,12 @@ class Trainer:
             UnpicklingError,
         ) as error:
             raise SuperbError(
-                f"cannot go on from {path}: {_first_line(error)}. Delete it to start again"
+                f"cannot go on from {path}: {first_line(error)}. Delete it to start again"
             ) from error
         return True
 
     def _logs(self) -> Log:
         return Log(self.folder if self.main else None, self.step)
-
-    def _write_history(self) -> None:
-        names = list(dict.fromkeys(name for row in self.history for name in row))
-        with (self.folder / "loss.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(self.history)
-        from upstreams.pretraining.plot import plot_losses
-
-        plot_losses(self.history, self.run.objective, self.folder / "loss.png")
 
     def card(self, source: Source, command: str) -> dict[str, Any]:
         """What a reader of the encoder must know."""
@@ -637,6 +508,7 @@ class Trainer:
             "trained_on": _corpora(source.corpora, self.ancestors),
             "attribution": source.attribution,
             "command": command,
+            "commands_before": _commands_before(self.run),
             "run": dataclasses.asdict(self.run),
             "audio": {
                 "names": list(source.names),
@@ -654,38 +526,6 @@ class Trainer:
             "prepared": self.facts,
             "held_out": {name: value for name, value in last.items() if name != "step"},
         }
-
-
-class Log:
-    """What tensorboard reads."""
-
-    def __init__(self, folder: Path | None, step: int) -> None:
-        self.folder, self.step = folder, step
-        self.writer: Any = None
-
-    def __enter__(self) -> Log:
-        if self.folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            with _writing(self.folder):
-                # What a killed run logged past its checkpoint is hidden.
-                self.writer = SummaryWriter(
-                    str(self.folder / "tensorboard"), purge_step=self.step + 1, flush_secs=10
-                )
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.writer is not None and self.folder is not None:
-            with _writing(self.folder):
-                self.writer.close()
-
-    def write(self, row: Row) -> None:
-        """Log the numbers of a step."""
-        if self.writer is not None and self.folder is not None:
-            with _writing(self.folder):
-                for name, value in row.items():
-                    if name != "step":
-                        self.writer.add_scalar(name, value, int(row["step"]))
 
 
 def schedule(step: int, steps: int, warm_up: float) -> float:
@@ -718,51 +558,6 @@ def _moved(batch: Batch, device: torch.device) -> Batch:
     return Batch(batch.waveforms.to(device), batch.speakers.to(device))
 
 
-def _refuse(
-    size: str,
-    kind: type[Objective],
-    steps: int | None,
-    minutes: float | None,
-    precision: str,
-    accumulate: int,
-    device: str,
-    seed: int,
-    recipe: Recipe,
-) -> None:
-    if size not in kind.sizes:
-        raise unknown("size", size, kind.sizes)
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
-    if device not in ("auto", "cpu"):
-        raise unknown("device", device, ("auto", "cpu"))
-    if (steps is None) == (minutes is None):
-        raise SuperbError("give either --steps or --minutes")
-    for name, value in (("--steps", steps), ("--minutes", minutes), ("--accumulate", accumulate)):
-        if value is not None and not (0 < value < math.inf):
-            raise SuperbError(f"{name} must be above 0; got {value}")
-    require(0 <= seed < 2**32, "--seed", seed, "from 0 to 4294967295")
-    for field in dataclasses.fields(recipe):
-        value = getattr(recipe, field.name)
-        if not (math.isfinite(value) and (value > 0 or field.name in ("weight_decay", "warm_up"))):
-            raise SuperbError(f"{field.name} must be a positive number; got {value}")
-    if recipe.warm_up > 1 or recipe.weight_decay < 0 or recipe.warm_up < 0:
-        raise SuperbError(
-            "warm_up is a share from 0 to 1, and weight_decay is not negative; got "
-            f"{recipe.warm_up} and {recipe.weight_decay}"
-        )
-
-
-def _usable(clips: Sequence[Clip], recipe: Recipe, report: Progress) -> list[Clip]:
-    """Clips that are long enough; the others are counted aloud."""
-    usable = [clip for clip in clips if clip.samples >= recipe.min_seconds * SAMPLE_RATE]
-    if short := len(clips) - len(usable):
-        report.warn(
-            f"{short} of {len(clips)} files are shorter than {recipe.min_seconds:g} s "
-            "(--min-seconds) and left out"
-        )
-    return usable
-
-
 def _start_from(objective: ObjectiveModule, name: str) -> UpstreamCard:
     """Give an objective's encoder the weights of another one of the same architecture.
 
@@ -777,16 +572,6 @@ def _start_from(objective: ObjectiveModule, name: str) -> UpstreamCard:
         raise UpstreamError(f"--initial {name} is not of the architecture that is to be trained")
     objective.encoder.load_state_dict(cast(nn.Module, encoder).state_dict())
     return upstream.card
-
-
-def _corpora(given: Sequence[str] | None, ancestors: Iterable[UpstreamCard]) -> list[str] | None:
-    """All corpora that an encoder has heard, itself or in those it learns from; None: unknown."""
-    corpora = None if given is None else list(dict.fromkeys(given))
-    for card in ancestors:
-        if corpora is None or card.trained_on is None:
-            return None
-        corpora += sorted(card.trained_on - set(corpora))
-    return corpora
 
 
 def _accelerator(asked: Run, device: str) -> Foreign:
@@ -809,63 +594,27 @@ def _accelerator(asked: Run, device: str) -> Foreign:
         )
     except ValueError as error:
         raise SuperbError(
-            f"this device cannot compute with --precision {asked.precision}: {_first_line(error)} "
+            f"this device cannot compute with --precision {asked.precision}: {first_line(error)} "
             "Type --precision float32, or --device cpu"
         ) from error
 
 
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C and SIGTERM back for a moment; what came is raised at the end."""
-    came: list[int] = []
-    held: dict[signal.Signals, Callable[..., Any] | int] = {}
-    if threading.current_thread() is threading.main_thread():
-        for kind in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(kind)
-            if handler is not None:  # else it is not Python's, and cannot be put back
-                held[kind] = handler
-                signal.signal(kind, lambda number, _frame: came.append(number))
-    try:
-        yield
-    finally:
-        for kind, handler in held.items():
-            signal.signal(kind, handler)
-    for number in came:
-        signal.raise_signal(number)
+def _corpora(given: Sequence[str] | None, ancestors: Iterable[UpstreamCard]) -> list[str] | None:
+    """All corpora that an encoder has heard, itself or in those it learns from; None: unknown."""
+    corpora = None if given is None else list(dict.fromkeys(given))
+    for card in ancestors:
+        if corpora is None or card.trained_on is None:
+            return None
+        corpora += sorted(card.trained_on - set(corpora))
+    return corpora
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class _writing:  # noqa: N801 - read as a statement: with _writing(folder)
-    """Turn a failed write into an error that says what is kept."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # torch.save reports a full disk as a RuntimeError.
-        if isinstance(error, OSError | RuntimeError):
-            kept = self.folder / "checkpoint.pt"
-            raise SuperbError(
-                f"cannot write to {self.folder}: {_first_line(error)}. "
-                + (
-                    f"The last good checkpoint, {kept}, is kept; make room and type the command "
-                    "again"
-                    if kept.exists()
-                    else "Make room or choose another --output"
-                )
-            ) from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_suffix(".new")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _commands_before(run: Run) -> list[str]:
+    """The commands that made the encoders that a run started from or learned from."""
+    commands: list[str] = []
+    for name in dict.fromkeys((run.initial, str(run.settings.get("teacher", "")))):
+        card = Path(name).expanduser() / "card.json"
+        if name and card.is_file():
+            content = read_json(card.parent, card.name)
+            commands += [*content.get("commands_before", []), str(content.get("command", ""))]
+    return list(dict.fromkeys(commands))

@@ -11,7 +11,7 @@ behind the mask elsewhere in the utterance::
 As in fairseq: distractors are drawn with replacement from the other masked frames; those with the
 very codes of the target are left out of the softmax; the diversity loss takes probabilities
 without Gumbel noise; and the mean square of the convolutions' output, before its layer norm, is
-added to the loss with weight 10. Unlike there: no dropout, which the encoder does not have, and a
+added to the loss. Unlike there: no dropout, which the encoder does not have, and a
 temperature that follows the progress of the run, however short it is. The published run gets from
 2 to 0.5 with a factor of 0.999995 per update.
 """
@@ -119,40 +119,40 @@ def contrastive_loss(
 
 @dataclass(frozen=True)
 class Wav2Vec2Settings:
-    """What can be set; the paper's values unless said otherwise.
+    """What can be set. Where the paper's Base has another value, it is given: ours are for ``mini``.
 
     Attributes:
-        mask_share: starts of masked spans over frames, above 0 and at most 1.
-        mask_span: frames masked from each start on, at least 1.
+        mask_share: starts of masked spans over frames, above 0 and at most 1; 0.065 in Base.
+        mask_span: frames masked from each start on, at least 1; 10 in Base.
         groups: codebooks, G, at least 1.
-        codes: entries of each codebook, V, at least 2; 320 in the paper, for larger encoders.
+        codes: entries of each codebook, V, at least 2; 320 in Base.
         final_dim: width of the vectors that are compared, and of quantised latents, a multiple of
             groups; 256 in Base.
         distractors: wrong answers per masked frame, at least 1.
         similarity_temperature: divides the cosine, above 0.
         first_temperature: of the Gumbel softmax at the first step, above 0.
         last_temperature: the same at the last step, above 0.
-        diversity_weight: of the diversity loss, at least 0.
-        penalty_weight: of the mean square of the convolutions' output, at least 0; fairseq's.
-        feature_grad_mult: factor on the gradient of the convolutions, above 0 and at most 1; 0.1
-            in Base. A short run has to learn its convolutions as fast as the rest.
+        diversity_weight: of the diversity loss, at least 0; 0.1 in Base. With few codes, and
+            latents that are a step away from log mel energies, less of it lets them collapse.
+        penalty_weight: of the mean square of the convolutions' output, at least 0; fairseq's is 10.
+        feature_grad_mult: factor on the gradient of the convolutions, above 0 and at most 1.
 
     Raises:
         SuperbError: a value is out of its range.
     """
 
-    mask_share: float = 0.065
-    mask_span: int = 10
+    mask_share: float = 0.08
+    mask_span: int = 5
     groups: int = 2
-    codes: int = 64
+    codes: int = 32
     final_dim: int = 128
     distractors: int = 100
     similarity_temperature: float = 0.1
     first_temperature: float = 2.0
     last_temperature: float = 0.5
-    diversity_weight: float = 0.1
-    penalty_weight: float = 10.0
-    feature_grad_mult: float = 1.0
+    diversity_weight: float = 1.5
+    penalty_weight: float = 0.1
+    feature_grad_mult: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("mask_span", "groups", "distractors"):
@@ -286,7 +286,7 @@ class Wav2Vec2(nn.Module):
 
     Settings: ClassVar[type[Wav2Vec2Settings]] = Wav2Vec2Settings
     sizes: ClassVar[dict[str, EncoderConfig]] = SIZES
-    recipe: ClassVar[Recipe] = Recipe(learning_rate=5e-4, batch_seconds=30.0, crop_seconds=5.0)
+    recipe: ClassVar[Recipe] = Recipe(learning_rate=1e-3, batch_seconds=40.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: Wav2Vec2Settings, generator: Generator) -> None:
         super().__init__()
@@ -365,7 +365,7 @@ class Wav2VecC(nn.Module):
 
     Settings: ClassVar[type[Wav2VecCSettings]] = Wav2VecCSettings
     sizes: ClassVar[dict[str, EncoderConfig]] = SIZES
-    recipe: ClassVar[Recipe] = Recipe(learning_rate=5e-4, batch_seconds=30.0, crop_seconds=5.0)
+    recipe: ClassVar[Recipe] = Recipe(learning_rate=1e-3, batch_seconds=40.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: Wav2VecCSettings, generator: Generator) -> None:
         super().__init__()

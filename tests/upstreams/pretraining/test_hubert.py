@@ -23,7 +23,8 @@ def heard(babble):
 @pytest.fixture
 def objective(heard):
     def make(**settings: object) -> HuBERT:
-        chosen = HuBERT.Settings(**{"clusters": 8, **settings})
+        # As in the paper: of the frames that are heard, nothing is asked.
+        chosen = HuBERT.Settings(**{"clusters": 8, "masked_weight": 1.0, **settings})
         made = HuBERT("mini", chosen, torch.Generator().manual_seed(0))
         made.prepare([heard], moment())
         return made
@@ -55,7 +56,7 @@ def test_the_loss_is_the_papers_over_masked_frames_written_out(objective, heard)
 
 def test_a_weight_below_one_puts_the_rest_on_the_frames_that_are_heard(objective, heard):
     made = objective(masked_weight=0.25)
-    mask = span_mask(6, (24_000 - 400) // 320 + 1, 0.08, 10, moment(5).generator)
+    mask = span_mask(6, made.architecture.frames(24_000), 0.08, 10, moment(5).generator)
     codes = made.targets(heard.waveforms, mask.shape[1])
     frames, lengths = made.encoder.front_end(heard.waveforms, [24_000] * 6)
     seen = torch.where(mask.unsqueeze(2), made.mask_embedding, frames)
@@ -67,7 +68,7 @@ def test_a_weight_below_one_puts_the_rest_on_the_frames_that_are_heard(objective
 def test_targets_of_frames_that_are_heard_do_not_matter(objective, heard, monkeypatch):
     made = objective()
     before = made(heard, moment(5)).value
-    frames = (24_000 - 400) // 320 + 1
+    frames = made.architecture.frames(24_000)
     mask = span_mask(6, frames, 0.08, 10, moment(5).generator)
     codes = made.targets(heard.waveforms, frames)
     changed = torch.where(mask, codes, (codes + 1) % 8)

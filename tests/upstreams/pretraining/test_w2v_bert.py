@@ -11,10 +11,11 @@ import torch
 from benchmark.errors import SuperbError
 from upstreams.pretraining.objective import Batch, Moment
 from upstreams.pretraining.w2v_bert import W2VBERT, W2VBERTSettings
-from upstreams.transformer import MINI
+from upstreams.transformer import HUBERT_BASE
 
 TINY = replace(
-    MINI,
+    HUBERT_BASE,
+    pre_norm=True,
     conv_dims=(8,) * 7,
     dim=16,
     layers=5,
@@ -69,7 +70,8 @@ def test_contrast_ends_where_prediction_begins():
 
 
 def test_value_is_the_weighted_sum():
-    loss = run(build(contrastive_weight=0.3, prediction_weight=0.7))
+    weights = {"diversity_weight": 0.1, "penalty_weight": 10.0}
+    loss = run(build(contrastive_weight=0.3, prediction_weight=0.7, **weights))
     parts = loss.parts
     contrast = parts["contrastive"] + 0.1 * parts["diversity"] + 10 * parts["feature_penalty"]
     torch.testing.assert_close(loss.value.detach(), 0.3 * contrast + 0.7 * parts["prediction"])

@@ -26,7 +26,8 @@ from upstreams.pretraining.wav2vec2 import (
 from upstreams.transformer import HUBERT_BASE, MINI
 
 TINY = replace(
-    MINI,
+    HUBERT_BASE,
+    pre_norm=True,
     conv_dims=(16,) * 7,
     dim=32,
     layers=2,
@@ -221,7 +222,7 @@ def test_every_parameter_learns(kind, pre_norm, batch):
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_states_matter_at_masked_frames_only(kind, batch, monkeypatch):
-    objective = build(kind)
+    objective = build(kind, mask_share=0.065)
     states = []
 
     def watched(frames_btd, lengths):
