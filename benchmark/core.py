@@ -159,25 +159,41 @@ class Upstream(Protocol):
         ...
 
 
+@runtime_checkable
+class StoredAudio(Protocol):
+    """A file inside another one, such as a table, whose bytes stay there until they are needed."""
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes."""
+        ...
+
+    def read(self) -> bytes:
+        """Its bytes, in any format that soundfile reads; raises OSError if they are gone."""
+        ...
+
+
 @dataclass(frozen=True)
 class Utterance:
     """One recording with what is known of it.
 
     Attributes:
         id: unique within its corpus.
-        audio: a file, or the bytes of one, in any format that soundfile reads.
+        audio: a file, the bytes of one, or where to read them, in any format that soundfile reads.
         split: ``train``, ``valid`` or ``test``.
         speaker: who speaks; intervals are clustered by it. "" when unknown.
         text: what is said, for ASR.
         label: the class, for classification tasks.
+        span: the part of the recording that is meant, as (first second, seconds); None for all.
     """
 
     id: str
-    audio: Path | bytes = field(repr=False)
+    audio: Path | bytes | StoredAudio = field(repr=False)
     split: str
     speaker: str = ""
     text: str = ""
     label: str = ""
+    span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -8,28 +8,41 @@ run was cut off; and on a processor it is also the fastest rule, since no work g
 from __future__ import annotations
 
 import hashlib
+import math
+import os
 import time
 import traceback
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
 import soundfile
 import torch
 from torch import Tensor
 
-from benchmark.audio import audio_sha256, decode
-from benchmark.core import HiddenStates, Upstream, Utterance
+from benchmark.audio import audio_sha256, audio_size, decode
+from benchmark.core import HiddenStates, StoredAudio, Upstream, UpstreamCard, Utterance
 from benchmark.errors import AudioError, SuperbError, UpstreamError
 from benchmark.layers import normalise
 from benchmark.progress import Progress
-from benchmark.store import FeatureStore, format_bytes, require_room
+from benchmark.store import (
+    NONE,
+    AudioHashes,
+    FeatureStore,
+    Floats,
+    feature_bytes,
+    format_bytes,
+    require_room,
+    store_folder,
+)
+
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 BATCHING = "one"
 _DECODE_AHEAD = 8
@@ -53,8 +66,10 @@ class Features:
 
     Attributes:
         stores: kind of feature → its store.
-        keys: utterance id → hash of its audio, the key in every store. Skipped ones are absent.
+        keys: utterance id → hash of its audio and span, the key in every store. Skipped ones are
+            absent.
         skipped: utterances left out because of their audio.
+        layers: the layers that frames are kept of, None for all; time means have all.
         audio_s: seconds of audio that passed the encoder in this run.
         encoder_s: seconds that the encoder took for them, 0 if all was stored before.
         extraction_s: seconds that reading, encoding and storing took.
@@ -63,6 +78,7 @@ class Features:
     stores: dict[str, FeatureStore]
     keys: dict[str, str]
     skipped: list[Skipped]
+    layers: tuple[int, ...] | None = None
     audio_s: float = 0.0
     encoder_s: float = 0.0
     extraction_s: float = 0.0
@@ -76,7 +92,8 @@ class ExtractionSettings:
         cache_dir: the folder of all stores.
         device: where the encoder runs.
         precision: ``float32`` or ``bfloat16`` arithmetic in the encoder.
-        storage: ``float16`` or ``float32`` on disk.
+        storage: ``float16``, ``float32`` or ``int8`` on disk, or ``none``: frames are encoded anew
+            whenever they are read.
         on_bad_audio: ``fail`` or ``skip``.
     """
 
@@ -87,16 +104,16 @@ class ExtractionSettings:
     on_bad_audio: str = "fail"
 
 
-def features_of(states: HiddenStates, kind: str) -> Tensor:
+def features_of(states: HiddenStates, kind: str, layers: Sequence[int] | None = None) -> Tensor:
     """The stored form of one utterance's hidden states (a batch of one).
 
     Returns:
-        ``frames``: ``[layer, frame, dim]``; ``mean``: time means ``[layer, dim]``;
-        ``mean-normalised``: time means of the layer-normalised frames.
+        ``frames``: ``[layer, frame, dim]``, of the layers asked for; ``mean``: time means
+        ``[layer, dim]``; ``mean-normalised``: time means of the layer-normalised frames.
     """
     frames = states.values[:, 0, : int(states.lengths[0])].float()
     if kind == "frames":
-        return frames
+        return frames if layers is None else frames[list(layers)]
     if kind == "mean":
         return frames.mean(dim=1)
     if kind == "mean-normalised":
@@ -111,8 +128,12 @@ def extract(
     settings: ExtractionSettings,
     progress: Progress,
     resources: ExitStack,
+    layers: Sequence[int] | None = None,
 ) -> Features:
     """Make sure that every wanted feature is stored, encoding each utterance at most once.
+
+    Audio is read once: hashed, and decoded if nothing is stored under its hash. Files that have
+    not changed since an earlier run are not read at all. A few utterances are in memory at a time.
 
     Args:
         upstream: the frozen encoder.
@@ -121,6 +142,8 @@ def extract(
         settings: precision, storage and places.
         progress: where to report.
         resources: closes the stores when its owner is done.
+        layers: the only layers that frames are needed of, None for all. They make a store of their
+            own, with the same values as one of all layers; that is used instead if it is complete.
 
     Raises:
         AudioError: for audio that cannot be used, all of it named, unless it is to be skipped.
@@ -128,54 +151,109 @@ def extract(
         SuperbError: when the disk has no room.
     """
     started = time.perf_counter()
+    layers = _kept_layers(upstream, fingerprint, wanted, settings, layers)
     stores = {
         kind: resources.enter_context(
-            FeatureStore(settings.cache_dir, _about(upstream, fingerprint, kind, settings))
+            FeatureStore(settings.cache_dir, about(upstream, fingerprint, kind, settings, layers))
         )
         for kind in wanted
     }
-    utterances = list({u.id: u for group in wanted.values() for u in group}.values())
-    keys: dict[str, str] = {}
-    bad: list[Skipped] = []
-    for utterance in utterances:
-        try:
-            keys[utterance.id] = audio_sha256(utterance.audio)
-        except AudioError as error:
-            bad.append(Skipped(utterance.id, str(error)))
-    missing = {
-        kind: store.missing(keys[u.id] for u in wanted[kind] if u.id in keys)
-        for kind, store in stores.items()
-    }
-    # one forward serves all kinds, and two utterances with the same audio
-    todo: dict[str, Utterance] = {}
-    for utterance in utterances:
-        key = keys.get(utterance.id)
-        if key is not None and any(key in keyset for keyset in missing.values()):
-            todo.setdefault(key, utterance)
-    features = Features(stores, keys, bad)
-    if todo:
-        _plan(upstream, todo, missing, settings, progress)
-        _encode_all(upstream, todo, missing, settings, progress, features)
-        for store in stores.values():
-            store.commit()
+    kinds: dict[str, list[str]] = {}
+    utterances: dict[str, Utterance] = {}
+    for kind, group in wanted.items():
+        # two tasks may want the same
+        for name, utterance in {u.id: u for u in group}.items():
+            utterances[name] = utterance
+            kinds.setdefault(name, []).append(kind)
+    features = Features(stores, {}, [], layers)
+    with AudioHashes(settings.cache_dir) as hashes:
+        known = _known_keys(utterances.values(), hashes)
+        missing = {kind: store.missing(known.values()) for kind, store in stores.items()}
+        # what is needed of audio that is known, whoever asks for it: one forward serves them all
+        lacking: dict[str, set[str]] = {}
+        todo = []
+        for name, utterance in utterances.items():
+            key = known.get(name)
+            if key is None:
+                todo.append(utterance)
+                continue
+            features.keys[name] = key
+            if lacks := {kind for kind in kinds[name] if key in missing[kind]}:
+                todo.append(utterance)
+                lacking[key] = lacking.get(key, set()) | lacks
+        if todo:
+            _say(upstream, todo, kinds, settings, progress, layers)
+            job = _Job(upstream, settings, kinds, lacking, features, hashes)
+            _encode_all(job, todo, progress)
+    for store in stores.values():
+        store.commit()
+        if features.encoder_s:
             store.log_session(features.audio_s, features.encoder_s)
-    unusable = {skipped.utterance for skipped in bad}
-    # an utterance that shares its audio with a bad one is bad too
-    bad_keys = {keys[name] for name in unusable if name in keys}
-    for name, key in list(keys.items()):
-        if key in bad_keys:
-            del keys[name]
-            if name not in unusable:
-                bad.append(Skipped(name, "same audio as another bad file"))
-    if bad and settings.on_bad_audio == "fail":
-        raise _bad_audio(bad, len(utterances))
+    if features.skipped and settings.on_bad_audio == "fail":
+        raise _bad_audio(features.skipped, len(utterances))
+    if "frames" in stores and settings.storage == NONE:
+        stores["frames"].again = _again(upstream, wanted["frames"], features, settings)
     features.extraction_s = time.perf_counter() - started
     return features
 
 
-def _about(
-    upstream: Upstream, fingerprint: str, kind: str, settings: ExtractionSettings
+def left_to_encode(
+    upstream: Upstream,
+    fingerprint: str,
+    wanted: Mapping[str, Sequence[Utterance]],
+    settings: ExtractionSettings,
+    layers: Sequence[int] | None = None,
+) -> dict[str, int]:
+    """Kind of feature → how many of its utterances are not known to be stored; reads no audio."""
+    layers = _kept_layers(upstream, fingerprint, wanted, settings, layers)
+    left = {kind: len(group) for kind, group in wanted.items()}
+    keys: dict[str, str] | None = None
+    for kind, group in wanted.items():
+        words = about(upstream, fingerprint, kind, settings, layers)
+        if not store_folder(settings.cache_dir, words).is_dir():
+            continue
+        if keys is None:
+            with AudioHashes(settings.cache_dir) as hashes:
+                everyone = {u.id: u for utterances in wanted.values() for u in utterances}
+                keys = _known_keys(everyone.values(), hashes)
+        with FeatureStore(settings.cache_dir, words) as store:
+            missing = store.missing(keys.values())
+        left[kind] = sum(u.id not in keys or keys[u.id] in missing for u in group)
+    return left
+
+
+def _kept_layers(
+    upstream: Upstream,
+    fingerprint: str,
+    wanted: Mapping[str, Sequence[Utterance]],
+    settings: ExtractionSettings,
+    layers: Sequence[int] | None,
+) -> tuple[int, ...] | None:
+    """The layers of frames to keep: those asked for, or all (None) if all are stored already."""
+    if layers is None or "frames" not in wanted:
+        return None
+    frames = {"frames": wanted["frames"]}
+    if not left_to_encode(upstream, fingerprint, frames, settings)["frames"]:
+        return None
+    return tuple(layers)
+
+
+def _key(audio: str, span: tuple[float, float] | None) -> str:
+    """The key of an utterance in a store: what its audio is, and which part of it is meant."""
+    if span is None:
+        return audio
+    first, seconds = span
+    return hashlib.sha256(f"{audio} {first!r} {seconds!r}".encode()).hexdigest()
+
+
+def about(
+    upstream: Upstream,
+    fingerprint: str,
+    kind: str,
+    settings: ExtractionSettings,
+    layers: Sequence[int] | None = None,
 ) -> dict[str, Any]:
+    """Everything that features depend on, apart from the audio; `layers` counts for frames."""
     return {
         "upstream": upstream.card.name,
         "fingerprint": fingerprint,
@@ -183,10 +261,35 @@ def _about(
         "kind": kind,
         "precision": settings.precision,
         "device": torch.device(settings.device).type,
-        "storage": settings.storage,
+        "storage": storage_of(kind, settings.storage),
+        "layers": list(layers) if layers is not None and kind == "frames" else None,
         "batching": BATCHING,
         "engine": _ENGINE,
     }
+
+
+def storage_of(kind: str, storage: str) -> str:
+    """How a kind of feature is kept: time means take kilobytes, so ``none`` is for frames alone."""
+    return "float32" if storage == NONE and kind != "frames" else storage
+
+
+def _known_keys(utterances: Iterable[Utterance], hashes: AudioHashes) -> dict[str, str]:
+    """Utterance id → key, of those whose audio need not be read for it."""
+    keys: dict[str, str] = {}
+    found: dict[Path | StoredAudio, str | None] = {}  # many spans may be of one recording
+    for utterance in utterances:
+        audio = utterance.audio
+        if isinstance(audio, bytes):
+            sha256: str | None = audio_sha256(audio)
+        elif isinstance(audio, Path):
+            if audio not in found:
+                found[audio] = hashes.find(audio)
+            sha256 = found[audio]
+        else:
+            sha256 = None
+        if sha256 is not None:
+            keys[utterance.id] = _key(sha256, utterance.span)
+    return keys
 
 
 def _bad_audio(bad: Sequence[Skipped], total: int) -> AudioError:
@@ -200,88 +303,256 @@ def _bad_audio(bad: Sequence[Skipped], total: int) -> AudioError:
 
 def duration_s(utterance: Utterance) -> float:
     """Seconds of audio by the file's header; 0 when it cannot be read (found out later)."""
+    if utterance.span is not None:
+        return utterance.span[1]
     source = utterance.audio
     try:
+        if not isinstance(source, Path | bytes):
+            source = source.read()
         info = soundfile.info(BytesIO(source) if isinstance(source, bytes) else str(source))
     except (RuntimeError, OSError, TypeError):
         return 0.0
     return float(info.frames) / float(info.samplerate) if info.samplerate else 0.0
 
 
-def _plan(
+def estimate_s(utterances: Sequence[Utterance], sample: int = 256) -> float:
+    """Seconds of audio, from the headers of at most `sample` files and the sizes of all.
+
+    Opening every header of a big corpus takes minutes. Files without a readable header count 0.
+    """
+    spans = math.fsum(u.span[1] for u in utterances if u.span is not None)
+    whole = [u for u in utterances if u.span is None]
+    step = max(1, -(-len(whole) // sample))
+    looked_at = whole[::step]
+    seconds = math.fsum(map(duration_s, looked_at))
+    if step == 1:
+        return spans + seconds
+    size = sum(map(_size, looked_at))
+    return spans + (seconds / size * sum(map(_size, whole)) if size else 0.0)
+
+
+def _size(utterance: Utterance) -> int:
+    try:
+        return audio_size(utterance.audio)
+    except AudioError:
+        return 0
+
+
+def _say(
     upstream: Upstream,
-    todo: Mapping[str, Utterance],
-    missing: Mapping[str, set[str]],
+    todo: Sequence[Utterance],
+    kinds: Mapping[str, Sequence[str]],
     settings: ExtractionSettings,
     progress: Progress,
+    layers: Sequence[int] | None,
 ) -> None:
-    """Say what extraction will cost on disk, and refuse what does not fit."""
+    """Say what extraction will take on disk, and refuse what does not fit."""
     card = upstream.card
-    width = card.layers * card.dim * np.dtype(settings.storage).itemsize
-    seconds = {key: duration_s(utterance) for key, utterance in todo.items()}
-    needed = 0.0
-    for kind, keys in missing.items():
-        for key in keys:
-            frames = seconds[key] * card.sample_rate / card.hop_samples
-            needed += width * (frames + 1 if kind == "frames" else 1)
-    hours = sum(seconds.values()) / 3600
-    require_room(settings.cache_dir, int(needed))
+    seconds = estimate_s(todo)
+    wanted = Counter(kind for utterance in todo for kind in kinds[utterance.id])
+    needed = sum(
+        feature_bytes(
+            kind,
+            storage_of(kind, settings.storage),
+            card.layers if layers is None or kind != "frames" else len(layers),
+            card.dim,
+            count,
+            seconds * count / len(todo) * card.sample_rate / card.hop_samples,
+        )
+        for kind, count in wanted.items()
+    )
+    require_room(settings.cache_dir, needed)
     progress.note(
-        f"{card.name}: encoding {len(todo)} utterances, {hours * 60:.1f} min of audio; "
-        f"{format_bytes(needed)} of {' and '.join(missing)} in {settings.cache_dir}"
+        f"{card.name}: encoding {len(todo)} utterances, {seconds / 60:.1f} min of audio; "
+        f"{format_bytes(needed)} of {' and '.join(wanted)} in {settings.cache_dir}"
     )
 
 
-def _encode_all(
-    upstream: Upstream,
-    todo: Mapping[str, Utterance],
-    missing: Mapping[str, set[str]],
-    settings: ExtractionSettings,
-    progress: Progress,
-    features: Features,
-) -> None:
-    card = upstream.card
-    with progress.bar(f"{card.name}: features", len(todo)) as bar:
-        for key, utterance, waveform in _decoded(todo, card.sample_rate, card.min_samples):
-            bar.advance()
-            if isinstance(waveform, AudioError):
-                features.skipped.append(Skipped(utterance.id, str(waveform)))
-                continue
-            if features.skipped and settings.on_bad_audio == "fail":
-                continue  # keep looking for bad files, but encode nothing more
-            before = time.perf_counter()
-            states = encode(upstream, waveform, settings, utterance.id)
-            features.encoder_s += time.perf_counter() - before
-            features.audio_s += waveform.numel() / card.sample_rate
-            frames = features_of(states, "frames")
-            norms = frames.norm(dim=-1).mean(dim=1).numpy()
-            for kind, keys in missing.items():
-                if key in keys:
-                    features.stores[kind].append(key, features_of(states, kind).numpy(), norms)
-            bar.rate(f"{features.audio_s / features.encoder_s:.0f} x real time")
+@dataclass(frozen=True)
+class _Job:
+    """What extraction needs at every utterance."""
+
+    upstream: Upstream
+    settings: ExtractionSettings
+    kinds: Mapping[str, Sequence[str]]  # utterance id → the kinds of feature it needs
+    lacking: Mapping[str, set[str]]  # key → kinds that it lacks, where that is known
+    features: Features
+    hashes: AudioHashes
+
+    def needs(self, utterance: Utterance, key: str) -> set[str]:
+        """The kinds of feature that are still to be stored for this audio."""
+        asked = {*self.kinds[utterance.id], *self.lacking.get(key, ())}
+        return {kind for kind in asked if key not in self.features.stores[kind]}
 
 
-def _decoded(
-    todo: Mapping[str, Utterance], sample_rate: int, min_samples: int
-) -> Iterator[tuple[str, Utterance, Tensor | AudioError]]:
-    """Decode a few utterances ahead of the encoder, in order."""
+@dataclass(frozen=True)
+class _Loaded:
+    """Audio that has been read, or needs not be to know its hash."""
 
-    def read(utterance: Utterance) -> Tensor | AudioError:
+    audio: Path | bytes | StoredAudio
+    sha256: str
+    status: os.stat_result | None = None
+
+
+def _encode_all(job: _Job, todo: Sequence[Utterance], progress: Progress) -> None:
+    """Read, decode and encode in turn; a few utterances are on the way at any time, never all."""
+    card, features = job.upstream.card, job.features
+    read: dict[Path | StoredAudio, str] = {}  # hashes of recordings of which there are spans
+
+    def load(utterance: Utterance) -> _Loaded | AudioError:
         try:
-            return decode(utterance.audio, sample_rate, name=utterance.id, min_samples=min_samples)
+            return _load(utterance, read)
         except AudioError as error:
             return error
 
-    waiting: deque[tuple[str, Utterance, Future[Tensor | AudioError]]] = deque()
-    with ThreadPoolExecutor(1) as pool:
-        for key, utterance in todo.items():
-            waiting.append((key, utterance, pool.submit(read, utterance)))
-            if len(waiting) > _DECODE_AHEAD:
-                first = waiting.popleft()
-                yield first[0], first[1], first[2].result()
-        while waiting:
-            first = waiting.popleft()
-            yield first[0], first[1], first[2].result()
+    def to_waveform(item: tuple[Utterance, _Loaded]) -> Tensor | AudioError:
+        try:
+            return _waveform(*item, card)
+        except AudioError as error:
+            return error
+
+    with (
+        ThreadPoolExecutor(1) as pool,
+        progress.bar(f"{card.name}: features", len(todo)) as bar,
+    ):
+
+        def lacking() -> Iterator[tuple[Utterance, _Loaded]]:
+            for utterance, loaded in _ahead(pool, load, todo):
+                if isinstance(loaded, AudioError):
+                    features.keys.pop(utterance.id, None)
+                    features.skipped.append(Skipped(utterance.id, str(loaded)))
+                    bar.advance()
+                    continue
+                if loaded.status is not None:
+                    assert isinstance(utterance.audio, Path)
+                    job.hashes.remember(utterance.audio, loaded.status, loaded.sha256)
+                key = _key(loaded.sha256, utterance.span)
+                features.keys[utterance.id] = key
+                if job.needs(utterance, key):
+                    yield utterance, loaded
+                else:
+                    bar.advance()
+
+        for (utterance, _), waveform in _ahead(pool, to_waveform, lacking()):
+            bar.advance()
+            key = features.keys[utterance.id]
+            if isinstance(waveform, AudioError):
+                del features.keys[utterance.id]
+                features.skipped.append(Skipped(utterance.id, str(waveform)))
+                continue
+            if features.skipped and job.settings.on_bad_audio == "fail":
+                continue  # keep looking for bad files, but encode nothing more
+            # the same audio may have come by since this was read
+            kinds = job.needs(utterance, key)
+            if not kinds:
+                continue
+            before = time.perf_counter()
+            states = encode(job.upstream, waveform, job.settings, utterance.id)
+            features.encoder_s += time.perf_counter() - before
+            seconds = waveform.numel() / card.sample_rate
+            features.audio_s += seconds
+            norms = features_of(states, "frames").norm(dim=-1).mean(dim=1).numpy()
+            for kind in kinds:
+                values = features_of(states, kind, features.layers).numpy()
+                features.stores[kind].append(key, values, norms, seconds)
+            bar.rate(f"{features.audio_s / features.encoder_s:.0f} x real time")
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Done], items: Iterable[Item]
+) -> Iterator[tuple[Item, Done]]:
+    """Do a few pieces of work ahead of whoever takes them, in order."""
+    waiting: deque[tuple[Item, Future[Done]]] = deque()
+    for item in items:
+        waiting.append((item, pool.submit(work, item)))
+        if len(waiting) > _DECODE_AHEAD:
+            first, done = waiting.popleft()
+            yield first, done.result()
+    while waiting:
+        first, done = waiting.popleft()
+        yield first, done.result()
+
+
+def _load(utterance: Utterance, read: dict[Path | StoredAudio, str]) -> _Loaded:
+    """Read audio once, for its hash and for its samples; of a span, only the span later on."""
+    audio = utterance.audio
+    if isinstance(audio, bytes):
+        return _Loaded(audio, audio_sha256(audio))
+    if utterance.span is not None:
+        if audio in read:
+            return _Loaded(audio, read[audio])
+        status = audio.stat() if isinstance(audio, Path) and audio.is_file() else None
+        read[audio] = audio_sha256(audio)
+        return _Loaded(audio, read[audio], status)
+    if not isinstance(audio, Path):
+        try:
+            data = audio.read()
+        except OSError as error:
+            raise AudioError(
+                f"cannot read the audio of {utterance.id}: {error}", reason="unreadable"
+            ) from error
+        return _Loaded(data, audio_sha256(data))
+    try:
+        with audio.open("rb") as file:
+            status = os.fstat(file.fileno())
+            data = file.read()
+    except FileNotFoundError as error:
+        raise AudioError(
+            f"no audio file at {_named(utterance)}; check the path in the corpus",
+            reason="missing file",
+        ) from error
+    except OSError as error:
+        raise AudioError(
+            f"cannot read {_named(utterance)}: {error.strerror}", reason="unreadable"
+        ) from error
+    return _Loaded(data, audio_sha256(data), status)
+
+
+def _waveform(utterance: Utterance, loaded: _Loaded, card: UpstreamCard) -> Tensor:
+    return decode(
+        loaded.audio,
+        card.sample_rate,
+        name=_named(utterance),
+        min_samples=card.min_samples,
+        span=utterance.span,
+    )
+
+
+def _named(utterance: Utterance) -> str:
+    """How messages call its audio: by its file if that says more than its id."""
+    name, audio = utterance.id, utterance.audio
+    if not isinstance(audio, Path):
+        return name
+    return str(audio) if str(audio).endswith(name) else f"{name} ({audio})"
+
+
+def _again(
+    upstream: Upstream,
+    utterances: Sequence[Utterance],
+    features: Features,
+    settings: ExtractionSettings,
+) -> Callable[[str], Floats]:
+    """Frames by encoding anew, for storage ``none``: the same values as when first encoded."""
+    by_key = {features.keys[u.id]: u for u in utterances if u.id in features.keys}
+    threads = torch.get_num_threads()
+
+    def again(key: str) -> Floats:
+        utterance = by_key[key]
+        loaded = _load(utterance, {})
+        if _key(loaded.sha256, utterance.span) != key:
+            raise SuperbError(f"the audio of {_named(utterance)} changed during the run; run again")
+        waveform = _waveform(utterance, loaded, upstream.card)
+        # heads train on one thread; the encoder computes on as many as the first time
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            states = encode(upstream, waveform, settings, utterance.id)
+        finally:
+            torch.set_num_threads(before)
+        frames: Floats = features_of(states, "frames", features.layers).numpy()
+        return frames
+
+    return again
 
 
 def encode(

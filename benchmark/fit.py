@@ -8,14 +8,16 @@ of fitting a grid of linear heads in one pass is that of Oquab et al. 2023, "DIN
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +29,7 @@ from benchmark.core import Downstream, HiddenStates, Tally, Utterance
 from benchmark.layers import LayerMix, Mix, normalise
 from benchmark.progress import Progress
 from benchmark.protocol import Training
+from benchmark.resume import Snapshot
 from benchmark.store import FeatureStore
 
 _BLOCK_BYTES = 256 * 2**20
@@ -49,7 +52,8 @@ class Batch:
 class SplitData:
     """The stored features of one split, read batch by batch.
 
-    Time means are served as sequences of one frame, so that one head serves both.
+    Time means are served as sequences of one frame, so that one head serves both. A fixed budget of
+    memory keeps what was read first; the rest is read again every time.
 
     Args:
         utterances: the split, in corpus order.
@@ -72,11 +76,19 @@ class SplitData:
         self._kind = "frames" if "frames" in stores else "mean"
         self._kept: dict[tuple[str, str], Tensor] = {}
         self._room = _KEEP_BYTES
-        shapes = stores[self._kind].shapes(self.keys)
+        store = stores[self._kind]
+        shapes = store.shapes(self.keys)
         framed = self._kind == "frames"
         self.lengths = [shapes[key][1] if framed else 1 for key in self.keys]
         self.layers, self.dim = shapes[self.keys[0]][0], shapes[self.keys[0]][-1]
-        self._norms = stores[self._kind].layer_norms(self.keys)
+        self._norms = store.layer_norms(self.keys)
+        self._kept_layers: list[int] | None = store.about.get("layers")
+
+    def placed(self, mix: Mix) -> Mix:
+        """The mix by the layers that are stored, which may be some only."""
+        if self._kept_layers is None or mix.layer is None:
+            return mix
+        return replace(mix, layer=self._kept_layers.index(mix.layer))
 
     def frame_size(self, mix: Mix) -> float:
         """Root mean square of a frame's values in the layers of a mix."""
@@ -156,12 +168,16 @@ class Probe:
         updates: updates made.
         looks: its history on valid.
         best: the look whose weights are kept.
+        generator: of its dropout.
+        half: whether the head computes in bfloat16 where that is safe (autocast).
     """
 
     spec: ProbeSpec
     mix: LayerMix
     head: nn.Module
     optimizer: torch.optim.Optimizer
+    generator: torch.Generator = field(default_factory=torch.Generator)
+    half: bool = False
     status: Status = "training"
     reason: str = ""
     updates: int = 0
@@ -183,8 +199,11 @@ class Probe:
         """Logits and their lengths."""
         states = batch.normalised if self.spec.mix.normalised else batch.plain
         assert states is not None
-        logits, lengths = self.head(self.mix(states), states.lengths)
-        return logits, lengths
+        frames = self.mix(states)
+        halved = torch.autocast(frames.device.type, torch.bfloat16) if self.half else nullcontext()
+        with halved:
+            logits, lengths = self.head(frames, states.lengths)
+        return logits.float(), lengths
 
     def keep(self, look: Look) -> None:
         """Remember these weights as the best so far."""
@@ -203,6 +222,41 @@ class Probe:
         """Mark as failed; the others go on."""
         self.status, self.reason = "failed", reason
 
+    def state(self) -> dict[str, Any]:
+        """All that it takes to go on from here: tensors, numbers and text."""
+        return {
+            "spec": asdict(self.spec),
+            "modules": [module.state_dict() for module in self.modules],
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "status": self.status,
+            "reason": self.reason,
+            "updates": self.updates,
+            "looks": [asdict(look) for look in self.looks],
+            "best": None if self.best is None else asdict(self.best),
+            "losses": list(self._losses),
+            "best_state": self._best_state,
+        }
+
+    def go_on_from(self, state: Mapping[str, Any]) -> None:
+        """Take a state over.
+
+        Raises:
+            KeyError, RuntimeError, TypeError, ValueError: it is not a state of this probe.
+        """
+        if state["spec"] != asdict(self.spec):
+            raise ValueError("the state of another probe")
+        for module, values in zip(self.modules, state["modules"], strict=True):
+            module.load_state_dict(values)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.status, self.reason = state["status"], state["reason"]
+        self.updates = state["updates"]
+        self.looks = [Look(**look) for look in state["looks"]]
+        self.best = None if state["best"] is None else Look(**state["best"])
+        self._losses = list(state["losses"])
+        self._best_state = state["best_state"]
+
 
 def build_probe(
     spec: ProbeSpec,
@@ -215,16 +269,20 @@ def build_probe(
     outputs: int,
     scaling: tuple[Tensor, Tensor] | None = None,
     device: str = "cpu",
+    placed: Mix | None = None,
 ) -> Probe:
-    """A fresh probe. Its initial weights depend on its seed alone, never on its neighbours."""
+    """A fresh probe. Its initial weights depend on its seed alone, never on its neighbours.
+
+    `placed` is its mix by the layers that are stored, where those are not all (`SplitData.placed`).
+    """
     generator = torch.Generator(device).manual_seed(spec.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         head = downstream.head(dim, hop_s, outputs, training.head, generator).to(device)
-    mix = LayerMix(spec.mix, layers, scaling).to(device)
+    mix = LayerMix(placed or spec.mix, layers, scaling).to(device)
     parameters = [*mix.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=spec.learning_rate, fused=True)
-    return Probe(spec, mix, head, optimizer)
+    return Probe(spec, mix, head, optimizer, generator, training.head_precision == "bfloat16")
 
 
 def standardisation(data: SplitData, mix: Mix, sample: int = 512) -> tuple[Tensor, Tensor]:
@@ -242,7 +300,7 @@ def standardisation(data: SplitData, mix: Mix, sample: int = 512) -> tuple[Tenso
         taken for rounding, and is not scaled up to signal.
     """
     step = -(-len(data.utterances) // sample)
-    start = LayerMix(mix, data.layers).to(data.device)
+    start = LayerMix(data.placed(mix), data.layers).to(data.device)
     count, total, squares = 0, torch.zeros(data.dim).double(), torch.zeros(data.dim).double()
     with torch.no_grad():
         for index in range(0, len(data.utterances), step):
@@ -270,45 +328,83 @@ def fit(
     training: Training,
     progress: Progress,
     title: str = "training",
+    *,
+    takes: Sequence[Sequence[int]] | None = None,
+    snapshot: Snapshot | None = None,
+    listen: Callable[[Probe, Look], None] | None = None,
 ) -> None:
     """Train all probes in one pass over the batches; afterwards each holds its best weights.
 
     Selection looks at valid only: after every `training.evaluate_every` updates the task's first
-    metric is taken there, ties are settled by the valid loss, and the best weights are kept.
+    metric is taken there, and the best weights are kept (`training.select_by` says what is best).
+
+    Args:
+        probes: fresh ones, of one task.
+        train: what they learn from.
+        valid: what they are chosen on.
+        downstream: the task.
+        vocabulary: its output symbols.
+        training: the protocol's values.
+        progress: where to report.
+        title: of the progress bar.
+        takes: for each utterance of the train split, the indices of its takes in `train` (crops,
+            say): an epoch visits one of them, the next epoch the next. None: one take each.
+        snapshot: where to save the state now and then, and to go on from.
+        listen: called with every look at valid.
     """
     card = downstream.card
     normalised = any(probe.spec.mix.normalised for probe in probes)
-    batches = training_batches(
-        train.lengths,
-        [utterance.label for utterance in train.utterances],
-        training.batch_utterances,
-        training.sampling,
-    )
     masks = torch.Generator().manual_seed(_AUGMENT_SEED)
+    update = 0 if snapshot is None else _go_on(probes, masks, snapshot)
+    batches = islice(_training_indices(train, training, takes), update * training.accumulate, None)
 
-    def load() -> Batch:
-        batch = train.batch(next(batches), normalised)
-        return batch if training.spec_augment is None else _augment(batch, training, masks)
+    def load() -> list[Batch]:
+        """The batches of one update."""
+        part = [train.batch(next(batches), normalised) for _ in range(training.accumulate)]
+        if training.spec_augment is None:
+            return part
+        return [_augment(batch, training, masks) for batch in part]
 
-    def step(block: list[Batch], probe: Probe) -> None:
+    def step(block: list[list[Batch]], probe: Probe) -> None:
         _train(probe, block, downstream, vocabulary, training)
+
+    def save() -> None:
+        if snapshot is not None and snapshot.due:
+            snapshot.save(
+                {
+                    "update": update,
+                    "masks": masks.get_state(),
+                    "probes": [probe.state() for probe in probes],
+                }
+            )
 
     parallel = card.features == "frames" and train.device == "cpu"
     with _in_parallel(parallel) as each, progress.bar(title, training.updates) as bar:
-        update = 0
+        if update:
+            progress.note(f"{title}: goes on after update {update} of {training.updates}")
+            bar.advance(update)
         while update < training.updates:
             alive = [probe for probe in probes if probe.status == "training"]
             if not alive:
                 break
-            target = min(update + training.evaluate_every, training.updates)
+            looks = update // training.evaluate_every + 1
+            target = min(looks * training.evaluate_every, training.updates)
             while update < target:
                 block = _block(load, target - update)
                 each(partial(step, block), alive)
                 update += len(block)
                 bar.advance(len(block))
+                if update < target:  # else the look comes first, and belongs to this update
+                    save()
             alive = [probe for probe in alive if probe.status == "training"]
             _look(alive, valid, downstream, vocabulary, training, each)
+            if listen is not None:
+                for probe in alive:
+                    if probe.status == "training":
+                        listen(probe, probe.looks[-1])
             _halve(probes, alive, training, update, card.direction)
+            _lose_patience(alive, training.patience)
+            save()
             shown = [probe.best.valid for probe in probes if probe.best is not None]
             if shown:
                 top = min(shown) if card.direction == "lower" else max(shown)
@@ -319,6 +415,56 @@ def fit(
             probe.status = "finished"
         if probe.best is not None:
             probe.restore()
+        elif probe.status == "finished":
+            probe.fail(f"valid {card.metric} was never better than {_worst(card.direction):.0f} %")
+
+
+def _go_on(probes: Sequence[Probe], masks: torch.Generator, snapshot: Snapshot) -> int:
+    """Take over what was saved, all of it or nothing; how many updates that was."""
+    state = snapshot.read()
+    if state is None:
+        return 0
+    fresh = [copy.deepcopy(probe.state()) for probe in probes]
+    try:
+        for probe, own in zip(probes, state["probes"], strict=True):
+            probe.go_on_from(own)
+        masks.set_state(state["masks"])
+        return int(state["update"])
+    except (KeyError, RuntimeError, TypeError, ValueError):
+        for probe, own in zip(probes, fresh, strict=True):
+            probe.go_on_from(own)
+        snapshot.damaged()
+        return 0
+
+
+def _training_indices(
+    train: SplitData, training: Training, takes: Sequence[Sequence[int]] | None
+) -> Iterator[list[int]]:
+    """Batches of indices into `train`; takes of one utterance come in turn, epoch by epoch."""
+    groups = takes or [[index] for index in range(len(train.utterances))]
+    visits = [0] * len(groups)
+    for batch in training_batches(
+        [train.lengths[group[0]] for group in groups],
+        [train.utterances[group[0]].label for group in groups],
+        training.batch_utterances,
+        training.sampling,
+    ):
+        chosen = []
+        for utterance in batch:
+            group = groups[utterance]
+            chosen.append(group[visits[utterance] % len(group)])
+            visits[utterance] += 1
+        yield chosen
+
+
+def _valid_batches(valid: SplitData, training: Training) -> list[list[int]]:
+    """Which of valid is looked at; the same at every look."""
+    size = training.batch_utterances
+    if training.valid_sampling == "all":
+        return evaluation_batches(valid.lengths, size)
+    labels = [utterance.label for utterance in valid.utterances]
+    epoch = -(-len(labels) // size)
+    return list(islice(training_batches(valid.lengths, labels, size, "balanced"), epoch))
 
 
 def evaluate(
@@ -354,11 +500,12 @@ def _augment(batch: Batch, training: Training, masks: torch.Generator) -> Batch:
     return Batch(batch.utterances, plain, rest[0] if rest else None)
 
 
-def _block(load: Callable[[], Batch], most: int) -> list[Batch]:
-    """A few batches at a time, within a memory budget, so that threads seldom wait."""
+def _block(load: Callable[[], list[Batch]], most: int) -> list[list[Batch]]:
+    """A few updates at a time, within a memory budget, so that threads seldom wait."""
     block = [load()]
-    values = block[0].plain.values
-    size = values.numel() * values.element_size() * (1 if block[0].normalised is None else 2)
+    values = [batch.plain.values for batch in block[0]]
+    size = sum(value.numel() * value.element_size() for value in values)
+    size *= 1 if block[0][0].normalised is None else 2
     for _ in range(min(most, max(1, _BLOCK_BYTES // size), 16) - 1):
         block.append(load())
     return block
@@ -366,24 +513,30 @@ def _block(load: Callable[[], Batch], most: int) -> list[Batch]:
 
 def _train(
     probe: Probe,
-    block: Sequence[Batch],
+    block: Sequence[Sequence[Batch]],
     downstream: Downstream,
     vocabulary: Sequence[str],
     training: Training,
 ) -> None:
+    """Some updates, each on the mean loss over the utterances of all its batches."""
     probe.head.train()
     parameters = probe.parameters()
-    for batch in block:
+    for batches in block:
         if probe.status != "training":
             return
         for group in probe.optimizer.param_groups:
             group["lr"] = probe.spec.learning_rate * training.factor(probe.updates)
-        logits, lengths = probe.answer(batch)
-        loss = downstream.loss(logits, lengths, batch.utterances, vocabulary)
         probe.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        utterances = sum(len(batch.utterances) for batch in batches)
+        value = 0.0
+        for batch in batches:
+            logits, lengths = probe.answer(batch)
+            loss = downstream.loss(logits, lengths, batch.utterances, vocabulary)
+            if len(batches) > 1:
+                loss = loss * (len(batch.utterances) / utterances)
+            loss.backward()  # type: ignore[no-untyped-call]
+            value += float(loss.detach())
         norm = nn.utils.clip_grad_norm_(parameters, training.clip_norm)
-        value = float(loss.detach())
         if not (math.isfinite(value) and math.isfinite(float(norm))):
             what = "loss" if not math.isfinite(value) else "gradient"
             probe.fail(f"{what} was not finite at update {probe.updates + 1}")
@@ -405,7 +558,7 @@ def _look(
     counts = {id(probe): [0, 0] for probe in alive}
     losses = {id(probe): 0.0 for probe in alive}
     normalised = any(probe.spec.mix.normalised for probe in alive)
-    for indices in evaluation_batches(valid.lengths, training.batch_utterances):
+    for indices in _valid_batches(valid, training):
         batch = valid.batch(indices, normalised)
 
         def listen(probe: Probe, batch: Batch = batch) -> None:
@@ -430,8 +583,29 @@ def _look(
         look = Look(probe.updates, train_loss, 100.0 * numerator / denominator, valid_loss)
         probe._losses.clear()
         probe.looks.append(look)
-        if probe.best is None or _rank(look, card.direction) < _rank(probe.best, card.direction):
+        if _is_best(look, probe.best, card.direction, training.select_by):
             probe.keep(look)
+
+
+def _is_best(look: Look, best: Look | None, direction: str, select_by: str) -> bool:
+    if select_by == "score":
+        bar = _worst(direction) if best is None else best.valid
+        return look.valid < bar if direction == "lower" else look.valid > bar
+    return best is None or _rank(look, direction) < _rank(best, direction)
+
+
+def _worst(direction: str) -> float:
+    """The score, in percent, that says nothing."""
+    return 100.0 if direction == "lower" else 0.0
+
+
+def _lose_patience(probes: Sequence[Probe], patience: int) -> None:
+    """Stop the probes whose best look is `patience` looks ago."""
+    for probe in probes:
+        since = len(probe.looks) - (probe.looks.index(probe.best) + 1 if probe.best else 0)
+        if patience and probe.status == "training" and since >= patience:
+            probe.status = "finished"
+            probe.reason = f"no better on valid for {since} looks"
 
 
 def _rank(look: Look, direction: str) -> tuple[float, float]:
@@ -465,17 +639,20 @@ def ranked_rates(probes: Sequence[Probe], direction: str, by: str = "score") -> 
     """Learning rates of one layer choice, best first on valid, averaged over seeds.
 
     Only rates none of whose seeds failed count. With ``score``, each probe's best look counts and
-    equal scores are settled by its loss; with ``loss``, the loss of its latest look. What is still
-    equal goes to the smaller rate.
+    equal scores are settled by its loss, and a seed that kept nothing has failed; with ``loss``,
+    the loss of its latest look. What is still equal goes to the smaller rate.
     """
     scores: dict[float, list[tuple[float, float]]] = {}
     spoilt = {probe.spec.learning_rate for probe in probes if probe.status == "failed"}
     for probe in probes:
-        if probe.best is not None and probe.spec.learning_rate not in spoilt:
-            rank = (
-                _rank(probe.best, direction) if by == "score" else (probe.looks[-1].valid_loss, 0.0)
-            )
-            scores.setdefault(probe.spec.learning_rate, []).append(rank)
+        if by == "score" and probe.best is not None:
+            rank = _rank(probe.best, direction)
+        elif by == "loss" and probe.looks:
+            rank = (probe.looks[-1].valid_loss, 0.0)
+        else:
+            spoilt.add(probe.spec.learning_rate)
+            continue
+        scores.setdefault(probe.spec.learning_rate, []).append(rank)
 
     def mean(rate: float) -> tuple[float, float, float]:
         ranks = scores[rate]
@@ -483,7 +660,7 @@ def ranked_rates(probes: Sequence[Probe], direction: str, by: str = "score") -> 
         second = math.fsum(rank[1] for rank in ranks) / len(ranks)
         return first, second, rate
 
-    return sorted(scores, key=mean)
+    return sorted(scores.keys() - spoilt, key=mean)
 
 
 def _cores() -> int:

@@ -1,7 +1,8 @@
 """A protocol: every value that training and selection use, as data.
 
 Protocols are TOML files, one each, with a table per task. Nothing in the engine has a default for
-any of these values, so that what a result records is all there is.
+any of these values, so that what a result records is all there is. A file may name a ``base``,
+another protocol, and then holds only what it changes.
 """
 
 from __future__ import annotations
@@ -52,6 +53,34 @@ class SpecAugment:
 
 
 @dataclass(frozen=True)
+class LanguageModel:
+    """How a word n-gram model and a lexicon join in decoding, when the user has them.
+
+    Nothing is tuned: the values belong to the protocol, whatever the encoder.
+
+    Attributes:
+        beam: hypotheses kept at every frame.
+        beam_threshold: hypotheses behind the best by more than this log score are dropped.
+        lm_weight: what the model's log probability is multiplied by.
+        word_score: added for every word.
+    """
+
+    beam: int
+    beam_threshold: float
+    lm_weight: float
+    word_score: float
+
+    def __post_init__(self) -> None:
+        if self.beam < 1:
+            raise SuperbError(f"beam must be at least 1, got {self.beam}")
+        if not _is_finite(self.beam_threshold) or self.beam_threshold <= 0:
+            raise SuperbError(f"beam_threshold must be positive, got {self.beam_threshold}")
+        for name in ("lm_weight", "word_score"):
+            if not _is_finite(getattr(self, name)):
+                raise SuperbError(f"{name} must be finite, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
 class Halving:
     """One rung of successive halving: at `update`, each layer choice keeps its `keep` best rates.
 
@@ -72,32 +101,58 @@ class Training:
     Attributes:
         updates: optimiser updates (Adam, torch's default betas, no weight decay).
         batch_utterances: utterances in a batch.
+        accumulate: batches in an update. Each utterance of an update counts the same, so that
+            8 x 4 has the gradient of 32; what differs is which utterances are of like length.
         sampling: ``shuffle`` visits every utterance once an epoch; ``balanced`` draws with
             replacement, every class equally often.
+        crop_s: seconds of a training utterance that are heard at most; 0 for all. Valid and test
+            are always heard whole.
+        crops: places where an utterance longer than that is cropped, one after another in the
+            epochs. They are fixed, so that features can be stored.
+        gain_db: what all audio is amplified by before the encoder, in decibels.
+        first_seed: the seed of the first run; others count up from it.
         learning_rates: the grid, chosen from on valid.
         schedule: ``constant``, or ``linear`` decay to zero after the warm-up.
         warmup: updates of linear increase at the start.
         clip_norm: largest gradient norm of one probe.
+        head_precision: arithmetic of the head's forward pass; losses are always float32.
         evaluate_every: updates between two looks at valid; the best state is kept.
+        valid_sampling: ``all`` looks at every utterance of valid once; ``balanced`` draws as many
+            with replacement, every class equally often, the same ones at every look.
+        select_by: ``score-loss`` keeps the best score, and of equal ones that of least loss;
+            ``score`` keeps the first best score, and none unless it is better than the worst, 0 %
+            (or 100 % where lower is better).
+        patience: looks in a row without a new best after which a probe stops; 0 for never.
         halving: when to drop learning rates that are behind; empty for never.
         standardise: whether each head sees mixed features shifted and scaled to mean 0 and
             variance 1 over train, so that one grid of learning rates suits every encoder.
         head: the head's own values: numbers that are finite and not negative.
         spec_augment: masks on features, or None; not together with `standardise`.
+        lm: values for decoding with a language model, or None; read only by those who give one.
     """
 
     updates: int
     batch_utterances: int
+    accumulate: int
     sampling: Literal["shuffle", "balanced"]
+    crop_s: float
+    crops: int
+    gain_db: float
+    first_seed: int
     learning_rates: tuple[float, ...]
     schedule: Literal["constant", "linear"]
     warmup: int
     clip_norm: float
+    head_precision: Literal["float32", "bfloat16"]
     evaluate_every: int
+    valid_sampling: Literal["all", "balanced"]
+    select_by: Literal["score-loss", "score"]
+    patience: int
     halving: tuple[Halving, ...]
     standardise: bool
     head: Mapping[str, Any]
     spec_augment: SpecAugment | None
+    lm: LanguageModel | None
 
     def __post_init__(self) -> None:
         if not all(map(_is_finite, self.learning_rates)):
@@ -106,9 +161,18 @@ class Training:
             raise SuperbError("learning_rates must hold at least one positive rate")
         if tuple(sorted(set(self.learning_rates))) != self.learning_rates:
             raise SuperbError("learning_rates must increase")
-        for name in ("updates", "batch_utterances", "evaluate_every"):
+        for name in ("updates", "batch_utterances", "accumulate", "crops", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise SuperbError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("patience", "first_seed"):
+            if getattr(self, name) < 0:
+                raise SuperbError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not _is_finite(self.crop_s) or self.crop_s < 0:
+            raise SuperbError(f"crop_s must be finite and not negative, got {self.crop_s}")
+        if not self.crop_s and self.crops > 1:
+            raise SuperbError(f"crops = {self.crops} needs crop_s above 0, the seconds of a crop")
+        if not _is_finite(self.gain_db):
+            raise SuperbError(f"gain_db must be finite, got {self.gain_db}")
         if not 0 <= self.warmup <= self.updates:
             raise SuperbError(
                 f"warmup must be from 0 to updates ({self.updates}), got {self.warmup}"
@@ -138,6 +202,11 @@ class Training:
                     f"halving at update {rung.update}: must come after the one before, at {before}"
                 )
             before = rung.update
+            if rung.by == "score" and self.select_by == "score":
+                raise SuperbError(
+                    'halving by score needs select_by = "score-loss": with "score", a rate may '
+                    'have no score worth keeping yet. Halve by = "loss"'
+                )
             if rung.update % self.evaluate_every:
                 raise SuperbError(
                     f"halving at update {rung.update}: not a multiple of evaluate_every "
@@ -151,6 +220,22 @@ class Training:
         if self.schedule == "linear":
             return (self.updates - update) / max(self.updates - self.warmup, 1)
         return 1.0
+
+
+# Values of `Training` that change nothing. A hash leaves them out, so that a value that came later
+# does not give another identity to runs that never used it.
+_NEUTRAL: Mapping[str, Any] = {
+    "accumulate": 1,
+    "crop_s": 0.0,
+    "crops": 1,
+    "gain_db": 0.0,
+    "first_seed": 0,
+    "head_precision": "float32",
+    "valid_sampling": "all",
+    "select_by": "score-loss",
+    "patience": 0,
+    "lm": None,
+}
 
 
 @dataclass(frozen=True)
@@ -175,7 +260,12 @@ class Protocol:
     def record(self, task: str) -> dict[str, Any]:
         """Name, version, hash and every value used for `task`, for results."""
         values = asdict(self.training(task))
-        text = json.dumps(values, sort_keys=True)
+        telling = {
+            name: value
+            for name, value in values.items()
+            if name not in _NEUTRAL or value != _NEUTRAL[name]
+        }
+        text = json.dumps(telling, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()
         return {"name": self.name, "version": self.version, "sha256": digest, **values}
 
@@ -183,17 +273,13 @@ class Protocol:
 def load_protocol(name: str, folder: Path) -> Protocol:
     """Read a protocol by name from `folder`, or any TOML file by path.
 
+    A file with a ``base`` (a name in `folder`, or a path beside the file) holds what it changes.
+
     Raises:
         SuperbError: for an unknown name, and for unknown, missing or ill-typed values.
     """
-    path = Path(name) if name.endswith(".toml") else folder / f"{name}.toml"
-    if not path.is_file():
-        known = [file.stem for file in folder.glob("*.toml")]
-        raise unknown("protocol", name, known, "A path to a .toml file works too.")
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SuperbError(f"protocol {path} is not valid TOML: {error}") from error
+    path = _find(name, folder)
+    data = _read(path, folder, ())
     head = {key: data.pop(key, None) for key in ("name", "version", "summary")}
     if not (isinstance(head["name"], str) and isinstance(head["version"], int)):
         raise SuperbError(f"protocol {path} needs a name (text) and a version (whole number)")
@@ -203,10 +289,54 @@ def load_protocol(name: str, folder: Path) -> Protocol:
     return Protocol(head["name"], head["version"], str(head["summary"] or ""), tasks)
 
 
+def _find(name: str, folder: Path, beside: Path = Path()) -> Path:
+    path = beside / name if name.endswith(".toml") else folder / f"{name}.toml"
+    if not path.is_file():
+        known = [file.stem for file in folder.glob("*.toml")]
+        raise unknown("protocol", name, known, "A path to a .toml file works too.")
+    return path
+
+
+def _read(path: Path, folder: Path, derived: tuple[Path, ...]) -> dict[str, Any]:
+    """The tables of a file, laid over those of its base."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SuperbError(f"protocol {path} is not valid TOML: {error}") from error
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise SuperbError(f"protocol {path}: base must be the name of a protocol, got {base!r}")
+    try:
+        below = _find(base, folder, path.parent)
+    except SuperbError as error:
+        raise SuperbError(f"protocol {path}, base: {error}") from error
+    family = (*derived, path.resolve())
+    if below.resolve() in family:
+        raise SuperbError(f"protocol {path}: its base {base!r} is based on itself")
+    values = _read(below, folder, family)
+    # a derived protocol is another one: it brings its own name, version and summary
+    values = {key: value for key, value in values.items() if isinstance(value, dict)}
+    return _laid_over(values, data)
+
+
+def _laid_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `changes`; tables are merged key by key, anything else is replaced."""
+    merged = dict(values)
+    for key, change in changes.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(change, dict):
+            change = _laid_over(old, change)
+        merged[key] = change
+    return merged
+
+
 def _training(values: object, where: str) -> Training:
     table = _table(values, where)
     _refuse_extra(Training, table, where)
     augment = table.pop("spec_augment", None)
+    lm = table.pop("lm", None)
     rungs = table.pop("halving", [])
     if not isinstance(rungs, list):
         raise SuperbError(f"{where}.halving must be a list of tables, got {rungs!r}")
@@ -217,6 +347,7 @@ def _training(values: object, where: str) -> Training:
         "spec_augment": None
         if augment is None
         else _build(SpecAugment, augment, f"{where}.spec_augment"),
+        "lm": None if lm is None else _build(LanguageModel, lm, f"{where}.lm"),
     }
     return _build(Training, {**table, **built}, where)
 

@@ -5,20 +5,23 @@ Nothing else in the engine knows the whole way from a name on the command line t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, runtime_checkable
+from typing import Protocol as TypingProtocol
 
 import numpy as np
 import torch
 
 from benchmark import statistics
-from benchmark.core import SPLITS, Corpus, Downstream, Tally, Upstream, UpstreamCard
+from benchmark.core import SPLITS, Corpus, Downstream, Tally, Upstream, UpstreamCard, Utterance
 from benchmark.errors import SuperbError, UpstreamError, unknown
 from benchmark.features import ExtractionSettings, Features, duration_s, extract
 from benchmark.fingerprint import count_parameters, fingerprint, modules_of
@@ -33,9 +36,22 @@ from benchmark.fit import (
     ranked_rates,
     standardisation,
 )
+from benchmark.gain import Amplified
 from benchmark.layers import Mix, expand
+from benchmark.logs import Logs
+from benchmark.plan import (
+    AUTO,
+    PREFERRED,
+    WORTH_A_TABLE,
+    Work,
+    amounts,
+    plan_run,
+    plan_table,
+    settle,
+    size,
+)
 from benchmark.progress import Progress
-from benchmark.protocol import Protocol, Training, load_protocol
+from benchmark.protocol import LanguageModel, Protocol, Training, load_protocol
 from benchmark.provenance import provenance
 from benchmark.results import (
     HistoryPoint,
@@ -48,9 +64,11 @@ from benchmark.results import (
     run_id,
     write_result,
 )
-from benchmark.store import cache_folder
+from benchmark.resume import Snapshot
+from benchmark.store import STORAGES, cache_folder
+from benchmark.takes import takes
 from downstreams import DOWNSTREAMS, PROTOCOLS, find_downstream, load_downstream
-from downstreams.corpora import load_corpus
+from downstreams.corpora import CorpusOptions, load_corpus
 from upstreams.load import load_upstream
 
 _FEW_CLUSTERS = 10
@@ -58,15 +76,58 @@ _FEW_CLUSTERS = 10
 ENGINE_VERSION = 1
 
 
+@runtime_checkable
+class DecodesWords(Downstream, TypingProtocol):
+    """A task whose transcripts can be decoded with a language model."""
+
+    def with_language_model(
+        self,
+        model: Path,
+        lexicon: Path | None,
+        vocabulary: Sequence[str],
+        settings: LanguageModel,
+    ) -> Downstream:
+        """The same task, also scored with a language model."""
+        ...
+
+
 @dataclass(frozen=True)
 class Task:
-    """One task on one corpus under one protocol, ready to run."""
+    """One task on one corpus under one protocol, ready to run.
+
+    Attributes:
+        downstream: what is trained.
+        corpus: what it is trained, chosen and tested on.
+        protocol: the rules.
+        training: those for this task.
+        vocabulary: the output symbols.
+        scorer: what is asked on test: `downstream`, or the same with a language model.
+        lm: hashes of the language model and its lexicon; empty without.
+    """
 
     downstream: Downstream
     corpus: Corpus
     protocol: Protocol
     training: Training
     vocabulary: tuple[str, ...]
+    scorer: Downstream
+    lm: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def takes(self) -> Mapping[str, tuple[Utterance, ...]]:
+        """Utterance id → what of it is heard: in train perhaps crops, else the whole."""
+        crop_s, crops = self.training.crop_s, self.training.crops
+        return {
+            utterance.id: takes(utterance, duration_s(utterance), crop_s, crops)
+            if crop_s and utterance.split == "train"
+            else (utterance,)
+            for utterance in self.corpus.utterances
+        }
+
+    @property
+    def heard(self) -> list[Utterance]:
+        """All that passes the encoder."""
+        return [take for group in self.takes.values() for take in group]
 
 
 @dataclass(frozen=True)
@@ -88,6 +149,10 @@ def run(
     downstream: str | Sequence[str],
     *,
     corpus: str = "mini",
+    data_root: str | Path | None = None,
+    train_split: str | None = None,
+    valid_split: str | None = None,
+    test_split: str | None = None,
     protocol: str = "mini",
     layers: str | Sequence[str] = ("last", "weighted-sum"),
     seeds: int = 1,
@@ -95,9 +160,13 @@ def run(
     cache_dir: str | Path | None = None,
     device: str = "auto",
     precision: str = "float32",
-    storage: str = "float16",
+    storage: str = AUTO,
     on_bad_audio: str = "fail",
+    plan_only: bool = False,
     trust_remote_code: bool = False,
+    lm: str | Path | None = None,
+    lexicon: str | Path | None = None,
+    log_dir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> list[Result]:
     """Score frozen encoders on tasks, with every layer choice, and write one result file each.
@@ -107,7 +176,13 @@ def run(
     Args:
         upstream: names, paths or objects (see `superb.load_upstream`); one or several.
         downstream: ``asr``, ``sid``, ``ks`` or ``all``; one or several.
-        corpus: a name, or a manifest (CSV, TSV, JSONL, Parquet).
+        corpus: a name, ``hf:`` with a Hugging Face dataset, or a manifest (CSV, TSV, JSONL,
+            Parquet).
+        data_root: folder of a corpus that has a name and is not bundled.
+        train_split: which of the corpus's own splits to train on, several joined by ``+``; the
+            official one if None. Likewise `valid_split` and `test_split`.
+        valid_split: to choose on.
+        test_split: to report on.
         protocol: a name, or a TOML file.
         layers: ``last``, ``weighted-sum``, ``weighted-sum-norm``, an index, ``each``.
         seeds: how many seeds; 3 or more for anything published.
@@ -115,9 +190,16 @@ def run(
         cache_dir: folder of stored features; ``$SUPERB_CACHE`` or ``~/.cache/superb`` if None.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         precision: arithmetic of the encoder, ``float32`` or ``bfloat16``.
-        storage: precision on disk, ``float16`` or ``float32``.
+        storage: of features: ``float16``, ``float32``, ``int8``, ``none`` (frames are encoded anew
+            whenever they are needed), or ``auto``: float16 if it fits on the disk, else int8 if
+            that does, else none; earlier results of the same command decide before that.
         on_bad_audio: ``fail``, or ``skip`` and list them in the result.
+        plan_only: show what features would cost, and score nothing.
         trust_remote_code: let a checkpoint run the Python code it brings; its result says so.
+        lm: a word n-gram model (ARPA or KenLM binary) that transcripts of test are decoded with
+            as well, for the metric ``wer_lm``; needs the extra ``superb[lm]``.
+        lexicon: the words that this can find, one per line; those of an ARPA model if None.
+        log_dir: folder of logs for TensorBoard; none if None.
         progress: where to report; standard error by default.
 
     Returns:
@@ -130,7 +212,7 @@ def run(
     names = [downstream] if isinstance(downstream, str) else list(downstream)
     choices = [layers] if isinstance(layers, str) else list(layers)
     _require("precision", precision, ("float32", "bfloat16"))
-    _require("storage", storage, ("float16", "float32"))
+    _require("storage", storage, (AUTO, *STORAGES))
     _require("on-bad-audio", on_bad_audio, ("fail", "skip"))
     if seeds < 1:
         raise SuperbError(f"seeds must be at least 1, got {seeds}")
@@ -140,7 +222,7 @@ def run(
         given = list(upstream)
     settings = ExtractionSettings(
         Path(cache_dir).expanduser() if cache_dir else cache_folder(),
-        _device(device),
+        find_device(device),
         precision,
         storage,
         on_bad_audio,
@@ -148,7 +230,20 @@ def run(
     if not given:
         raise SuperbError("no upstream given; superb upstreams lists those with a name")
     _require_writable(Path(output))
-    tasks = prepare_tasks(names, corpus, protocol)
+    logs = None if log_dir is None else Path(log_dir).expanduser()
+    if logs is not None:
+        _require_writable(logs, "logs", "--log-dir")
+    splits = {"train": train_split, "valid": valid_split, "test": test_split}
+    options = CorpusOptions(
+        Path(data_root).expanduser() if data_root is not None else None,
+        {split: own for split, own in splits.items() if own is not None},
+    )
+    tasks = prepare_tasks(names, corpus, protocol, options)
+    if lm is not None:
+        words = None if lexicon is None else Path(lexicon).expanduser()
+        tasks = _with_language_model(tasks, Path(lm).expanduser(), words)
+    elif lexicon is not None:
+        raise SuperbError("--lexicon gives the words for a language model; give one with --lm FILE")
     # every name is resolved before the first second of work
     encoders = [
         prepare_encoder(item, settings.device, progress, trust_remote_code) for item in given
@@ -156,26 +251,34 @@ def run(
     for encoder in encoders:
         expand(choices, encoder.card.layers)
     once = {(encoder.card.name, encoder.fingerprint): encoder for encoder in encoders}
+    if plan_only:
+        for encoder in once.values():
+            mixes = expand(choices, encoder.card.layers)
+            everything = [(task, mixes) for task in tasks]
+            own, reason = _settled(encoder, tasks, mixes, seeds, Path(output), settings)
+            for work in _works(encoder, everything).values():
+                progress.console.print(plan_table(plan_run(work, own, reason)))
+        return []
     results: list[Result] = []
     # float32 means float32 on a GPU too, and kernels that repeat themselves are preferred
     with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
         for encoder in once.values():
             results += _run_encoder(
-                encoder, tasks, choices, list(range(seeds)), Path(output), settings, progress
+                encoder, tasks, choices, seeds, Path(output), settings, progress, logs
             )
     return results
 
 
-def _require_writable(output: Path) -> None:
+def _require_writable(output: Path, what: str = "results", option: str = "--output") -> None:
     """Find out that results cannot be written before hours of work, not after."""
     place = output.resolve()
     while not place.exists():
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        what = "is not a folder" if not place.is_dir() else "may not be written to"
+        why = "is not a folder" if not place.is_dir() else "may not be written to"
         raise SuperbError(
-            f"results cannot be written to {output}: {place} {what}. Choose another folder with "
-            "--output DIR"
+            f"{what} cannot be written to {output}: {place} {why}. Choose another folder with "
+            f"{option} DIR"
         )
 
 
@@ -184,7 +287,12 @@ def _require(option: str, value: str, allowed: Sequence[str]) -> None:
         raise unknown(f"value of --{option}", value, allowed)
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
+    """The device behind ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        SuperbError: when it cannot be used.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -199,7 +307,9 @@ def _device(name: str) -> str:
     return name
 
 
-def prepare_tasks(names: Sequence[str], corpus: str, protocol: str) -> list[Task]:
+def prepare_tasks(
+    names: Sequence[str], corpus: str, protocol: str, options: CorpusOptions | None = None
+) -> list[Task]:
     """Resolve tasks, their corpora and their training values.
 
     Raises:
@@ -218,10 +328,50 @@ def prepare_tasks(names: Sequence[str], corpus: str, protocol: str) -> list[Task
                 f"protocol {rules.name}, [{name}.head] must give {', '.join(entry.settings)}; "
                 f"it gives {', '.join(training.head) or 'nothing'}"
             )
-        data = load_corpus(corpus, entry.card, entry.label_from)
+        if training.crop_s and "text" in entry.card.needs:
+            raise SuperbError(
+                f"protocol {rules.name}, [{name}]: crop_s must be 0, since a crop of an utterance "
+                f"does not have its transcript; got {training.crop_s:g}"
+            )
+        data = load_corpus(corpus, entry.card, entry.label_from, options)
         task = load_downstream(name)
-        tasks.append(Task(task, data, rules, training, task.vocabulary(data.split("train"))))
+        vocabulary = task.vocabulary(data.split("train"))
+        tasks.append(Task(task, data, rules, training, vocabulary, scorer=task))
     return tasks
+
+
+def _with_language_model(tasks: Sequence[Task], model: Path, lexicon: Path | None) -> list[Task]:
+    """The same tasks, those with transcripts scored with a language model too."""
+    able = [task for task in tasks if isinstance(task.downstream, DecodesWords)]
+    if not able:
+        names = ", ".join(task.downstream.card.name for task in tasks)
+        raise SuperbError(f"--lm is for tasks with transcripts, such as asr; got {names}")
+    lm = {"model": _file_sha256(model, "--lm")}
+    if lexicon is not None:
+        lm["lexicon"] = _file_sha256(lexicon, "--lexicon")
+    scored = []
+    for task in tasks:
+        if not isinstance(task.downstream, DecodesWords):
+            scored.append(task)
+            continue
+        settings = task.training.lm
+        if settings is None:
+            name = task.downstream.card.name
+            raise SuperbError(
+                f"protocol {task.protocol.name} does not say how to decode with --lm; use "
+                f"--protocol superb, or one of your own with a table [{name}.lm]"
+            )
+        scorer = task.downstream.with_language_model(model, lexicon, task.vocabulary, settings)
+        scored.append(replace(task, scorer=scorer, lm=lm))
+    return scored
+
+
+def _file_sha256(path: Path, option: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SuperbError(f"{option} {path} cannot be read: {error.strerror}") from error
 
 
 def prepare_encoder(
@@ -267,20 +417,25 @@ def _run_encoder(
     encoder: Encoder,
     tasks: Sequence[Task],
     choices: Sequence[str],
-    seeds: list[int],
+    seeds: int,
     output: Path,
     settings: ExtractionSettings,
     progress: Progress,
+    logs: Path | None,
 ) -> list[Result]:
     card = encoder.card
     mixes = expand(choices, card.layers)
+    asked = settings.storage
+    settings, reason = _settled(encoder, tasks, mixes, seeds, output, settings)
+    if asked == AUTO and settings.storage != PREFERRED[0]:
+        progress.warn(f"{card.name}: features are kept as {reason}")
     done: dict[tuple[str, str], Result] = {}
     open_tasks: list[tuple[Task, dict[str, Mix]]] = []
     for task in tasks:
         name = task.downstream.card.name
         todo: dict[str, Mix] = {}
         for label, mix in mixes.items():
-            identity = _identity(encoder, task, label, seeds, settings)
+            identity = _identity(encoder, task, label, _seeds(task, seeds), settings)
             found = find_result(output, name, card.name, run_id(identity))
             if found is None:
                 todo[label] = mix
@@ -291,15 +446,20 @@ def _run_encoder(
             progress.note(f"{card.name}, {name}: finished before, not run again: {finished}")
         if todo:
             open_tasks.append((task, todo))
-    if open_tasks:
+    for gain_db, work in _works(encoder, open_tasks).items():
+        alike = [(task, todo) for task, todo in open_tasks if task.training.gain_db == gain_db]
+        big = size(card, amounts(work.wanted), PREFERRED[0], work.layers) >= WORTH_A_TABLE
+        if big and not progress.quiet:
+            progress.console.print(plan_table(plan_run(work, settings, reason)))
         with ExitStack() as resources:
             features = extract(
-                encoder.upstream,
-                encoder.fingerprint,
-                _wanted(open_tasks),
+                work.upstream,
+                work.fingerprint,
+                work.wanted,
                 settings,
                 progress,
                 resources,
+                work.layers,
             )
             if features.skipped:
                 first = features.skipped[0]
@@ -307,12 +467,73 @@ def _run_encoder(
                     f"{len(features.skipped)} audio files left out, listed in the results; the "
                     f"first: {first.utterance}: {first.reason}"
                 )
-            for task, todo in open_tasks:
+            for task, todo in alike:
+                own = _seeds(task, seeds)
                 for result in _run_task(
-                    encoder, task, todo, seeds, output, settings, features, progress
+                    encoder, task, todo, own, output, settings, features, progress, logs
                 ):
                     done[task.downstream.card.name, result.layer] = result
     return [done[task.downstream.card.name, label] for task in tasks for label in mixes]
+
+
+def _seeds(task: Task, seeds: int) -> list[int]:
+    return [task.training.first_seed + index for index in range(seeds)]
+
+
+def _settled(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    mixes: Mapping[str, Mix],
+    seeds: int,
+    output: Path,
+    settings: ExtractionSettings,
+) -> tuple[ExtractionSettings, str]:
+    """The settings with a storage instead of ``auto``, and the reason for it in words.
+
+    What results of this command are there already were made with is not changed under way, so that
+    the same command again finds them whatever the disk looks like by then.
+    """
+    if settings.storage != AUTO:
+        return settings, f"{settings.storage}, as --storage says"
+    for storage in PREFERRED:
+        trial = replace(settings, storage=storage)
+        for task in tasks:
+            for label in mixes:
+                identity = _identity(encoder, task, label, _seeds(task, seeds), trial)
+                name = task.downstream.card.name
+                if find_result(output, name, encoder.card.name, run_id(identity)) is not None:
+                    return trial, f"{storage}, as in earlier results"
+    works = list(_works(encoder, [(task, mixes) for task in tasks]).values())
+    storage, reason = settle(works, settings)
+    return replace(settings, storage=storage), reason
+
+
+def _works(
+    encoder: Encoder, open_tasks: Sequence[tuple[Task, Mapping[str, Mix]]]
+) -> dict[float, Work]:
+    """Gain in decibels → what is to be encoded with it."""
+    works = {}
+    for gain_db in dict.fromkeys(task.training.gain_db for task, _ in open_tasks):
+        alike = [(task, todo) for task, todo in open_tasks if task.training.gain_db == gain_db]
+        upstream, mark = encoder.upstream, encoder.fingerprint
+        if gain_db:
+            upstream, mark = Amplified(upstream, gain_db), f"{mark} {gain_db!r} dB"
+        works[gain_db] = Work(upstream, mark, _wanted(alike), _layers(alike, encoder.card.layers))
+    return works
+
+
+def _layers(
+    open_tasks: Sequence[tuple[Task, Mapping[str, Mix]]], layers: int
+) -> tuple[int, ...] | None:
+    """The only layers that frames are needed of, None for all."""
+    wanted = {
+        mix.layer
+        for task, todo in open_tasks
+        if task.downstream.card.features == "frames"
+        for mix in todo.values()
+    }
+    chosen = sorted(layer for layer in wanted if layer is not None)
+    return None if None in wanted or len(chosen) == layers else tuple(chosen) or None
 
 
 def _wanted(open_tasks: Sequence[tuple[Task, Mapping[str, Mix]]]) -> dict[str, list[Any]]:
@@ -320,7 +541,7 @@ def _wanted(open_tasks: Sequence[tuple[Task, Mapping[str, Mix]]]) -> dict[str, l
     wanted: dict[str, list[Any]] = {}
     for task, todo in open_tasks:
         for kind in _kinds(task, todo):
-            wanted.setdefault(kind, []).extend(task.corpus.utterances)
+            wanted.setdefault(kind, []).extend(task.heard)
     return wanted
 
 
@@ -337,7 +558,7 @@ def _identity(
     """Everything a score depends on; its hash is the run's id."""
     name = task.downstream.card.name
     record = task.protocol.record(name)
-    return {
+    identity = {
         "engine": ENGINE_VERSION,
         "upstream": {"name": encoder.card.name, "fingerprint": encoder.fingerprint},
         "downstream": {"name": name, "version": task.downstream.card.version},
@@ -350,6 +571,7 @@ def _identity(
         "device": torch.device(settings.device).type,
         "on_bad_audio": settings.on_bad_audio,
     }
+    return identity | ({"lm": dict(task.lm)} if task.lm else {})
 
 
 def _run_task(
@@ -361,6 +583,7 @@ def _run_task(
     settings: ExtractionSettings,
     features: Features,
     progress: Progress,
+    logs: Path | None,
 ) -> list[Result]:
     card, downstream, training = encoder.card, task.downstream, task.training
     # heads over time means are too small for a GPU: launching costs more than computing
@@ -368,7 +591,7 @@ def _run_task(
     stores = {kind: features.stores[kind] for kind in _kinds(task, todo)}
     data = {
         split: SplitData(
-            [u for u in task.corpus.split(split) if u.id in features.keys],
+            [u for u in task.heard if u.split == split and u.id in features.keys],
             features.keys,
             stores,
             device,
@@ -394,6 +617,7 @@ def _run_task(
             outputs=len(task.vocabulary),
             scaling=scalings[mix],
             device=device,
+            placed=data["train"].placed(mix),
         )
         for mix in dict.fromkeys(todo.values())
         for rate in training.learning_rates
@@ -402,18 +626,31 @@ def _run_task(
     notes = downstream.notes(data["train"].utterances, data["train"].lengths, hop_s, training.head)
     notes += _information(data["train"], stores, card)
     notes += _shared_audio(data)
-    corpus = _describe(task.corpus, features)
-    started = time.perf_counter()
-    fit(
-        probes,
-        data["train"],
-        data["valid"],
-        downstream,
-        task.vocabulary,
-        training,
+    corpus = _describe(task, features)
+    snapshot = Snapshot(
+        settings.cache_dir / "training",
+        {
+            "runs": [run_id(_identity(encoder, task, label, seeds, settings)) for label in todo],
+            "audio": _digest(data["train"].keys + data["valid"].keys),
+        },
         progress,
-        f"{card.name}, {downstream.card.name}: {len(probes)} probes",
     )
+    started = time.perf_counter()
+    with ExitStack() as resources:
+        metric, name = downstream.card.metric, downstream.card.name
+        fit(
+            probes,
+            data["train"],
+            data["valid"],
+            downstream,
+            task.vocabulary,
+            training,
+            progress,
+            f"{card.name}, {name}: {len(probes)} probes",
+            takes=_groups(task, data["train"]),
+            snapshot=snapshot,
+            listen=None if logs is None else Logs(logs, name, card.name, metric, resources),
+        )
     training_s = time.perf_counter() - started
     results = []
     outcomes: dict[Mix, tuple[float | None, dict[int, list[Tally]]]] = {}
@@ -439,7 +676,19 @@ def _run_task(
         for warning in result.warnings:
             progress.warn(f"{card.name}, {downstream.card.name}, {label}: {warning}")
         results.append(read_result(write_result(output, result, tallies)))
+    snapshot.discard()
     return results
+
+
+def _groups(task: Task, train: SplitData) -> list[list[int]]:
+    """The takes of each training utterance as indices; those with bad audio are not there."""
+    place = {utterance.id: index for index, utterance in enumerate(train.utterances)}
+    groups = [[place[u.id] for u in group if u.id in place] for group in task.takes.values()]
+    return [group for group in groups if group]
+
+
+def _digest(keys: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join(keys).encode()).hexdigest()
 
 
 def _information(train: SplitData, stores: Mapping[str, Any], card: UpstreamCard) -> list[str]:
@@ -484,7 +733,7 @@ def _test(
         return None, {}
     size = task.training.batch_utterances
     return rate, {
-        probe.spec.seed: evaluate(probe, data, task.downstream, task.vocabulary, size)
+        probe.spec.seed: evaluate(probe, data, task.scorer, task.vocabulary, size)
         for probe in probes
         if probe.spec.learning_rate == rate
     }
@@ -504,7 +753,7 @@ def _result(
     corpus: Mapping[str, Any],
     training_s: float,
 ) -> Result:
-    card, downstream, training = encoder.card, task.downstream.card, task.training
+    card, downstream, training = encoder.card, task.scorer.card, task.training
     chosen = [probe for probe in probes if probe.spec.learning_rate == rate]
     metrics = {metric: _metric(tallies, metric) for metric in downstream.metrics} if tallies else {}
     at_edge = rate in (training.learning_rates[0], training.learning_rates[-1])
@@ -517,7 +766,11 @@ def _result(
             f"every learning rate that was kept failed; {rate:g}, dropped after "
             f"{chosen[0].updates} updates, stands in"
         )
-    if at_edge:
+    if len(training.learning_rates) == 1:
+        warnings.append(
+            f"one learning rate was tried, {training.learning_rates[0]:g}: a better one may exist"
+        )
+    elif at_edge:
         warnings.append(
             f"the best learning rate, {rate:g}, is at the edge of the grid "
             f"({training.learning_rates[0]:g} to {training.learning_rates[-1]:g}): a better one "
@@ -530,7 +783,8 @@ def _result(
         warnings.append(f"the interval rests on {clusters} test speakers only")
     kind = "frames" if downstream.features == "frames" else "mean"
     store = features.stores[kind]
-    keys = [features.keys[u.id] for u in task.corpus.utterances if u.id in features.keys]
+    heard = dict.fromkeys(utterance.id for utterance in task.heard)  # in corpus order
+    keys = [features.keys[name] for name in heard if name in features.keys]
     weights = [probe.mix.weights for probe in chosen]
     known = [weight for weight in weights if weight is not None]
     identity = _identity(encoder, task, label, seeds, settings)
@@ -567,7 +821,7 @@ def _result(
         skipped_audio=[
             {"utterance": skipped.utterance, "reason": skipped.reason}
             for skipped in features.skipped
-            if any(u.id == skipped.utterance for u in task.corpus.utterances)
+            if skipped.utterance in heard
         ],
         warnings=warnings,
         timings={
@@ -639,13 +893,21 @@ def _curve(probes: Sequence[Probe], training: Training) -> list[LearningRatePoin
     return points
 
 
-def _describe(corpus: Corpus, features: Features) -> dict[str, Any]:
-    splits = {}
+def _describe(task: Task, features: Features) -> dict[str, Any]:
+    corpus, splits = task.corpus, {}
+    usable = {
+        name for name, group in task.takes.items() if any(u.id in features.keys for u in group)
+    }
+    store = features.stores["frames" if task.downstream.card.features == "frames" else "mean"]
     for name in SPLITS:
-        part = [u for u in corpus.split(name) if u.id in features.keys]
+        part = [u for u in corpus.split(name) if u.id in usable]
+        # what was encoded whole has been measured; of what was cropped, headers must be opened
+        whole = [features.keys[u.id] for u in part if u.id in features.keys]
+        cropped = [u for u in part if u.id not in features.keys]
+        seconds = store.audio_s(whole) + sum(map(duration_s, cropped))
         splits[name] = {
             "utterances": len(part),
-            "hours": round(sum(duration_s(u) for u in part) / 3600, 4),
+            "hours": round(seconds / 3600, 4),
             "speakers": len({u.speaker for u in part if u.speaker}),
         }
     return {

@@ -1,5 +1,9 @@
 """Features on disk: written once, read by `pread`, never trusted when half-written.
 
+Four storages: ``float32``; ``float16``; ``int8``, a byte a value and a scale for each layer and
+dimension of an utterance (`pack`); ``none``, which keeps shapes and norms alone and encodes the
+utterance again whenever it is read.
+
 A store is one folder: ``about.json`` says in words what its features depend on, ``index.sqlite``
 maps the hash of an utterance's audio to a place in one of the ``*.bin`` files. A record counts
 only once its bytes are synced and its index row is committed, so a killed run leaves nothing that
@@ -13,14 +17,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import sqlite3
 import time
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping
-from contextlib import closing, suppress
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,10 +37,20 @@ from numpy.typing import NDArray
 
 from benchmark.errors import SuperbError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+STORAGES = ("float16", "float32", "int8", "none")
+NONE = "none"
 _COMMIT_BYTES = 64 * 2**20
 _COMMIT_S = 5.0
 _SPARE_BYTES = 256 * 2**20
+# A file that changes twice within a tick of its file system's clock looks unchanged: what has just
+# been written is hashed again next time.
+_CLOCK_NS = 2_000_000_000
+_INT8_MAX = 127
+# What has one step: the frames of [layer, frame, dim]; the dimensions of a time mean [layer, dim].
+_STEP_AXIS = 1
+
+Floats = NDArray[np.float32]
 
 
 def cache_folder() -> Path:
@@ -51,12 +67,93 @@ def store_key(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:24]
 
 
+def pack(values: Floats, storage: str) -> bytes:
+    """The bytes of an array in a storage.
+
+    ``int8`` holds multiples of a step from -127 to 127. Each layer and dimension of an utterance
+    has a step of its own, its largest magnitude over the frames divided by 127; a few dimensions of
+    trained encoders are much larger than the rest, and would leave them few steps to share. (Of
+    time means, which have no frames, each layer has a step.) The steps come first, in float32.
+
+    Raises:
+        SuperbError: when a value does not fit.
+    """
+    packed: bytes
+    if storage == "int8":
+        steps = np.abs(values).max(axis=_STEP_AXIS, keepdims=True) / np.float32(_INT8_MAX)
+        whole = np.rint(values / np.where(steps > 0, steps, np.float32(1)))
+        # a step near float32's smallest numbers is itself rounded
+        whole = np.clip(whole, -_INT8_MAX, _INT8_MAX)
+        packed = steps.astype(np.float32).tobytes() + whole.astype(np.int8).tobytes()
+    else:
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(values, dtype=storage)
+        if not np.isfinite(stored).all():
+            raise SuperbError(
+                f"a feature of magnitude {np.abs(values).max():.3g} does not fit into {storage}; "
+                "run with --storage float32"
+            )
+        packed = stored.tobytes()
+    return packed
+
+
+def unpack(data: bytes, shape: tuple[int, ...], storage: str) -> Floats:
+    """The array that `pack` made bytes of, up to what storage rounds, in float32."""
+    if storage != "int8":
+        return np.frombuffer(data, storage).reshape(shape).astype(np.float32)
+    few = (*shape[:_STEP_AXIS], 1, *shape[_STEP_AXIS + 1 :])
+    count = math.prod(few)
+    steps = np.frombuffer(data, np.float32, count).reshape(few)
+    whole = np.frombuffer(data, np.int8, offset=4 * count).reshape(shape)
+    return np.multiply(whole, steps, dtype=np.float32)
+
+
+def packed_bytes(shape: tuple[int, ...], storage: str) -> int:
+    """How many bytes `pack` makes of an array, for ``none`` 0."""
+    if storage == NONE:
+        return 0
+    values = math.prod(shape)
+    if storage != "int8":
+        return values * np.dtype(storage).itemsize
+    return values + 4 * values // shape[_STEP_AXIS]
+
+
+def feature_bytes(
+    kind: str, storage: str, layers: int, dim: int, utterances: int, frames: float
+) -> int:
+    """What the features of some utterances take on disk, at most, up to the index.
+
+    Args:
+        kind: ``frames``, or a kind of time mean.
+        storage: one of `STORAGES`.
+        layers: layers that are kept.
+        dim: features per frame.
+        utterances: how many there are.
+        frames: how many they have in all, sample rate times seconds over hop; one to spare is
+            added for each utterance.
+    """
+    if kind != "frames":
+        return utterances * packed_bytes((layers, dim), storage)
+    if storage == "int8":
+        return int(layers * dim * (frames + 5 * utterances))  # a frame to spare, and 4 for the step
+    return int(packed_bytes((layers, 1, dim), storage) * (frames + utterances))
+
+
+def store_folder(root: Path, about: Mapping[str, Any]) -> Path:
+    """Where the store of such features is, or would be."""
+    return root / "features" / store_key(about)
+
+
 class FeatureStore:
     """Arrays of one kind (frames, or time means) of one encoder, keyed by audio hash.
 
     Args:
         root: the folder of all stores.
         about: everything the features depend on, apart from the audio; JSON values only.
+            ``layers`` lists the layers that are kept, None for all.
+
+    Attributes:
+        again: for storage ``none``, makes an utterance's array anew from its key.
 
     Raises:
         SuperbError: when the folder cannot be written.
@@ -64,13 +161,14 @@ class FeatureStore:
 
     def __init__(self, root: Path, about: Mapping[str, Any]) -> None:
         self.about = dict(about)
-        self.folder = root / "features" / store_key(about)
-        self.dtype = np.dtype(str(about["storage"]))
+        self.folder = store_folder(root, about)
+        self.storage = str(about["storage"])
+        self.again: Callable[[str], Floats] | None = None
         self._readers: dict[str, int] = {}
         self._checked: set[str] = set()
         self._writer: tuple[str, int] | None = None
         self._offset = 0
-        self._pending: list[tuple[str, str, int, str, int, float, bytes]] = []
+        self._pending: dict[str, tuple[str, str, int, str, int, float, float, bytes]] = {}
         self._pending_bytes = 0
         self._committed = time.monotonic()
         try:
@@ -83,7 +181,7 @@ class FeatureStore:
             self._index.execute("PRAGMA busy_timeout = 60000")
             self._index.execute(
                 "CREATE TABLE IF NOT EXISTS records (audio TEXT PRIMARY KEY, file TEXT, "
-                "offset INTEGER, shape TEXT, crc INTEGER, error REAL, norms BLOB)"
+                "offset INTEGER, shape TEXT, crc INTEGER, error REAL, audio_s REAL, norms BLOB)"
             )
             self._index.execute(
                 "CREATE TABLE IF NOT EXISTS sessions (audio_s REAL, encoder_s REAL)"
@@ -116,31 +214,52 @@ class FeatureStore:
     def missing(self, keys: Iterable[str]) -> set[str]:
         """Those of the audio hashes that have no record yet."""
         present = {row[0] for row in self._rows("SELECT audio FROM records")}
-        return set(keys) - present - {row[0] for row in self._pending}
+        return set(keys) - present - self._pending.keys()
 
-    def append(self, key: str, values: NDArray[np.float32], norms: NDArray[np.float32]) -> None:
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a record, committed or not, of this audio hash."""
+        return key in self._pending or bool(
+            self._rows("SELECT 1 FROM records WHERE audio = ?", (key,))
+        )
+
+    def append(self, key: str, values: Floats, norms: Floats, audio_s: float = 0.0) -> None:
         """Add one utterance's array, rounded to the store's precision.
 
         Args:
             key: hash of the utterance's audio.
             values: ``[layer, frame, dim]`` or, for time means, ``[layer, dim]``.
-            norms: ``[layer]``, mean L2 norm of its frames.
+            norms: ``[layer]``, mean L2 norm of its frames in every layer, kept here or not.
+            audio_s: how long it is.
 
         Raises:
             SuperbError: when the disk is full, or a value does not fit the precision.
         """
-        with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(values, dtype=self.dtype)
-        if not np.isfinite(stored).all():
-            raise SuperbError(
-                f"a feature of magnitude {np.abs(values).max():.3g} does not fit into "
-                f"{self.dtype.name}; run with --storage float32"
+        name, data, error = "", b"", 0.0
+        if self.storage != NONE:
+            data = pack(values, self.storage)
+            error = float(
+                np.linalg.norm(unpack(data, values.shape, self.storage) - values)
+                / max(float(np.linalg.norm(values)), 1e-12)
             )
-        error = float(
-            np.linalg.norm(stored.astype(np.float32) - values)
-            / max(float(np.linalg.norm(values)), 1e-12)
+            name = self._write(data)
+        self._pending[key] = (
+            key,
+            name,
+            self._offset,
+            ",".join(map(str, values.shape)),
+            zlib.crc32(data),
+            error,
+            audio_s,
+            norms.astype(np.float32).tobytes(),
         )
-        data = stored.tobytes()
+        self._offset += len(data)
+        self._pending_bytes += len(data)
+        waited = time.monotonic() - self._committed
+        if self._pending_bytes >= _COMMIT_BYTES or waited >= _COMMIT_S:
+            self.commit()
+
+    def _write(self, data: bytes) -> str:
+        """Put bytes behind what this writer wrote before; the name of its file."""
         try:
             if self._writer is None:
                 name = f"{uuid.uuid4().hex}.bin"
@@ -151,33 +270,20 @@ class FeatureStore:
             _write_all(handle, data, self._offset)
         except OSError as reason:
             raise _disk_error(self.folder, reason) from reason
-        self._pending.append(
-            (
-                key,
-                name,
-                self._offset,
-                ",".join(map(str, stored.shape)),
-                zlib.crc32(data),
-                error,
-                norms.astype(np.float32).tobytes(),
-            )
-        )
-        self._offset += len(data)
-        self._pending_bytes += len(data)
-        now = time.monotonic()
-        if self._pending_bytes >= _COMMIT_BYTES or now - self._committed >= _COMMIT_S:
-            self.commit()
+        return name
 
     def commit(self) -> None:
         """Make everything appended so far durable, bytes first, then the rows that name them."""
+        self._committed = time.monotonic()
         if not self._pending:
             return
-        assert self._writer is not None
         try:
-            os.fsync(self._writer[1])
+            if self._writer is not None:
+                os.fsync(self._writer[1])
             self._index.execute("BEGIN IMMEDIATE")
             self._index.executemany(
-                "INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?)", self._pending
+                "INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                list(self._pending.values()),
             )
             self._index.execute("COMMIT")
         except BaseException as reason:
@@ -199,8 +305,10 @@ class FeatureStore:
             if audio in wanted
         }
 
-    def read(self, key: str) -> NDArray[np.float32]:
+    def read(self, key: str) -> Floats:
         """One utterance's array in float32; its checksum is verified on the first read.
+
+        Of storage ``none`` it is encoded anew.
 
         Raises:
             SuperbError: when the record is missing or damaged.
@@ -210,7 +318,10 @@ class FeatureStore:
             raise SuperbError(f"no features for audio {key[:12]} in {self.folder}")
         name, offset, text, crc = rows[0]
         shape = tuple(int(size) for size in text.split(","))
-        size = int(np.prod(shape)) * self.dtype.itemsize
+        if self.storage == NONE:
+            assert self.again is not None
+            return self.again(key)
+        size = packed_bytes(shape, self.storage)
         try:
             if name not in self._readers:
                 self._readers[name] = os.open(self.folder / name, os.O_RDONLY)
@@ -220,8 +331,7 @@ class FeatureStore:
         if len(data) != size or (key not in self._checked and zlib.crc32(data) != crc):
             raise SuperbError(self._damaged(name))
         self._checked.add(key)
-        values: NDArray[np.float32] = np.frombuffer(data, self.dtype).reshape(shape)
-        return values.astype(np.float32)
+        return unpack(data, shape, self.storage)
 
     def _damaged(self, name: str) -> str:
         return (
@@ -239,9 +349,18 @@ class FeatureStore:
     def layer_norms(self, keys: Iterable[str]) -> list[float]:
         """Mean L2 norm of a frame in each layer, averaged over utterances: ``[layer]``."""
         wanted = set(keys)
-        rows = self._rows("SELECT audio, norms FROM records")
-        norms = [np.frombuffer(blob, np.float32) for audio, blob in rows if audio in wanted]
-        return [float(norm) for norm in np.mean(norms, axis=0)]
+        total, count = np.zeros(1), 0
+        # one row at a time, in an order that does not depend on which came first
+        for audio, blob in self._index.execute("SELECT audio, norms FROM records ORDER BY audio"):
+            if audio in wanted:
+                total, count = total + np.frombuffer(blob, np.float32), count + 1
+        return [float(norm) for norm in total / count]
+
+    def audio_s(self, keys: Sequence[str]) -> float:
+        """Seconds of audio behind these records; a key that is named twice counts twice."""
+        times = Counter(keys)
+        rows = self._rows("SELECT audio, audio_s FROM records")
+        return math.fsum(times[audio] * seconds for audio, seconds in rows if audio in times)
 
     def log_session(self, audio_s: float, encoder_s: float) -> None:
         """Remember how long the encoder took for how much audio."""
@@ -266,18 +385,108 @@ class FeatureStore:
             self._index.close()
 
 
+class AudioHashes:
+    """SHA-256 of audio files, remembered by path, size and time of last change.
+
+    A second run over the same corpus need not read it to know what is stored. Only a cache:
+    losing it costs time.
+
+    Args:
+        root: the folder of all stores.
+
+    Raises:
+        SuperbError: when it cannot be read or written.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.file = root / "audio.sqlite"
+        self._pending: list[tuple[str, int, int, str]] = []
+        self._committed = time.monotonic()
+        with self._explained():
+            root.mkdir(parents=True, exist_ok=True)
+            self._index = sqlite3.connect(self.file, isolation_level=None)
+            self._index.execute("PRAGMA busy_timeout = 60000")
+            self._index.execute(
+                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, "
+                "mtime_ns INTEGER, sha256 TEXT) WITHOUT ROWID"
+            )
+
+    def __enter__(self) -> AudioHashes:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.commit()
+        finally:
+            self._index.close()
+
+    def find(self, path: Path) -> str | None:
+        """The hash of a file that has not changed since, None when it must be read."""
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        with self._explained():
+            row = self._index.execute(
+                "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?",
+                (os.path.abspath(path), status.st_size, status.st_mtime_ns),  # noqa: PTH100
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def remember(self, path: Path, status: os.stat_result, sha256: str) -> None:
+        """Note the hash of a file whose `status` was taken before it was read."""
+        if time.time_ns() - status.st_mtime_ns < _CLOCK_NS:
+            return
+        place = os.path.abspath(path)  # noqa: PTH100 - resolving links would cost a call a folder
+        self._pending.append((place, status.st_size, status.st_mtime_ns, sha256))
+        if time.monotonic() - self._committed >= _COMMIT_S:
+            self.commit()
+
+    def commit(self) -> None:
+        """Write down what was noted so far."""
+        self._committed = time.monotonic()
+        if not self._pending:
+            return
+        with self._explained():
+            self._index.execute("BEGIN IMMEDIATE")
+            self._index.executemany("REPLACE INTO files VALUES (?, ?, ?, ?)", self._pending)
+            self._index.execute("COMMIT")
+        self._pending.clear()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            raise SuperbError(
+                f"the list of audio hashes {self.file} cannot be used: {error}. Delete it (it is "
+                "made again), or choose another folder with --cache-dir DIR or SUPERB_CACHE"
+            ) from error
+
+
+def free_bytes(root: Path) -> int:
+    """What features may still take on the disk of `root`, a little being left free."""
+    root.mkdir(parents=True, exist_ok=True)
+    return max(0, shutil.disk_usage(root).free - _SPARE_BYTES)
+
+
 def require_room(root: Path, needed: int) -> None:
     """Refuse to start what the disk cannot hold.
 
     Raises:
         SuperbError: when fewer than `needed` bytes and a little more are free.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free
-    if needed + _SPARE_BYTES > free:
+    if needed > free_bytes(root):
+        free = shutil.disk_usage(root).free
         raise SuperbError(
             f"features would take {format_bytes(needed)} but {root} has {format_bytes(free)} "
-            "free. Choose another disk (--cache-dir DIR or SUPERB_CACHE), clear old features "
+            "free. Choose another disk (--cache-dir DIR or SUPERB_CACHE), a smaller storage "
+            "(--storage int8, or none), fewer layers (--layers last), clear old features "
             "(superb cache clear), or probe fewer tasks at once"
         )
 

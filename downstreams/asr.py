@@ -1,15 +1,19 @@
-"""Automatic speech recognition: characters by CTC, greedy decoding, no language model."""
+"""Automatic speech recognition: characters by CTC, greedy decoding; a language model if given."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.core import DownstreamCard, Tally, Utterance
+from benchmark.protocol import LanguageModel
+from downstreams.decode import WordDecoder, read_words
 from downstreams.heads import RecurrentTranscriber
 from downstreams.text import (
     character_errors,
@@ -21,10 +25,33 @@ from downstreams.text import (
 
 
 class Asr:
-    """Connectionist temporal classification over the characters of train (Graves et al. 2006)."""
+    """Connectionist temporal classification over the characters of train (Graves et al. 2006).
 
-    def __init__(self, card: DownstreamCard) -> None:
+    Args:
+        card: what the task is.
+        words: decodes the logits ``[frame, symbol]`` of an utterance with a language model, for
+            the metric ``wer_lm``; None leaves that metric out.
+    """
+
+    def __init__(self, card: DownstreamCard, words: Callable[[Tensor], str] | None = None) -> None:
         self.card = card
+        self._words = words
+
+    def with_language_model(
+        self,
+        model: Path,
+        lexicon: Path | None,
+        vocabulary: Sequence[str],
+        settings: LanguageModel,
+    ) -> Asr:
+        """The same task, also scored with a language model.
+
+        Raises:
+            SuperbError: when the decoder is not installed, or a file cannot be used.
+        """
+        words = WordDecoder(model, read_words(model, lexicon), vocabulary, settings)
+        card = replace(self.card, metrics=(*self.card.metrics, "wer_lm"))
+        return Asr(card, words)
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
         """The CTC blank and the characters of train."""
@@ -109,13 +136,17 @@ class Asr:
         """Greedy transcripts with their word and character errors."""
         best = logits.argmax(dim=-1).cpu()
         tallies = []
-        for utterance, path, length in zip(utterances, best, lengths.tolist(), strict=True):
+        for utterance, path, own, length in zip(
+            utterances, best, logits, lengths.tolist(), strict=True
+        ):
             reference = normalise(utterance.text)
             hypothesis = decode_greedy(path[:length].tolist(), vocabulary)
             counts = {
                 "wer": word_errors(reference, hypothesis),
                 "cer": character_errors(reference, hypothesis),
             }
+            if self._words is not None:
+                counts["wer_lm"] = word_errors(reference, self._words(own[:length]))
             tallies.append(Tally(utterance.id, utterance.speaker, reference, hypothesis, counts))
         return tallies
 

@@ -18,6 +18,7 @@ from rich.table import Table
 
 import superb
 from benchmark.errors import SuperbError
+from superb.data import data_app
 
 app = typer.Typer(
     name="superb",
@@ -30,10 +31,18 @@ app = typer.Typer(
 )
 cache_app = typer.Typer(help="List or clear stored features.", invoke_without_command=True)
 app.add_typer(cache_app, name="cache")
+app.add_typer(data_app, name="data")
 
 CacheDir = Annotated[
     Path | None,
     typer.Option(help="Folder of stored features; $SUPERB_CACHE or ~/.cache/superb if not given."),
+]
+Storage = Annotated[
+    str,
+    typer.Option(
+        help="How features are kept: float16, float32, int8, none (encoded anew each time), or "
+        "auto: the first of float16, int8 and none that fits on the disk."
+    ),
 ]
 UpstreamArgument = Annotated[
     str,
@@ -102,11 +111,26 @@ def run(
     ] = "last,weighted-sum",
     corpus: Annotated[
         str,
-        typer.Option(help="A name (superb corpora), or your manifest: CSV, TSV, JSONL, Parquet."),
+        typer.Option(
+            help="A name (superb corpora), hf:org/name\\[:config]\\[@revision], hf:/folder, or "
+            "your manifest: CSV, TSV, JSONL, Parquet."
+        ),
     ] = "mini",
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of a corpus that has a name and is not bundled.")
+    ] = None,
+    train_split: Annotated[
+        str | None,
+        typer.Option(help="The corpus's own split to train on, several joined by +."),
+    ] = None,
+    valid_split: Annotated[str | None, typer.Option(help="Likewise, to choose on.")] = None,
+    test_split: Annotated[str | None, typer.Option(help="Likewise, to report on.")] = None,
     protocol: Annotated[
         str,
-        typer.Option(help="Every value of training and selection: mini, superb, or a TOML file."),
+        typer.Option(
+            help="Every value of training and selection: mini, superb, superb-whole, "
+            "superb-s3prl, or a TOML file."
+        ),
     ] = "mini",
     seeds: Annotated[int, typer.Option(help="Seeds per probe; 3 for anything published.")] = 1,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.")] = Path(
@@ -117,9 +141,18 @@ def run(
     precision: Annotated[
         str, typer.Option(help="Arithmetic of the encoder: float32 or bfloat16.")
     ] = "float32",
-    storage: Annotated[
-        str, typer.Option(help="Precision of stored features: float16 or float32.")
-    ] = "float16",
+    lm: Annotated[
+        Path | None,
+        typer.Option("--lm", help="N-gram model (ARPA, KenLM) to decode transcripts with as well."),
+    ] = None,
+    lexicon: Annotated[
+        Path | None, typer.Option(help="Words that it can find, one per line.")
+    ] = None,
+    log_dir: Annotated[Path | None, typer.Option(help="Folder of logs for TensorBoard.")] = None,
+    storage: Storage = "auto",
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Show what features would cost on disk, and stop.")
+    ] = False,
     on_bad_audio: Annotated[
         str, typer.Option(help="fail, or skip and list what was left out in the result.")
     ] = "fail",
@@ -146,6 +179,10 @@ def run(
         _several(upstream),
         _several(downstream),
         corpus=corpus,
+        data_root=data_root,
+        train_split=train_split,
+        valid_split=valid_split,
+        test_split=test_split,
         protocol=protocol,
         layers=_several([layers]),
         seeds=seeds,
@@ -153,11 +190,17 @@ def run(
         cache_dir=cache_dir,
         device=device,
         precision=precision,
+        lm=lm,
+        lexicon=lexicon,
+        log_dir=log_dir,
         storage=storage,
+        plan_only=plan,
         on_bad_audio=on_bad_audio,
         trust_remote_code=trust_remote_code,
         progress=Progress(quiet),
     )
+    if plan:
+        return
     if as_json:
         from dataclasses import asdict
 
@@ -168,6 +211,55 @@ def run(
 
 def _several(values: list[str]) -> list[str]:
     return [part.strip() for value in values for part in value.split(",") if part.strip()]
+
+
+@app.command(name="plan")
+def plan_(
+    upstream: Annotated[
+        str, typer.Option("--upstream", "-u", help="A name, a folder, or org/model.")
+    ],
+    hours: Annotated[float, typer.Option(help="Audio of the corpus, all splits together.")],
+    utterances: Annotated[int, typer.Option(help="Recordings in it.")],
+    downstream: Annotated[
+        list[str],
+        typer.Option("--downstream", "-d", help="Task: asr, sid, ks, several with commas, or all."),
+    ],
+    layers: Annotated[
+        str,
+        typer.Option(
+            "--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."
+        ),
+    ] = "last,weighted-sum",
+    protocol: Annotated[str, typer.Option(help="mini, superb, or a TOML file.")] = "superb",
+    storage: Storage = "auto",
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Its architecture alone; no checkpoint is needed."),
+    ] = False,
+    cache_dir: CacheDir = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+) -> None:
+    """Price the features of a corpus of some size, from measured speeds; it need not be there."""
+    from benchmark.plan import plan_table
+    from benchmark.progress import Progress
+    from superb.plan import plan_for
+
+    plan = plan_for(
+        upstream,
+        _several(downstream),
+        hours,
+        utterances,
+        protocol=protocol,
+        layers=_several([layers]),
+        storage=storage,
+        cache_dir=cache_dir,
+        device=device,
+        precision=precision,
+        random_weights=random_weights,
+        progress=Progress(),
+    )
+    Console(emoji=False).print(plan_table(plan))
 
 
 @app.command()
@@ -232,7 +324,9 @@ def corpora() -> None:
     from downstreams.corpora import CORPORA
 
     table = Table("corpus", "what", "tasks", "audio", "licence", "where", box=SIMPLE_HEAD)
-    table.caption = "Your own: --corpus FILE.csv, .tsv, .jsonl or .parquet"
+    table.columns[0].no_wrap = True  # names are there to be copied
+    table.columns[1].min_width = 11
+    table.caption = "Your own: --corpus FILE.csv, .tsv, .jsonl or .parquet, or hf:org/name"
     table.caption_justify = "left"
     for entry in CORPORA.values():
         table.add_row(

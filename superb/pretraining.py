@@ -51,6 +51,11 @@ def gather(
     known = [name for name in names if name in CORPORA]
     if len(set(known)) < len(known):
         raise SuperbError(f"--audio {', '.join(known)}: give each corpus once")
+    if absent := [name for name in known if CORPORA[name].layout]:
+        raise SuperbError(
+            f"--audio {absent[0]}: that corpus is not bundled; give the folder of its recordings, "
+            f"and --trained-on {absent[0]} for the card"
+        )
     folders = [Path(name).expanduser() for name in names if name not in CORPORA]
     clips = scan(folders, speaker_pattern or SPEAKER_PATTERN)
     for name in known:

@@ -52,12 +52,21 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pooled = """
 updates = 60
 batch_utterances = 8
+accumulate = 1
 sampling = "shuffle"
+crop_s = 0.0
+crops = 1
+gain_db = 0.0
+first_seed = 0
 learning_rates = [1e-3, 1e-2, 1e-1]
 schedule = "constant"
 warmup = 0
 clip_norm = 1.0
 evaluate_every = 20
+valid_sampling = "all"
+select_by = "score-loss"
+patience = 0
+head_precision = "float32"
 standardise = true
 halving = [{ update = 20, keep = 2, by = "score" }]
 head = { projection = 16 }
@@ -65,12 +74,21 @@ head = { projection = 16 }
     asr = """
 updates = 40
 batch_utterances = 8
+accumulate = 1
 sampling = "shuffle"
+crop_s = 0.0
+crops = 1
+gain_db = 0.0
+first_seed = 0
 learning_rates = [3e-3, 3e-2]
 schedule = "linear"
 warmup = 5
 clip_norm = 1.0
 evaluate_every = 20
+valid_sampling = "all"
+select_by = "score-loss"
+patience = 0
+head_precision = "float32"
 standardise = false
 head = { frame_s = 0.02, projection = 12, hidden = 8, layers = 2, dropout = 0.2 }
 [asr.spec_augment]

@@ -5,16 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmark.audio import audio_sha256
+from benchmark.audio import audio_sha256, audio_size
 from benchmark.core import Corpus, DownstreamCard, Utterance
 from benchmark.errors import SuperbError, unknown
 from benchmark.registry import load_attribute
 
 MANIFEST_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class CorpusOptions:
+    """What can be asked of a corpus besides its name.
+
+    Attributes:
+        data_root: folder of a corpus that is not bundled.
+        splits: our name of a split (``train``, ``valid``, ``test``) → the corpus's own, where
+            another than the official one is wanted.
+    """
+
+    data_root: Path | None = None
+    splits: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,9 @@ class CorpusEntry:
         hours: how much audio, in words.
         licence: of the audio.
         where: how to get it, in words.
-        target: ``module:attribute`` of the function from a task's name to the corpus.
+        target: ``module:attribute`` of the function from a task's name and `CorpusOptions` to the
+            corpus.
+        layout: ``module:attribute`` of its `downstreams.corpora.layout.Layout`; "" if bundled.
     """
 
     name: str
@@ -38,6 +54,7 @@ class CorpusEntry:
     licence: str
     where: str
     target: str
+    layout: str = ""
 
 
 CORPORA: Final[Mapping[str, CorpusEntry]] = {
@@ -52,22 +69,70 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
             where="bundled",
             target="downstreams.corpora.mini:load",
         ),
+        CorpusEntry(
+            name="librispeech",
+            title="LibriSpeech",
+            tasks=("asr",),
+            hours="111 h",
+            licence="CC BY 4.0",
+            where="own copy",
+            target="downstreams.corpora.librispeech:load",
+            layout="downstreams.corpora.librispeech:LAYOUT",
+        ),
+        CorpusEntry(
+            name="voxceleb1",
+            title="VoxCeleb1 identification",
+            tasks=("sid",),
+            hours="352 h",
+            licence="on request",
+            where="own copy",
+            target="downstreams.corpora.voxceleb1:load",
+            layout="downstreams.corpora.voxceleb1:LAYOUT",
+        ),
+        CorpusEntry(
+            name="speech-commands-v1",
+            title="Speech Commands, 12 classes",
+            tasks=("ks",),
+            hours="17 h",
+            licence="CC BY 4.0",
+            where="own copy",
+            target="downstreams.corpora.speech_commands:load_v1",
+            layout="downstreams.corpora.speech_commands:V1",
+        ),
+        CorpusEntry(
+            name="speech-commands-v2",
+            title="Speech Commands, 35 words",
+            tasks=("ks",),
+            hours="29 h",
+            licence="CC BY 4.0",
+            where="own copy",
+            target="downstreams.corpora.speech_commands:load_v2",
+            layout="downstreams.corpora.speech_commands:V2",
+        ),
     )
 }
 
 
-def load_corpus(name_or_path: str, card: DownstreamCard, label_from: str = "label") -> Corpus:
-    """Load a corpus of the table by name, or one's own data by the path of its manifest.
+def load_corpus(
+    name_or_path: str,
+    card: DownstreamCard,
+    label_from: str = "label",
+    options: CorpusOptions | None = None,
+) -> Corpus:
+    """Load a corpus by its name in the table, a Hugging Face dataset, or one's own manifest.
 
     Args:
-        name_or_path: a name in `CORPORA`, or a file that ends in one of `MANIFEST_SUFFIXES`.
+        name_or_path: a name in `CORPORA`; ``hf:`` with a dataset of the hub or a folder; or a
+            file that ends in one of `MANIFEST_SUFFIXES`.
         card: the task that is to read it.
-        label_from: the manifest column that holds the label (``"speaker"`` for SID).
+        label_from: the column that holds the label (``"speaker"`` for SID).
+        options: where it lies, and which of its splits are wanted.
 
     Raises:
-        SuperbError: for an unknown name, a task that the corpus does not serve, and whatever the
-            corpus's own loader finds wrong.
+        SuperbError: for an unknown name, a task that the corpus does not serve, options that mean
+            nothing to it, and whatever the corpus's own loader finds wrong.
     """
+    options = options or CorpusOptions()
     entry = CORPORA.get(name_or_path)
     if entry is not None:
         if card.name not in entry.tasks:
@@ -79,12 +144,17 @@ def load_corpus(name_or_path: str, card: DownstreamCard, label_from: str = "labe
                 f"({', '.join(MANIFEST_SUFFIXES)}) with columns "
                 f"{', '.join(('audio', 'split', *card.needs))}"
             )
-        corpus: Corpus = load_attribute(entry.target)(card.name)
+        corpus: Corpus = load_attribute(entry.target)(card.name, options)
         return corpus
+    if name_or_path.startswith("hf:"):
+        from downstreams.corpora import huggingface
+
+        return huggingface.load(name_or_path, card, label_from, options)
     # A separator or a suffix means a file was meant; the manifest reader says what is wrong.
     if Path(name_or_path).suffix or len(Path(name_or_path).parts) > 1:
         from downstreams.corpora import manifest
 
+        refuse_options(name_or_path, options, "its column split says which row is in which")
         return manifest.load(Path(name_or_path), card, label_from)
     raise unknown(
         "corpus",
@@ -94,22 +164,51 @@ def load_corpus(name_or_path: str, card: DownstreamCard, label_from: str = "labe
     )
 
 
-def content_sha256(utterances: Iterable[Utterance]) -> str:
-    """Identity of a corpus: ids, splits, speakers, texts, labels and audio bytes, in order.
+def refuse_options(
+    name: str, options: CorpusOptions, why: str, *, root: bool = True, splits: bool = True
+) -> None:
+    """Raise for options that mean nothing to a corpus.
+
+    Args:
+        name: of the corpus, for the message.
+        options: what was asked for.
+        why: what decides instead, for the message.
+        root: whether a data root means nothing to it.
+        splits: whether names of splits mean nothing to it.
 
     Raises:
-        AudioError: when an audio file cannot be read.
+        SuperbError: naming the options to leave out.
+    """
+    given = ["--data-root"] if root and options.data_root is not None else []
+    if splits:
+        given += [f"--{split}-split" for split in options.splits]
+    if given:
+        raise SuperbError(f"corpus {name!r} takes no {' or '.join(given)}: {why}. Leave it out")
+
+
+def content_sha256(utterances: Iterable[Utterance]) -> str:
+    """Identity of a corpus: ids, splits, speakers, texts, labels, spans and audio, in order.
+
+    Audio in memory counts with its bytes, a file with its size alone: hashing a thousand hours
+    would take longer than much of what is done with them. What is in a file is hashed when its
+    features are made, which are found by that hash.
+
+    Raises:
+        AudioError: when an audio file is missing.
     """
     digest = hashlib.sha256()
     for utterance in utterances:
-        row = (
+        audio = utterance.audio
+        row: list[object] = [
             utterance.id,
             utterance.split,
             utterance.speaker,
             utterance.text,
             utterance.label,
-            audio_sha256(utterance.audio),
-        )
+            audio_sha256(audio) if isinstance(audio, bytes) else audio_size(audio),
+        ]
+        if utterance.span is not None:
+            row.append(utterance.span)
         # JSON keeps the cells apart whatever they contain.
         digest.update(json.dumps(row).encode() + b"\n")
     return digest.hexdigest()

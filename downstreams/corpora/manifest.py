@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.core import SPLITS, Corpus, DownstreamCard, Utterance
+from benchmark.core import SPLITS, Corpus, DownstreamCard, StoredAudio, Utterance
 from benchmark.errors import SuperbError
 from downstreams.corpora import MANIFEST_SUFFIXES, content_sha256
 
@@ -51,7 +51,7 @@ _OTHER_SPLITS: Final = {
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """One row as read: where it stands, and its cells."""
 
     line: int
@@ -73,9 +73,35 @@ def load(path: Path, card: DownstreamCard, label_from: str = "label") -> Corpus:
 
     Raises:
         SuperbError: for whatever is wrong with the manifest, naming the first few rows.
-        AudioError: for audio that cannot be read to hash it.
     """
-    rows = _read(path)
+    name = path.parent.resolve().name if path.stem == "manifest" else path.stem
+    return from_rows(path, _read(path), card, label_from, name=name, source=str(path))
+
+
+def from_rows(
+    path: Path,
+    rows: Sequence[Row],
+    card: DownstreamCard,
+    label_from: str,
+    *,
+    name: str,
+    source: str,
+    licence: str = "",
+) -> Corpus:
+    """Check rows of any origin as `load` does, and make a corpus of them.
+
+    Args:
+        path: what messages name; audio paths are relative to its folder.
+        rows: at least one, with cells as in a manifest; ``audio`` may also be a `StoredAudio`.
+        card: the task, which says what columns it needs.
+        label_from: the column that holds the label.
+        name: of the corpus.
+        source: where it comes from.
+        licence: of the audio.
+
+    Raises:
+        SuperbError: for whatever is wrong with the rows, naming the first few.
+    """
     # A task that needs a label finds it in the column the caller names.
     needed = tuple(dict.fromkeys(label_from if need == "label" else need for need in card.needs))
     has_label = "label" in card.needs or label_from in card.needs
@@ -115,14 +141,15 @@ def load(path: Path, card: DownstreamCard, label_from: str = "label") -> Corpus:
             f"Paths are relative to the manifest's folder, {path.parent.resolve()}"
         )
 
-    utterances, note = _with_valid(path, utterances, labels_are_speakers=label_from == "speaker")
+    utterances, note = with_valid(path, utterances, labels_are_speakers=label_from == "speaker")
     if card.closed_set:
-        _check_closed_set(path, utterances)
+        check_closed_set(path, utterances)
     return Corpus(
-        name=path.parent.resolve().name if path.stem == "manifest" else path.stem,
+        name=name,
         sha256=content_sha256(utterances),
         utterances=tuple(utterances),
-        source=str(path),
+        licence=licence,
+        source=source,
         note=note,
     )
 
@@ -130,7 +157,7 @@ def load(path: Path, card: DownstreamCard, label_from: str = "label") -> Corpus:
 # Reading ---------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> list[_Row]:
+def _read(path: Path) -> list[Row]:
     """All rows of a manifest, whatever its format.
 
     Raises:
@@ -161,7 +188,7 @@ def _read(path: Path) -> list[_Row]:
     return rows
 
 
-def _read_delimited(path: Path, delimiter: str) -> list[_Row]:
+def _read_delimited(path: Path, delimiter: str) -> list[Row]:
     rows = []
     # utf-8-sig drops the byte order mark that spreadsheets write; newline="" leaves CRLF to csv.
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -180,7 +207,7 @@ def _read_delimited(path: Path, delimiter: str) -> list[_Row]:
                         f"{path}, line {reader.line_num}: {len(cells)} cells, the header has "
                         f"{len(header)}; quote cells that contain the delimiter"
                     )
-                rows.append(_Row(reader.line_num, dict(zip(header, cells, strict=True))))
+                rows.append(Row(reader.line_num, dict(zip(header, cells, strict=True))))
         except csv.Error as error:
             raise SuperbError(
                 f"{path}, line {reader.line_num}: {error}; write a quotation mark inside a "
@@ -189,7 +216,7 @@ def _read_delimited(path: Path, delimiter: str) -> list[_Row]:
     return rows
 
 
-def _read_json_lines(path: Path) -> list[_Row]:
+def _read_json_lines(path: Path) -> list[Row]:
     rows = []
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
@@ -201,11 +228,11 @@ def _read_json_lines(path: Path) -> list[_Row]:
                 raise SuperbError(f"{path}, line {number}: not JSON: {error}") from error
             if not isinstance(cells, dict):
                 raise SuperbError(f"{path}, line {number}: not a JSON object but {line[:40]!r}")
-            rows.append(_Row(number, cells))
+            rows.append(Row(number, cells))
     return rows
 
 
-def _read_parquet(path: Path) -> list[_Row]:
+def _read_parquet(path: Path) -> list[Row]:
     import pyarrow.parquet as pq
     from pyarrow.lib import ArrowException
 
@@ -215,10 +242,10 @@ def _read_parquet(path: Path) -> list[_Row]:
             table = pq.ParquetFile(file).read()  # type: ignore[no-untyped-call]
     except ArrowException as error:
         raise SuperbError(f"{path} is not a readable Parquet file: {error}") from error
-    return [_Row(number, cells) for number, cells in enumerate(table.to_pylist(), start=1)]
+    return [Row(number, cells) for number, cells in enumerate(table.to_pylist(), start=1)]
 
 
-def _utterance(path: Path, row: _Row, needed: Sequence[str], label_from: str) -> Utterance:
+def _utterance(path: Path, row: Row, needed: Sequence[str], label_from: str) -> Utterance:
     """One row as an utterance; a column that the task does not need stays empty."""
     audio, written = _audio(path, row)
     return Utterance(
@@ -231,9 +258,11 @@ def _utterance(path: Path, row: _Row, needed: Sequence[str], label_from: str) ->
     )
 
 
-def _audio(path: Path, row: _Row) -> tuple[Path | bytes, str]:
+def _audio(path: Path, row: Row) -> tuple[Path | bytes | StoredAudio, str]:
     """The audio of a row, and how the row names it."""
     cell = row.cells.get("audio")
+    if isinstance(cell, StoredAudio):
+        return cell, f"row-{row.line}"
     if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
         return cell["bytes"], str(cell.get("path") or f"row-{row.line}")
     written = str((cell.get("path") if isinstance(cell, dict) else cell) or "").strip()
@@ -252,9 +281,7 @@ def _text(cell: object) -> str:
 # Checking --------------------------------------------------------------------------------------
 
 
-def _check_columns(
-    path: Path, rows: Sequence[_Row], needed: Sequence[str], label_from: str
-) -> None:
+def _check_columns(path: Path, rows: Sequence[Row], needed: Sequence[str], label_from: str) -> None:
     """Raise when a needed column is missing, telling what to rename."""
     # JSON lines may leave a key out; the row is then an empty cell, reported with its line.
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
@@ -306,8 +333,13 @@ def _check_splits(
         )
 
 
-def _check_closed_set(path: Path, utterances: Sequence[Utterance]) -> None:
-    """Raise when valid or test asks for a label that train does not have."""
+def check_closed_set(path: Path, utterances: Sequence[Utterance]) -> None:
+    """Raise when valid or test asks for a label that train does not have.
+
+    Args:
+        path: what the message names.
+        utterances: of all splits.
+    """
     known = {utterance.label for utterance in utterances if utterance.split == "train"}
     unseen = Counter(
         f"{utterance.label!r} ({utterance.split})"
@@ -332,10 +364,22 @@ def _some(items: Iterable[str], most: int = 3) -> str:
 # Valid split -----------------------------------------------------------------------------------
 
 
-def _with_valid(
+def with_valid(
     path: Path, utterances: list[Utterance], *, labels_are_speakers: bool
 ) -> tuple[list[Utterance], str]:
-    """The utterances with a valid split, taken from train if there is none, and a note on it."""
+    """The utterances with a valid split, taken from train if there is none, and a note on it.
+
+    Args:
+        path: what messages name.
+        utterances: of all splits.
+        labels_are_speakers: whether every speaker must stay in train, as for SID.
+
+    Returns:
+        All utterances, some of train moved to valid; the note is "" where none had to be.
+
+    Raises:
+        SuperbError: train is too small to take anything from.
+    """
     if any(utterance.split == "valid" for utterance in utterances):
         return utterances, ""
     train = [utterance for utterance in utterances if utterance.split == "train"]

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from benchmark.audio import audio_sha256, decode
+from benchmark.audio import audio_sha256, audio_size, decode
 from benchmark.errors import AudioError
 
 RATE = 16_000
@@ -123,3 +123,54 @@ def test_hash_is_of_the_stored_bytes(tmp_path):
     (tmp_path / "a.wav").write_bytes(data)
     expected = hashlib.sha256(data).hexdigest()
     assert audio_sha256(data) == audio_sha256(tmp_path / "a.wav") == expected
+
+
+@pytest.mark.parametrize(
+    ("format", "subtype", "tolerance"),
+    [("WAV", "PCM_16", 0), ("FLAC", "PCM_16", 0), ("OGG", "VORBIS", 1e-3), ("MP3", None, 0)],
+)
+def test_a_span_is_the_part_that_it_names(format, subtype, tolerance):
+    data = encoded(tone(2.0), format=format, subtype=subtype)
+    whole = decode(data, RATE, name="x")
+    part = decode(data, RATE, name="x", span=(0.625, 1.0))
+    assert part.shape == (RATE,)
+    assert float((part - whole[10_000:26_000]).abs().max()) <= tolerance
+
+
+def test_a_span_is_in_seconds_at_any_rate(tmp_path):
+    data = encoded(tone(2.0, rate=44_100), rate=44_100)
+    (tmp_path / "a.wav").write_bytes(data)
+    part = decode(tmp_path / "a.wav", RATE, name="x", span=(0.5, 0.75))
+    assert abs(len(part) - 12_000) <= 1
+    whole = decode(data, RATE, name="x")
+    middle = slice(500, 11_000)  # resampling has an end of its own here
+    assert float((part[middle] - whole[8000:20_000][middle]).abs().max()) < 1e-3
+
+
+def test_a_span_may_be_the_whole_file():
+    data = encoded(tone(0.5))
+    assert torch.equal(decode(data, RATE, name="x", span=(0.0, 0.5)), decode(data, RATE, name="x"))
+
+
+@pytest.mark.parametrize("span", [(0.4, 0.2), (0.6, 0.1), (-0.1, 0.2), (0.1, 0.0), (0.1, -0.05)])
+def test_a_span_outside_the_file_is_an_error(span):
+    with pytest.raises(
+        AudioError, match=r"x lasts 0\.5 s; the .* s from .* s are not in it"
+    ) as caught:
+        decode(encoded(tone(0.5)), RATE, name="x", span=span)
+    assert caught.value.reason == "too short"
+
+
+def test_a_span_of_a_file_that_was_cut_is_an_error():
+    data = encoded(tone(0.5))
+    with pytest.raises(AudioError, match="truncated"):
+        decode(data[: len(data) // 2], RATE, name="x", span=(0.0, 0.1))
+
+
+def test_size_needs_no_reading(tmp_path):
+    data = encoded(tone())
+    (tmp_path / "a.wav").write_bytes(data)
+    assert audio_size(data) == audio_size(tmp_path / "a.wav") == len(data)
+    with pytest.raises(AudioError, match="no audio file at") as caught:
+        audio_size(tmp_path / "gone.wav")
+    assert caught.value.reason == "missing file"

@@ -1,8 +1,11 @@
 """Extraction: one frozen forward per utterance, whatever happens in between."""
 
 import io
+import os
 import random
 import shutil
+import time
+import weakref
 from contextlib import ExitStack
 from types import SimpleNamespace
 
@@ -12,9 +15,17 @@ import soundfile
 import torch
 from rich.console import Console
 
+from benchmark import features as module
 from benchmark.core import HiddenStates, UpstreamCard, Utterance
 from benchmark.errors import AudioError, SuperbError, UpstreamError
-from benchmark.features import ExtractionSettings, duration_s, extract, features_of
+from benchmark.features import (
+    ExtractionSettings,
+    duration_s,
+    estimate_s,
+    extract,
+    features_of,
+    left_to_encode,
+)
 from benchmark.layers import normalise
 from benchmark.progress import Progress
 
@@ -55,7 +66,19 @@ def corpus(count, start=0):
     ]
 
 
-def go(upstream, wanted, folder, **settings):
+def files(folder, count):
+    """A corpus of files that look an hour old."""
+    folder.mkdir(exist_ok=True)
+    utterances = []
+    for utterance in corpus(count):
+        path = folder / f"{utterance.id}.wav"
+        path.write_bytes(utterance.audio)
+        os.utime(path, (time.time() - 3600,) * 2)
+        utterances.append(Utterance(utterance.id, path, "train"))
+    return utterances
+
+
+def go(upstream, wanted, folder, layers=None, **settings):
     """Extract and read everything back: the features and kind → id → array."""
     arrays = {}
     with ExitStack() as resources:
@@ -66,6 +89,7 @@ def go(upstream, wanted, folder, **settings):
             ExtractionSettings(folder, **settings),
             Progress(quiet=True),
             resources,
+            layers,
         )
         for kind, utterances in wanted.items():
             arrays[kind] = {
@@ -140,6 +164,128 @@ def test_second_run_encodes_nothing(tmp_path):
     for kind in KINDS:
         for name in first[kind]:
             assert np.array_equal(first[kind][name], second[kind][name])
+
+
+def test_second_run_opens_no_audio(tmp_path, monkeypatch):
+    utterances = files(tmp_path / "audio", 4)
+    _, first = go(Toy(), {"mean": utterances}, tmp_path / "cache")
+    monkeypatch.setattr(module, "_load", lambda *_: pytest.fail("audio was read"))
+    _, second = go(Toy(), {"mean": utterances}, tmp_path / "cache")
+    assert all(np.array_equal(first["mean"][u.id], second["mean"][u.id]) for u in utterances)
+
+
+@pytest.mark.parametrize("change", ["content", "time"])
+def test_a_file_that_changed_is_read_again(tmp_path, change):
+    utterances = files(tmp_path / "audio", 3)
+    before, _ = go(Toy(), {"mean": utterances}, tmp_path / "cache")
+    path = utterances[1].audio
+    if change == "content":
+        path.write_bytes(wav(77, 1760))  # as long as before
+    os.utime(path, (time.time() - 60,) * 2)
+    toy = Toy()
+    after, _ = go(toy, {"mean": utterances}, tmp_path / "cache")
+    assert toy.calls == (1 if change == "content" else 0)
+    assert (after.keys["u1"] != before.keys["u1"]) is (change == "content")
+    assert after.keys["u2"] == before.keys["u2"]
+
+
+def test_the_first_encode_does_not_wait_for_the_last_file(tmp_path, monkeypatch):
+    utterances = files(tmp_path / "audio", 60)
+    loaded, seen = [], []
+    load = module._load
+
+    def counting(utterance, read):
+        loaded.append(utterance.id)
+        return load(utterance, read)
+
+    class Watching(Toy):
+        def __call__(self, waveforms):
+            seen.append(len(loaded))
+            return super().__call__(waveforms)
+
+    monkeypatch.setattr(module, "_load", counting)
+    go(Watching(), {"mean": utterances}, tmp_path / "cache")
+    assert seen[0] <= 20
+    assert len(loaded) == 60
+
+
+def test_few_waveforms_are_in_memory_at_a_time(tmp_path, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+    decode = module.decode
+
+    def watched(*arguments, **options):
+        waveform = decode(*arguments, **options)
+        alive.add(waveform)
+        return waveform
+
+    class Watching(Toy):
+        def __call__(self, waveforms):
+            most.append(len(alive))
+            return super().__call__(waveforms)
+
+    monkeypatch.setattr(module, "decode", watched)
+    go(Watching(), {"frames": files(tmp_path / "audio", 80)}, tmp_path / "cache")
+    assert len(most) == 80
+    assert 1 <= max(most) <= module._DECODE_AHEAD + 2
+
+
+def test_layers_asked_for_are_those_of_all_layers(tmp_path):
+    utterances = corpus(4)
+    _, whole = go(Toy(), {"frames": utterances}, tmp_path / "whole", storage="int8")
+    features, part = go(
+        Toy(), {"frames": utterances, "mean": utterances}, tmp_path / "part", [0, 2], storage="int8"
+    )
+    assert features.layers == (0, 2)
+    for name, values in whole["frames"].items():
+        assert np.array_equal(part["frames"][name], values[[0, 2]])
+        assert part["mean"][name].shape == (3, 4)
+
+
+def test_layers_are_read_from_a_store_that_has_them_all(tmp_path):
+    utterances = files(tmp_path / "audio", 4)
+    go(Toy(), {"frames": utterances}, tmp_path / "cache")
+    toy = Toy()
+    features, arrays = go(toy, {"frames": utterances}, tmp_path / "cache", [2])
+    assert (toy.calls, features.layers) == (0, None)
+    assert arrays["frames"]["u0"].shape == (3, 10, 4)
+    settings = ExtractionSettings(tmp_path / "cache")
+    assert left_to_encode(toy, "mark", {"frames": utterances}, settings, [2]) == {"frames": 0}
+    assert left_to_encode(toy, "other", {"frames": utterances}, settings, [2]) == {"frames": 4}
+    # of one more utterance they have not all: then a store of the one layer is made
+    more = files(tmp_path / "audio", 5)
+    features, arrays = go(toy, {"frames": more}, tmp_path / "cache", [2])
+    assert (toy.calls, features.layers) == (5, (2,))
+    assert arrays["frames"]["u0"].shape == (1, 10, 4)
+
+
+def test_nothing_stored_is_encoded_anew(tmp_path):
+    utterances = files(tmp_path / "audio", 3)
+    _, stored = go(Toy(), {"frames": utterances}, tmp_path / "stored", storage="float32")
+    toy = Toy()
+    wanted = {"frames": utterances, "mean": utterances}
+    features, arrays = go(toy, wanted, tmp_path / "none", storage="none")
+    assert toy.calls == 6  # once for lengths and means, once for reading
+    for name, values in stored["frames"].items():
+        assert np.array_equal(arrays["frames"][name], values)
+    assert not list(features.stores["frames"].folder.glob("*.bin"))
+    assert features.stores["mean"].storage == "float32"
+    again = Toy()
+    go(again, wanted, tmp_path / "none", storage="none")
+    assert again.calls == 3
+
+
+def test_audio_that_changes_under_way_is_not_encoded_anew(tmp_path):
+    utterances = files(tmp_path / "audio", 2)
+    with ExitStack() as resources:
+        settings = ExtractionSettings(tmp_path / "cache", storage="none")
+        features = extract(
+            Toy(), "mark", {"frames": utterances}, settings, Progress(quiet=True), resources
+        )
+        utterances[1].audio.write_bytes(wav(9))
+        store = features.stores["frames"]
+        assert store.read(features.keys["u0"]).shape == (3, 10, 4)
+        with pytest.raises(SuperbError, match=r"u1\.wav\) changed during the run"):
+            store.read(features.keys["u1"])
 
 
 def test_only_what_is_new_is_encoded(tmp_path):
@@ -238,7 +384,7 @@ def test_copies_of_bad_audio_are_bad_too(tmp_path):
     features, _ = go(Toy(), {"mean": [*bad, *corpus(1)]}, tmp_path, on_bad_audio="skip")
     assert sorted(item.utterance for item in features.skipped) == ["one", "two"]
     assert set(features.keys) == {"u0"}
-    with pytest.raises(AudioError, match=r"2 of 3 .*two: same audio"):
+    with pytest.raises(AudioError, match=r"2 of 3 .*one: .*two: "):
         go(Toy(), {"mean": [*bad, *corpus(1)]}, tmp_path)
 
 
@@ -377,12 +523,13 @@ def test_plan_says_what_comes(tmp_path):
         extract(
             Toy(),
             "mark",
-            {"frames": corpus(2)},
+            {"frames": corpus(2) * 2},
             ExtractionSettings(tmp_path, storage="float32"),
             progress,
             resources,
         )
     # 10 and 11 frames, one to spare each, of 3 layers x 4 numbers x 4 bytes
+    # however many tasks want them
     expected = "toy: encoding 2 utterances, 0.0 min of audio; 1.1 kB of frames"
     assert expected in output.getvalue()
     assert "2/2" in output.getvalue()
@@ -393,7 +540,47 @@ def test_duration_comes_from_the_header():
     assert duration_s(Utterance("a", b"no audio", "train")) == 0
 
 
+def test_durations_are_estimated_from_some_headers(tmp_path, monkeypatch):
+    utterances = files(tmp_path, 50)
+    exact = sum(map(duration_s, utterances))
+    opened = []
+    monkeypatch.setattr(module, "duration_s", lambda u: opened.append(u.id) or duration_s(u))
+    assert estimate_s(utterances, sample=50) == pytest.approx(exact)
+    opened.clear()
+    assert estimate_s(utterances, sample=10) == pytest.approx(exact, rel=0.02)
+    assert len(opened) == 10
+    missing = [Utterance("gone", tmp_path / "gone.wav", "train")]
+    assert estimate_s(missing) == 0
+    crop = [Utterance("crop", utterances[0].audio, "train", span=(0.01, 0.05))]
+    assert estimate_s([*utterances, *crop], sample=50) == pytest.approx(exact + 0.05)
+
+
 def test_unknown_kind_of_feature():
     states = HiddenStates(torch.zeros(1, 1, 1, 1), torch.tensor([1]))
     with pytest.raises(ValueError, match="median"):
         features_of(states, "median")
+
+
+def test_spans_of_one_recording_have_features_of_their_own(tmp_path):
+    toy, (whole,) = Toy(), corpus(1, start=20)  # 0.3 s
+    parts = [
+        Utterance(f"part{index}", whole.audio, "train", span=span)
+        for index, span in enumerate([(0.0, 0.1), (0.1, 0.1), (0.0, 0.2)])
+    ]
+    features, arrays = go(toy, {"frames": [whole, *parts]}, tmp_path, storage="float32")
+    assert len(set(features.keys.values())) == 4
+    frames = arrays["frames"]
+    assert np.allclose(frames["part0"], frames["u20"][:, :10], atol=1e-5)
+    assert np.allclose(frames["part1"], frames["u20"][:, 10:20], atol=1e-5)
+    assert np.allclose(frames["part2"], frames["u20"][:, :20], atol=1e-5)
+    assert features.audio_s == pytest.approx(0.3 + 0.1 + 0.1 + 0.2)
+    assert [duration_s(part) for part in parts] == [0.1, 0.1, 0.2]
+
+
+def test_a_span_that_is_not_in_its_file_is_bad_audio(tmp_path):
+    (whole,) = corpus(1)
+    late = Utterance("late", whole.audio, "train", span=(0.05, 0.1))
+    with pytest.raises(AudioError, match=r"late.*are not in it"):
+        go(Toy(), {"frames": [late]}, tmp_path)
+    features, _ = go(Toy(), {"frames": [whole, late]}, tmp_path, on_bad_audio="skip")
+    assert list(features.keys) == ["u0"]

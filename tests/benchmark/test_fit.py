@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import signal
+import subprocess
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +31,7 @@ from benchmark.fit import (
 from benchmark.layers import Mix
 from benchmark.progress import Progress
 from benchmark.protocol import Halving, Training, load_protocol
+from benchmark.resume import Snapshot
 from benchmark.store import FeatureStore
 from downstreams import load_downstream
 
@@ -76,7 +82,9 @@ def data(stores, kinds, part=slice(None)) -> SplitData:
     return SplitData(chosen, keys, {kind: stores[kind] for kind in kinds})
 
 
-def train(stores, task: str, specs, training: Training, kinds) -> list[Probe]:
+def train(
+    stores, task: str, specs, training: Training, kinds, heard=lambda data: None, **options
+) -> list[Probe]:
     downstream = load_downstream(task)
     train_data, valid_data = data(stores, kinds, slice(0, 16)), data(stores, kinds, slice(16, 24))
     vocabulary = downstream.vocabulary(train_data.utterances)
@@ -93,7 +101,10 @@ def train(stores, task: str, specs, training: Training, kinds) -> list[Probe]:
         )
         for spec in specs
     ]
-    fit(probes, train_data, valid_data, downstream, vocabulary, training, Progress(quiet=True))
+    for part in (train_data, valid_data):
+        heard(part)
+    quiet = Progress(quiet=True)
+    fit(probes, train_data, valid_data, downstream, vocabulary, training, quiet, **options)
     return probes
 
 
@@ -295,3 +306,265 @@ def test_fitting_leaves_global_state_alone(stores, quick):
     train(stores, "asr", [ProbeSpec(Mix(None), 3e-3, 0)], training, ("frames",))
     assert torch.equal(state, torch.get_rng_state())
     assert torch.get_num_threads() == threads
+
+
+class Diary:
+    """What was read of a split, batch by batch; may interrupt."""
+
+    def __init__(self, patience: float = math.inf) -> None:
+        self.splits: list[list[list[int]]] = []
+        self.patience = patience
+
+    def __call__(self, part: SplitData) -> None:
+        read, batches = part.batch, []
+        self.splits.append(batches)
+
+        def batch(indices, normalised):
+            if len(batches) == self.patience:
+                raise KeyboardInterrupt
+            batches.append(list(indices))
+            return read(indices, normalised)
+
+        part.batch = batch
+
+
+def test_accumulated_batches_are_one_large_batch(stores, quick):
+    """16 utterances, 4 x 4 or at once: an update sees them all, and each counts the same."""
+    base = load_protocol(str(quick), quick.parent).training("ks")
+    base = replace(base, halving=(), updates=20, evaluate_every=5)
+    large = replace(base, batch_utterances=16)
+    for size, accumulate in ((4, 4), (6, 3)):  # 6 + 6 + 4 are weighted
+        small = replace(base, batch_utterances=size, accumulate=accumulate)
+        spec = [ProbeSpec(Mix(None), 1e-2, 0)]
+        (one,), diary = train(stores, "ks", spec, large, ("mean",)), Diary()
+        (other,) = train(stores, "ks", spec, small, ("mean",), diary)
+        assert len(diary.splits[0]) == 20 * accumulate
+        assert other.updates == one.updates == 20
+        for look, same in zip(one.looks, other.looks, strict=True):
+            assert look.valid_loss == pytest.approx(same.valid_loss, rel=1e-4)
+            assert look.train_loss == pytest.approx(same.train_loss, rel=1e-4)
+
+
+def test_takes_of_an_utterance_come_in_turn(stores, quick):
+    training = load_protocol(str(quick), quick.parent).training("ks")
+    training = replace(training, halving=(), updates=6, evaluate_every=6)
+    takes = [[0, 1, 2], [3], [4, 5], *([index] for index in range(6, 16))]
+    diary = Diary()
+    specs = [ProbeSpec(Mix(0), 1e-2, 0)]
+    train(stores, "ks", specs, training, ("mean",), diary, takes=takes)
+    epochs = [sorted(chain(*diary.splits[0][i : i + 2])) for i in (0, 2, 4)]
+    rest = list(range(6, 16))
+    assert epochs == [[0, 3, 4, *rest], [1, 3, 5, *rest], [2, 3, 4, *rest]]
+
+
+def test_balanced_valid_is_drawn_once_and_looked_at_again(stores, quick):
+    training = load_protocol(str(quick), quick.parent).training("ks")
+    training = replace(training, valid_sampling="balanced", batch_utterances=3, halving=())
+    diary = Diary()
+    specs = [ProbeSpec(Mix(0), 1e-2, 0)]
+    (probe,) = train(stores, "ks", specs, training, ("mean",), diary)
+    looks = list(zip(*[iter(diary.splits[1])] * 3, strict=True))
+    assert len(looks) == 3
+    assert looks[0] == looks[1] == looks[2]
+    drawn = list(chain(*looks[0]))
+    assert len(drawn) == 8
+    assert drawn != sorted(set(drawn))
+    assert {8 * look.valid / 100 % 1 for look in probe.looks} == {0}
+
+
+def test_nothing_as_bad_as_can_be_is_kept_where_the_score_alone_selects(stores, quick):
+    base = load_protocol(str(quick), quick.parent).training("ks")
+    specs = [ProbeSpec(Mix(0), 1e-9, 0)]
+    (kept,) = train(stores, "ks", specs, base, ("mean",))
+    assert {look.valid for look in kept.looks} == {0.0}
+    assert (kept.status, kept.best) == ("finished", min(kept.looks, key=lambda x: x.valid_loss))
+    strict = replace(base, select_by="score", halving=())
+    (probe,) = train(stores, "ks", specs, strict, ("mean",))
+    assert probe.looks == kept.looks
+    assert (probe.status, probe.best) == ("failed", None)
+    assert probe.reason == "valid accuracy was never better than 0 %"
+    assert ranked_rates([probe], "higher") == []
+
+
+@pytest.mark.parametrize("by", ["score", "loss"])
+def test_a_rate_with_nothing_worth_keeping_has_no_score_but_a_loss(by):
+    probes = [Probe(ProbeSpec(Mix(0), rate, 0), None, None, None) for rate in (0.1, 0.2)]
+    for probe, valid in zip(probes, (100.0, 90.0), strict=True):
+        probe.looks.append(Look(10, 0.0, valid, valid / 100))
+    probes[1].best = probes[1].looks[0]
+    assert ranked_rates(probes, "lower", by) == ([0.2] if by == "score" else [0.2, 0.1])
+
+
+def test_the_score_alone_keeps_the_first_of_equals(stores, quick):
+    training = load_protocol(str(quick), quick.parent).training("ks")
+    training = replace(training, select_by="score", halving=(), evaluate_every=5)
+    (probe,) = train(stores, "ks", [ProbeSpec(Mix(None), 1e-2, 0)], training, ("mean",))
+    top = max(look.valid for look in probe.looks)
+    assert probe.best == next(look for look in probe.looks if look.valid == top)
+    assert sum(look.valid == top for look in probe.looks) > 1
+
+
+def test_patience_stops_a_probe_and_not_the_others(stores, quick):
+    training = load_protocol(str(quick), quick.parent).training("ks")
+    training = replace(training, select_by="score", halving=(), evaluate_every=5, patience=2)
+    specs = [ProbeSpec(Mix(0), rate, 0) for rate in (1e-9, 3e-2)]
+    nothing, quickly = train(stores, "ks", specs, training, ("mean",))
+    assert (nothing.status, nothing.updates) == ("failed", 10)
+    assert (quickly.status, quickly.reason) == ("finished", "no better on valid for 2 looks")
+    assert 15 <= quickly.updates < training.updates
+    assert quickly.best == quickly.looks[-3]
+    (alone,) = train(stores, "ks", specs[1:], training, ("mean",))
+    assert_equal(alone, quickly)
+
+
+def test_half_precision_in_the_head_alone(stores, quick):
+    training = load_protocol(str(quick), quick.parent).training("asr")
+    half = replace(training, head_precision="bfloat16")
+    specs = [ProbeSpec(Mix(None), 3e-3, 0)]
+    (full,) = train(stores, "asr", specs, training, ("frames",))
+    (probe,) = train(stores, "asr", specs, half, ("frames",))
+    assert {value.dtype for value in weights(probe).values()} == {torch.float32}
+    part = data(stores, ("frames",), slice(0, 4))
+    with torch.inference_mode():
+        logits, _ = probe.answer(part.batch(range(4), False))
+        exact = replace(probe, half=False).answer(part.batch(range(4), False))[0]
+    assert logits.dtype == torch.float32
+    assert not torch.equal(logits, exact)
+    assert torch.allclose(logits, exact, atol=0.05)
+    assert probe.looks[-1].valid_loss == pytest.approx(full.looks[-1].valid_loss, rel=0.05)
+
+
+def test_a_listener_hears_every_look(stores, quick):
+    training = load_protocol(str(quick), quick.parent).training("ks")
+    specs = [ProbeSpec(Mix(0), rate, 0) for rate in training.learning_rates]
+    heard: dict[int, list[Look]] = {}
+    probes = train(
+        stores,
+        "ks",
+        specs,
+        training,
+        ("mean",),
+        listen=lambda probe, look: heard.setdefault(id(probe), []).append(look),
+    )
+    assert [heard[id(probe)] for probe in probes] == [probe.looks for probe in probes]
+
+
+@pytest.fixture
+def eager(monkeypatch, tmp_path):
+    """Makes snapshots that are due whenever they are asked."""
+    monkeypatch.setattr("benchmark.resume._SHARE", math.inf)
+
+    def make(progress: Progress | None = None) -> Snapshot:
+        quiet = progress or Progress(quiet=True)
+        return Snapshot(tmp_path / "training", {"test": 1}, quiet, every_s=0)
+
+    return make
+
+
+RUNS = {
+    "ks": (("mean", "mean-normalised"), {}),
+    "asr": (("frames",), {"batch_utterances": 4, "accumulate": 2, "patience": 3}),
+}
+
+
+def run_of(quick: Path, task: str) -> tuple[Training, list[ProbeSpec]]:
+    """Several mixes, rates and seeds, with halving, dropout and masks where the task has them."""
+    training = replace(load_protocol(str(quick), quick.parent).training(task), **RUNS[task][1])
+    specs = [
+        ProbeSpec(mix, rate, seed)
+        for mix in (Mix(1), Mix(None, normalised=True))
+        for rate in training.learning_rates
+        for seed in ((0, 1) if task == "ks" else (0,))
+    ]
+    return training, specs
+
+
+def assert_equal_in_all(probes, others) -> None:
+    for probe, other in zip(probes, others, strict=True):
+        assert_equal(probe, other)
+        assert (probe.status, probe.reason) == (other.status, other.reason)
+        assert (probe.updates, probe.best) == (other.updates, other.best)
+
+
+@pytest.mark.parametrize(
+    ("task", "stops"), [("ks", (18, 35)), ("asr", (35, 50))], ids=["ks", "asr"]
+)
+def test_an_interrupted_run_goes_on_to_the_same_weights_bit_for_bit(
+    stores, quick, eager, task, stops
+):
+    """Interrupted between two looks and soon after one, and again on the way."""
+    (kinds, _), (training, specs) = RUNS[task], run_of(quick, task)
+    whole = train(stores, task, specs, training, kinds)
+    done = 0
+    for stop in stops:
+        diary = Diary(stop - done * training.accumulate)
+        with pytest.raises(KeyboardInterrupt):
+            train(stores, task, specs, training, kinds, diary, snapshot=eager())
+        before, done = done, torch.load(eager().path, weights_only=True)["update"]
+        assert before < done < training.updates
+    diary = Diary()
+    resumed = train(stores, task, specs, training, kinds, diary, snapshot=eager())
+    assert len(diary.splits[0]) == (training.updates - done) * training.accumulate
+    assert_equal_in_all(whole, resumed)
+
+
+def test_what_is_finished_is_not_trained_again(stores, quick, eager):
+    (kinds, _), (training, specs) = RUNS["ks"], run_of(quick, "ks")
+    whole = train(stores, "ks", specs, training, kinds, snapshot=eager())
+    diary = Diary(0)
+    again = train(stores, "ks", specs, training, kinds, diary, snapshot=eager())
+    assert_equal_in_all(whole, again)
+
+
+def test_a_state_that_does_not_fit_is_dropped_with_a_warning(stores, quick, eager, capsys):
+    (kinds, _), (training, specs) = RUNS["ks"], run_of(quick, "ks")
+    whole = train(stores, "ks", specs, training, kinds, snapshot=eager())
+    state = torch.load(eager().path, weights_only=True)
+    del state["probes"][-1]["optimizer"]  # found out after others have taken theirs over
+    torch.save(state, eager().path)
+    snapshot = eager(Progress())
+    again = train(stores, "ks", specs, training, kinds, snapshot=snapshot)
+    assert "is damaged; training starts from the beginning" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert_equal_in_all(whole, again)
+
+
+KILLED = """
+import importlib.util, math, os, signal, sys
+from pathlib import Path
+
+spec = importlib.util.spec_from_file_location("test_fit", sys.argv[1])
+test_fit = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(test_fit)
+from benchmark.resume import Snapshot
+from benchmark import resume
+
+resume._SHARE = math.inf
+folder, quick = Path(sys.argv[2]), Path(sys.argv[3])
+training, specs = test_fit.run_of(quick, "ks")
+stores = {
+    kind: test_fit.FeatureStore(folder, {"kind": kind, "storage": "float32"})
+    for kind in test_fit.RUNS["ks"][0]
+}
+snapshot = Snapshot(folder / "training", {"test": 1}, test_fit.Progress(quiet=True), every_s=0)
+
+def kill(probe, look):
+    if look.update == 40:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+test_fit.train(
+    stores, "ks", specs, training, test_fit.RUNS["ks"][0], snapshot=snapshot, listen=kill
+)
+"""
+
+
+def test_a_killed_process_is_taken_up_by_another(stores, quick, eager, tmp_path):
+    (kinds, _), (training, specs) = RUNS["ks"], run_of(quick, "ks")
+    command = [sys.executable, "-c", KILLED, __file__, str(tmp_path), str(quick)]
+    killed = subprocess.run(command, cwd=Path(__file__).parents[2], check=False)
+    assert killed.returncode == -signal.SIGTERM
+    diary = Diary()
+    resumed = train(stores, "ks", specs, training, kinds, diary, snapshot=eager())
+    assert 0 < len(diary.splits[0]) < training.updates
+    assert_equal_in_all(train(stores, "ks", specs, training, kinds), resumed)

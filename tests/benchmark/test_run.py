@@ -203,7 +203,7 @@ def test_every_rate_failing_is_a_failed_result_and_not_a_score(places, quick, tm
         ({"corpus": "minni"}, "Did you mean mini"),
         ({"protocol": "super"}, "Did you mean superb"),
         ({"precision": "float8"}, "value of --precision"),
-        ({"storage": "int8"}, "value of --storage"),
+        ({"storage": "int4"}, "value of --storage"),
         ({"on_bad_audio": "ignore"}, "value of --on-bad-audio"),
         ({"seeds": 0}, "seeds must be at least 1"),
         ({"device": "quantum"}, "--device cpu, cuda or auto"),

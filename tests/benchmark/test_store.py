@@ -15,13 +15,19 @@ import pytest
 from benchmark import store as module
 from benchmark.errors import SuperbError
 from benchmark.store import (
+    STORAGES,
+    AudioHashes,
     FeatureStore,
     cache_folder,
     clear_stores,
+    feature_bytes,
     format_bytes,
     list_stores,
+    pack,
+    packed_bytes,
     require_room,
     store_key,
+    unpack,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,6 +88,132 @@ def test_round_trip(tmp_path, storage):
         assert store.layer_norms(arrays) == pytest.approx(expected.tolist(), rel=1e-6)
     # half precision has 11 bits: at most 2^-11 per value, about half of it in the mean
     assert (1e-5 < max(each) < 2**-11) if storage == "float16" else max(each) == 0
+
+
+@pytest.mark.parametrize("shape", [(3, 50, 40), (3, 1, 40), (3, 40)])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_eight_bits_err_by_half_a_step_at_most(shape, scale):
+    values = array(1, shape, scale)
+    values[1] *= np.geomspace(1e-3, 1e3, values[1].size, dtype=np.float32).reshape(shape[1:])
+    values[2, ..., 0] = 0
+    found = unpack(pack(values, "int8"), values.shape, "int8")
+    # frames share a step, or the dimensions of a time mean
+    step = np.abs(values).max(axis=1, keepdims=True) / 127
+    assert found.dtype == np.float32
+    # and float32's own rounding, of a quotient and a product
+    assert (np.abs(found - values) <= step / 2 + 2**-22 * np.abs(values)).all()
+    assert np.abs(found - values).max() > 0 or shape[1] == 1
+    assert (found[2, ..., 0] == 0).all()
+
+
+def test_eight_bits_of_a_layer_do_not_depend_on_other_layers():
+    values = array(2, (4, 30, 6))
+    whole = unpack(pack(values, "int8"), values.shape, "int8")
+    part = values[[1, 3]]
+    assert np.array_equal(unpack(pack(part, "int8"), part.shape, "int8"), whole[[1, 3]])
+
+
+def test_eight_bits_measure_what_they_lose(tmp_path):
+    values = array(3, (3, 200, 16))
+    with FeatureStore(tmp_path, about(storage="int8")) as store:
+        put(store, "key", values)
+        store.commit()
+        found = store.read("key")
+        assert np.array_equal(found, unpack(pack(values, "int8"), values.shape, "int8"))
+        error = np.linalg.norm(found - values) / np.linalg.norm(values)
+        assert store.rounding_error(["key"]) == pytest.approx(error, rel=1e-5)
+    # rounding is uniform over a step of about 2 x 2.8 standard deviations / 254
+    assert 0.5 * 2.8 / 127 / 12**0.5 < error < 2 * 2.8 / 127 / 12**0.5
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("shape", [(13, 20, 8), (13, 8)])
+def test_bytes_are_foretold(storage, shape):
+    if storage != "none":
+        assert packed_bytes(shape, storage) == len(pack(array(0, shape), storage))
+    kind, frames = ("frames", shape[1]) if len(shape) == 3 else ("mean", 0)
+    foretold = feature_bytes(kind, storage, 13, 8, 1, frames)
+    # one frame to spare
+    spare = 13 * 8 * {"float16": 2, "float32": 4, "int8": 1, "none": 0}[storage]
+    assert foretold == packed_bytes(shape, storage) + (spare if kind == "frames" else 0)
+
+
+def test_nothing_but_shapes_and_norms(tmp_path):
+    values = array(0)
+    words = about(storage="none")
+    with FeatureStore(tmp_path, words) as store:
+        store.append("key", values, norms(values), 1.5)
+    assert list(store.folder.glob("*.bin")) == []
+    with FeatureStore(tmp_path, words) as store:
+        assert store.missing(["key", "other"]) == {"other"}
+        assert store.shapes(["key"]) == {"key": (3, 7, 5)}
+        assert store.rounding_error(["key"]) == 0
+        assert store.audio_s(["key", "key"]) == 3
+        store.again = {"key": values}.__getitem__
+        assert store.read("key") is values
+        with pytest.raises(SuperbError, match="no features"):
+            store.read("other")
+
+
+def test_contains_what_is_pending_and_what_is_committed(tmp_path):
+    with FeatureStore(tmp_path, about()) as store:
+        put(store, "key", array(0))
+        assert "key" in store
+        assert "other" not in store
+        store.commit()
+        assert "key" in store
+
+
+def test_commits_now_and_then_and_not_every_time(tmp_path, monkeypatch):
+    """At most five seconds are lost, and syncing each record would take most of the time."""
+    clock, synced = [100.0], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(clock[0]))
+    with FeatureStore(tmp_path, about()) as store:
+        for seed in range(48):
+            put(store, f"key{seed}", array(seed))
+            clock[0] += 0.25
+    assert synced == [105.0, 110.0, 112.0]
+
+
+def test_hashes_are_found_until_the_file_changes(tmp_path):
+    path = tmp_path / "a.wav"
+
+    def write(text, seconds):
+        path.write_text(text)
+        os.utime(path, (seconds, seconds))
+
+    write("one", 1000)
+    with AudioHashes(tmp_path / "cache") as hashes:
+        assert hashes.find(path) is None
+        hashes.remember(path, path.stat(), "1" * 64)
+    with AudioHashes(tmp_path / "cache") as hashes:
+        assert hashes.find(path) == "1" * 64
+        write("two", 1001)  # another time
+        assert hashes.find(path) is None
+        write("more", 1000)  # another size
+        assert hashes.find(path) is None
+        hashes.remember(path, path.stat(), "2" * 64)
+        hashes.commit()
+        assert hashes.find(path) == "2" * 64
+        path.unlink()
+        assert hashes.find(path) is None
+
+
+def test_what_was_just_written_is_not_believed(tmp_path):
+    """It may change again within a tick of the clock, and look the same."""
+    path = tmp_path / "a.wav"
+    path.write_text("one")
+    with AudioHashes(tmp_path / "cache") as hashes:
+        hashes.remember(path, path.stat(), "1" * 64)
+        hashes.commit()
+        assert hashes.find(path) is None
+
+
+def test_damaged_hashes_are_named(tmp_path):
+    (tmp_path / "audio.sqlite").write_bytes(b"nonsense" * 1000)
+    with pytest.raises(SuperbError, match=r"audio\.sqlite cannot be used.*Delete it"):
+        AudioHashes(tmp_path)
 
 
 def test_reading_before_the_end_of_writing(tmp_path):

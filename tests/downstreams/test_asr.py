@@ -1,12 +1,14 @@
 """Speech recognition: vocabulary, loss, notes, counts, and that it can learn at all."""
 
+import string
+
 import pytest
 import torch
 from torch import nn
 
 from benchmark.core import Utterance
 from downstreams import load_downstream
-from downstreams.text import BLANK, decode_greedy
+from downstreams.text import BLANK, decode_greedy, normalise
 
 SETTINGS = {"frame_s": 0.0, "projection": 24, "hidden": 16, "layers": 1, "dropout": 0.0}
 VOCABULARY = (BLANK, " ", "A", "B", "C")
@@ -46,6 +48,18 @@ def path(text, frames):
 def test_vocabulary(asr):
     assert asr.vocabulary(said("ba", "c a")) == VOCABULARY
     assert asr.vocabulary(said("c a", "ab")) == VOCABULARY
+
+
+def test_librispeech_has_28_symbols_and_the_blank(asr):
+    """Its transcripts are upper case already, without punctuation but for the apostrophe."""
+    texts = [
+        "THE QUICK BROWN FOX JUMPS OVER THE LAZY DOG",
+        "IT'S NOT",
+    ]
+    vocabulary = asr.vocabulary(said(*texts))
+    assert vocabulary == (BLANK, " ", "'", *string.ascii_uppercase)
+    assert len(vocabulary) == 1 + 28
+    assert [normalise(text) for text in texts] == texts
 
 
 def test_loss_of_one_utterance_is_torchs(asr):

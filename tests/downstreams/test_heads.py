@@ -215,14 +215,17 @@ def lstm(width, hidden):
     return 4 * hidden * (width + hidden + 2)
 
 
-def test_size_of_superbs_asr_head():
-    outputs = 28  # blank, space and 26 letters
-    head = build("superb", "asr", 768, 0.02, outputs)
-    projection = 768 * 1024 + 1024
+@pytest.mark.parametrize("protocol", ["superb", "superb-s3prl"])
+@pytest.mark.parametrize(("dim", "millions"), [(768, 42.8), (1024, 43.1), (240, 42.3)])
+def test_size_of_superbs_asr_head(protocol, dim, millions):
+    outputs = 29  # the blank, space, apostrophe and 26 letters
+    head = build(protocol, "asr", dim, 0.02, outputs)
+    projection = dim * 1024 + 1024
     first, second = 2 * lstm(1024, 1024), 2 * lstm(2048, 1024)
     assert count(head) == projection + first + second + 2048 * outputs + outputs
-    # about 43 million
-    assert count(head) / 1e6 == pytest.approx(43, abs=0.6)
+    assert round(count(head) / 1e6, 1) == millions
+    # the published head has 32 outputs, of which 3 stand for nothing
+    assert count(build(protocol, "asr", dim, 0.02, 32)) == count(head) + 3 * 2049
 
 
 def test_size_of_superbs_keyword_and_speaker_heads():

@@ -4,6 +4,7 @@ import io
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import soundfile
 
 from benchmark.core import DownstreamCard
 from benchmark.errors import SuperbError
-from downstreams.corpora import load_corpus, manifest
+from downstreams.corpora import CorpusOptions, load_corpus, manifest
 
 KS = DownstreamCard("ks", "Keywords", 1, ("accuracy",), "higher", "mean", ("label",), True)
 SID = replace(KS, name="sid", needs=("speaker",))
@@ -128,8 +129,10 @@ def test_parquet_may_hold_the_audio(tmp_path):
         row["audio"] = {"bytes": (tmp_path / row["audio"]).read_bytes(), "path": row["audio"]}
     embedded = manifest.load(write(tmp_path, rows, "mine.parquet"), KS)
     assert isinstance(embedded.utterances[0].audio, bytes)
-    beside = manifest.load(write(tmp_path, make_rows(tmp_path)), KS)
-    assert embedded.sha256 == beside.sha256
+    assert embedded.utterances[0].audio == (tmp_path / "train-0.wav").read_bytes()
+    rows[0]["audio"]["bytes"] = wav(999)
+    changed = manifest.load(write(tmp_path, rows, "mine.parquet"), KS)
+    assert changed.sha256 != embedded.sha256
 
 
 def test_identity_depends_on_content_not_on_place(tmp_path):
@@ -139,11 +142,30 @@ def test_identity_depends_on_content_not_on_place(tmp_path):
     one = manifest.load(write(first, make_rows(first)), KS)
     rows = make_rows(second)
     assert manifest.load(write(second, rows), KS).sha256 == one.sha256
-    (second / "test-0.wav").write_bytes(wav(999))
+    (second / "test-0.wav").write_bytes(wav(999) + b"\0")
     assert manifest.load(write(second, rows), KS).sha256 != one.sha256
     second_rows = make_rows(second)
     second_rows[0]["label"] = "l1"
     assert manifest.load(write(second, second_rows), KS).sha256 != one.sha256
+
+
+def test_a_manifest_is_loaded_without_opening_audio(tmp_path, monkeypatch):
+    path = write(tmp_path, make_rows(tmp_path))
+    opened = []
+    original = Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda self, *a, **k: opened.append(self) or original(self, *a, **k)
+    )
+    manifest.load(path, KS)
+    assert opened == [path]
+
+
+def test_options_mean_nothing_to_a_manifest(tmp_path):
+    path = str(write(tmp_path, make_rows(tmp_path)))
+    with pytest.raises(SuperbError, match=r"takes no --data-root: its column split says"):
+        load_corpus(path, KS, "label", CorpusOptions(tmp_path))
+    with pytest.raises(SuperbError, match=r"takes no --valid-split or --test-split"):
+        load_corpus(path, KS, "label", CorpusOptions(None, {"valid": "a", "test": "b"}))
 
 
 def change(column, value, rows=(0,)):

@@ -10,7 +10,7 @@ import pytest
 from benchmark.audio import decode
 from benchmark.core import SPLITS, DownstreamCard
 from benchmark.errors import SuperbError
-from downstreams.corpora import CORPORA, load_corpus, mini
+from downstreams.corpora import CORPORA, CorpusOptions, load_corpus, mini
 
 FILES = ("sentences.parquet", "keywords.parquet")
 KEYWORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
@@ -104,6 +104,12 @@ def test_hugging_face_datasets_reads_the_files(file, tmp_path):
 def test_identity_is_stable_and_differs_by_task(corpora):
     assert mini.load("ks").sha256 == corpora["ks"].sha256
     assert len({corpus.sha256 for corpus in corpora.values()}) == 3
+    # Every result so far carries these: nothing that is added to utterances may change them.
+    assert {task: corpus.sha256[:16] for task, corpus in corpora.items()} == {
+        "asr": "5bcae7d2acbf3873",
+        "sid": "bbfb8697c1fb03f3",
+        "ks": "d0f44e9d11d9f0ea",
+    }
 
 
 def test_a_changed_or_missing_file_is_named(monkeypatch, tmp_path):
@@ -137,3 +143,8 @@ def test_corpora_are_found_by_name(corpora):
         load_corpus("mine.xlsx", card("ks"))
     with pytest.raises(SuperbError, match="unknown task of corpus 'mini'"):
         mini.load("st")
+
+
+def test_options_mean_nothing_to_it(tmp_path):
+    with pytest.raises(SuperbError, match=r"'mini' takes no --data-root or --test-split: it is"):
+        load_corpus("mini", card("ks"), "label", CorpusOptions(tmp_path, {"test": "other"}))

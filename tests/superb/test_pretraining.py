@@ -103,6 +103,7 @@ def test_the_end_of_a_batch_job_keeps_the_run_and_says_how_to_go_on(folder, tmp_
     [
         (["--objective", "apcc"], "Did you mean apc"),
         (["--audio", "/nowhere"], "no such folder"),
+        (["--audio", "librispeech"], "not bundled; give the folder of its recordings"),
         (["--set", "steps_ahead"], "--set takes name=value"),
         (["--set", "step=1"], "unknown setting 'step'"),
         (["--threads", "0"], "--threads must be at least 1"),

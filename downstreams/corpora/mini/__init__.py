@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import content_sha256
+from downstreams.corpora import CorpusOptions, content_sha256, refuse_options
 
 FOLDER: Final = Path(__file__).parent
 CHECKSUMS: Final = "checksums.json"
@@ -31,15 +31,18 @@ _TABLES: Final = {
 }
 
 
-def load(task: str) -> Corpus:
+def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     """Load the part of the corpus that serves one task.
 
     Args:
         task: ``asr``, ``sid`` or ``ks``.
+        options: none means anything to a corpus that is bundled with its splits.
 
     Raises:
-        SuperbError: for another task, and for a data file that is missing or was changed.
+        SuperbError: for another task, for options, and for a data file that is missing or was
+            changed.
     """
+    refuse_options("mini", options or CorpusOptions(), "it is bundled, and its splits are fixed")
     if task not in _TABLES:
         raise unknown("task of corpus 'mini'", task, _TABLES)
     file, split_column, label_column, text_column = _TABLES[task]

@@ -1,0 +1,228 @@
+"""LibriSpeech (Panayotov et al. 2015, https://www.openslr.org/12): read English, for ASR.
+
+``SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac`` with ``SPEAKER-CHAPTER.trans.txt`` beside.
+Trained on ``train-clean-100``, chosen on ``dev-clean``, reported on ``test-clean``, unless other
+splits are asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import Final
+
+from benchmark.core import Corpus, Utterance
+from benchmark.errors import SuperbError, unknown
+from downstreams.corpora import CorpusOptions, content_sha256
+from downstreams.corpora.layout import (
+    Archive,
+    Layout,
+    Official,
+    Survey,
+    choose_splits,
+    data_root,
+    holds,
+    naming,
+    not_found,
+    partial,
+)
+from downstreams.corpora.manifest import with_valid
+
+NAME: Final = "librispeech"
+DEFAULTS: Final[Mapping[str, str]] = {
+    "train": "train-clean-100",
+    "valid": "dev-clean",
+    "test": "test-clean",
+}
+# In order of preference, should one recording be there twice.
+SUFFIXES: Final = (".flac", ".wav", ".ogg", ".opus", ".mp3")
+
+# Speakers and hours: table 1 of the paper. Utterances: what the archives hold.
+OFFICIAL: Final[Mapping[str, Official]] = {
+    "train-clean-100": Official(28_539, 251, 100.6),
+    "train-clean-360": Official(104_014, 921, 363.6),
+    "train-other-500": Official(148_688, 1_166, 496.7),
+    "dev-clean": Official(2_703, 40, 5.4),
+    "dev-other": Official(2_864, 33, 5.3),
+    "test-clean": Official(2_620, 40, 5.4),
+    "test-other": Official(2_939, 33, 5.1),
+}
+
+
+def _archive(split: str, size: int, sha256: str) -> Archive:
+    # Each holds LibriSpeech/SPLIT, so it is unpacked in the root itself.
+    url = f"https://www.openslr.org/resources/12/{split}.tar.gz"
+    return Archive(url, sha256, size, "", (split,))
+
+
+# Sizes and hashes as TensorFlow Datasets records them; torchaudio has the same hashes.
+ARCHIVES: Final = (
+    _archive(
+        "train-clean-100",
+        6_387_309_499,
+        "d4ddd1d5a6ab303066f14971d768ee43278a5f2a0aa43dc716b0e64ecbbbf6e2",
+    ),
+    _archive(
+        "train-clean-360",
+        23_049_477_885,
+        "146a56496217e96c14334a160df97fffedd6e0a04e66b9c5af0d40be3c792ecf",
+    ),
+    _archive(
+        "train-other-500",
+        30_593_501_606,
+        "ddb22f27f96ec163645d53215559df6aa36515f26e01dd70798188350adcb6d2",
+    ),
+    _archive(
+        "dev-clean",
+        337_926_286,
+        "76f87d090650617fca0cac8f88b9416e0ebf80350acb97b343a85fa903728ab3",
+    ),
+    _archive(
+        "dev-other",
+        314_305_928,
+        "12661c48e8c3fe1de2c1caa4c3e135193bfb1811584f11f569dd12645aa84365",
+    ),
+    _archive(
+        "test-clean",
+        346_663_984,
+        "39fde525e59672dc6d1551919b1478f724438a95aa55f874b576be21967e6c23",
+    ),
+    _archive(
+        "test-other",
+        328_757_843,
+        "d09c181bba5cf717b3dee7d4d592af11a3ee3a09e08ae025c5506f6ebe961c29",
+    ),
+)
+OBTAIN: Final = (
+    "LibriSpeech is free (CC BY 4.0): superb data download librispeech --data-root FOLDER "
+    "--split train-clean-100,dev-clean,test-clean brings it, or unpack the archives of "
+    "https://www.openslr.org/12 in one folder."
+)
+
+
+def load(task: str, options: CorpusOptions) -> Corpus:
+    """Load the splits that are wanted, as far as they are there.
+
+    Without a split to choose on, where train and test were named and the official valid split is
+    absent or one of them, a fixed tenth of train becomes one, as for a manifest.
+
+    Args:
+        task: ``asr``.
+        options: the folder that holds the splits, or the one above; and the splits wanted, several
+            joined by ``+``.
+
+    Raises:
+        SuperbError: another task, no such folder or split, a split given twice, one without
+            transcribed recordings, or a transcript that cannot be read.
+    """
+    if task != "asr":
+        raise unknown("task of corpus 'librispeech'", task, ("asr",))
+    root = data_root(NAME, options, OBTAIN)
+    base = _base(root)
+    # Only where the user chose both: a run that looks official is not to lack the official valid.
+    carve = "valid" not in options.splits and {"train", "test"} <= set(options.splits)
+    there = [path.name for path in base.iterdir() if path.is_dir()]
+    wanted = choose_splits(str(base), there, DEFAULTS, options.splits, carve=carve, obtain=OBTAIN)
+    ours = {own: split for split, parts in wanted.items() for own in parts}
+    found = _survey(root, base, list(ours))
+    held = {utterance.split for utterance in found.utterances}
+    if bare := [own for own in ours if own not in held]:
+        raise SuperbError(
+            f"no transcribed recordings in {' and '.join(str(base / own) for own in bare)}: wanted "
+            f"SPEAKER/CHAPTER/*{SUFFIXES[0]} with SPEAKER-CHAPTER.trans.txt; "
+            f"it holds {holds(base / bare[0])}"
+        )
+    if empty := [utterance.id for utterance in found.utterances if not utterance.text]:
+        raise SuperbError(
+            f"empty transcripts in {base}: {', '.join(empty[:3])} ({len(empty)} in all). Write "
+            "what is said into the chapter's .trans.txt, or take the line out"
+        )
+    official = {own: OFFICIAL[own] for own in ours if own in OFFICIAL}
+    notes = [naming(wanted, DEFAULTS), partial(found.utterances, official), *found.notes]
+    utterances = [replace(u, split=ours[u.split]) for u in found.utterances]
+    utterances, carved = with_valid(base, utterances, labels_are_speakers=False)
+    return Corpus(
+        name=NAME,
+        sha256=content_sha256(utterances),
+        utterances=tuple(utterances),
+        licence="CC BY 4.0",
+        source="https://www.openslr.org/12",
+        note="; ".join(note for note in [*notes, carved] if note),
+    )
+
+
+def survey(root: Path) -> Survey:
+    """All official splits that are there, by names and transcripts.
+
+    Raises:
+        SuperbError: there is none, or a transcript cannot be read.
+    """
+    base = _base(root)
+    return _survey(root, base, [split for split in OFFICIAL if (base / split).is_dir()])
+
+
+LAYOUT: Final = Layout(survey, OFFICIAL, ARCHIVES, OBTAIN)
+
+
+def _base(root: Path) -> Path:
+    """The folder that holds the splits: the root, or LibriSpeech in it."""
+    for base in (root, root / "LibriSpeech"):
+        if any((base / split).is_dir() for split in OFFICIAL):
+            return base
+    if root.name in OFFICIAL:
+        raise SuperbError(f"{root} is one split; give the folder above: --data-root {root.parent}")
+    wanted = f"folders such as {DEFAULTS['train']}, there or in LibriSpeech/"
+    raise not_found("LibriSpeech", root, wanted, OBTAIN)
+
+
+def _survey(root: Path, base: Path, splits: Iterable[str]) -> Survey:
+    utterances: list[Utterance] = []
+    missing: dict[Path, str] = {}
+    extra: dict[Path, str] = {}
+    silent = 0
+    for split in splits:
+        for chapter in sorted((base / split).glob("*/*/")):
+            texts = _transcripts(chapter)
+            audio: dict[str, Path] = {}
+            for path in sorted(chapter.iterdir(), key=_preference):
+                if path.suffix.lower() not in SUFFIXES:
+                    continue
+                if path.stem in texts and path.stem not in audio:
+                    audio[path.stem] = path
+                else:
+                    silent += path.stem not in texts
+                    extra[path.relative_to(root)] = split
+            for name, text in sorted(texts.items()):
+                if name in audio:
+                    speaker = chapter.parent.name
+                    utterances.append(Utterance(name, audio[name], split, speaker, text))
+                else:
+                    missing[(chapter / f"{name}.flac").relative_to(root)] = split
+    note = f"{silent} recordings without a transcript left out" if silent else ""
+    return Survey(
+        utterances=tuple(utterances),
+        missing=missing,
+        extra=extra,
+        disjoint=tuple(combinations(OFFICIAL, 2)),
+        notes=(note,) if note else (),
+    )
+
+
+def _preference(path: Path) -> tuple[str, int]:
+    suffix = path.suffix.lower()
+    return path.stem, SUFFIXES.index(suffix) if suffix in SUFFIXES else len(SUFFIXES)
+
+
+def _transcripts(chapter: Path) -> dict[str, str]:
+    """Utterance → what is said; nothing where the chapter has no transcript."""
+    path = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuperbError(f"cannot read {path}: {error}; unpack the archive again") from error
+    pairs = (line.partition(" ") for line in lines if line.strip())
+    return {name: " ".join(text.split()) for name, _, text in pairs}

@@ -1,0 +1,228 @@
+"""``superb data``: is a corpus on disk whole and sound, and how does it get there."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from benchmark.core import DownstreamCard
+from benchmark.errors import SuperbError, unknown
+from benchmark.registry import load_attribute
+from downstreams import DOWNSTREAMS
+from downstreams.corpora import CORPORA, CorpusOptions, load_corpus
+
+if TYPE_CHECKING:  # at run time these import numpy and soundfile, so they wait until needed
+    from benchmark.progress import Progress
+    from downstreams.corpora.check import Audit, Finding, Item
+    from downstreams.corpora.layout import Layout
+
+# Of the items of one finding; --json has them all.
+EXAMPLES: Final = 3
+# Characters of a path and its detail that still fit on one line of a terminal.
+LINE: Final = 70
+# Asks a manifest for nothing but audio and split.
+ANY_TASK: Final = DownstreamCard("any", "Any task", 1, ("none",), "higher", "mean", (), False)
+
+data_app = typer.Typer(help="Check a corpus on disk, or download one.", no_args_is_help=True)
+
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of a corpus that has a name.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
+
+
+@data_app.command()
+def check(
+    corpus: Annotated[
+        str, typer.Argument(help="A name (superb corpora), or your manifest, as for superb run.")
+    ],
+    data_root: DataRoot = None,
+    downstream: Annotated[
+        str | None,
+        typer.Option("--downstream", "-d", help="Also ask your manifest for all this task needs."),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Names and headers only; decode nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print everything that was found as JSON.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check files, transcripts, splits and speakers, before anything is trained on them.
+
+    Ends with 1 if there are errors, with 0 if there are only warnings.
+    """
+    from benchmark.progress import Progress
+
+    audit = audit_corpus(corpus, data_root, downstream, quick=quick, progress=Progress(quiet))
+    if as_json:
+        print(json.dumps(record(corpus, audit), indent=1))
+    else:
+        print_audit(corpus, audit, Console(emoji=False, highlight=False))
+    if audit.errors:
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def download(
+    corpus: Annotated[str, typer.Argument(help="A name (superb corpora).")],
+    data_root: DataRoot = None,
+    split: Annotated[
+        list[str] | None,
+        typer.Option("--split", help="The corpus's own split, several with commas; all if none."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Download a corpus from its owners; the same command again goes on where it was cut off."""
+    from benchmark.progress import Progress
+    from downstreams.corpora.download import download as bring
+
+    layout = _layout(corpus)
+    if layout.archives and data_root is None:
+        raise SuperbError(f"give --data-root, the folder in which {corpus} is to lie")
+    splits = [part.strip() for text in split or [] for part in text.split(",") if part.strip()]
+    root = data_root or Path()
+    archives = bring(corpus, layout, root, splits, Progress(quiet))
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    if archives:
+        names = ", ".join(split for archive in archives for split in archive.splits)
+        console.print(f"{escape(names)}: unpacked in {escape(str(root))}; check it:")
+    else:
+        console.print("all there already; to check it:")
+    console.print(f"  superb data check {corpus} --data-root {escape(shlex.quote(str(root)))}")
+
+
+def audit_corpus(
+    name: str, data_root: Path | None, downstream: str | None, *, quick: bool, progress: Progress
+) -> Audit:
+    """From what a user typed to the outcome of the check.
+
+    Raises:
+        SuperbError: the corpus is unknown or not where it should be, or options mean nothing to it.
+    """
+    from downstreams.corpora.check import audit, survey_corpus
+    from downstreams.corpora.layout import data_root as require_root
+
+    if downstream is not None and downstream not in DOWNSTREAMS:
+        raise unknown("downstream task", downstream, DOWNSTREAMS)
+    task = None if downstream is None else DOWNSTREAMS[downstream]
+    if name in CORPORA:
+        layout = _layout(name)
+        if task is not None:
+            raise SuperbError(
+                f"--downstream is for your own manifests: {name} has a layout of its own, which "
+                "is checked as a whole. Leave it out"
+            )
+        root = require_root(name, CorpusOptions(data_root=data_root), layout.obtain)
+        survey = layout.survey(root)
+        return audit(survey, layout.official, root, quick=quick, progress=progress)
+    card, label_from = (task.card, task.label_from) if task else (ANY_TASK, "label")
+    own = load_corpus(name, card, label_from, CorpusOptions(data_root=data_root))
+    survey = survey_corpus(own, speakers_recur=label_from == "speaker")
+    return audit(survey, {}, Path(name).parent, quick=quick, progress=progress)
+
+
+def _layout(name: str) -> Layout:
+    """The official layout of a corpus of the table."""
+    if name not in CORPORA:
+        raise unknown("corpus", name, CORPORA)
+    entry = CORPORA[name]
+    if not entry.layout:
+        raise SuperbError(
+            f"corpus {name!r} comes with superb and is verified whenever it is loaded: there is "
+            "nothing to check or to download"
+        )
+    layout: Layout = load_attribute(entry.layout)
+    return layout
+
+
+# Output ----------------------------------------------------------------------------------------
+
+
+def record(name: str, audit: Audit) -> dict[str, Any]:
+    """The outcome of a check for machines: every item of every finding."""
+    from downstreams.corpora.check import KINDS
+
+    return {
+        "corpus": name,
+        "errors": audit.errors,
+        "warnings": audit.warnings,
+        "splits": {split: asdict(figures) for split, figures in audit.splits.items()},
+        "findings": [
+            {
+                "level": "error" if finding.error else "warning",
+                **asdict(finding),
+                "means": KINDS[finding.kind].means,
+            }
+            for finding in audit.findings
+        ],
+        "notes": list(audit.notes),
+    }
+
+
+def print_audit(name: str, audit: Audit, console: Console) -> None:
+    """What is there beside what should be, then every finding with its first items."""
+    from downstreams.corpora.check import KINDS
+
+    verdict = f"{_count(audit.errors, 'error')}, {_count(audit.warnings, 'warning')}"
+    if not audit.errors and not audit.warnings:
+        verdict = "nothing found wrong"
+    console.print(f"[bold]superb data check {escape(name)}: {verdict}[/]", soft_wrap=True)
+    table = Table("split", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    for column in ("utterances", "speakers", "hours"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for split, figures in audit.splits.items():
+        official = figures.official
+        table.add_row(
+            escape(split),
+            _of(f"{figures.utterances:,}", official and f"{official.utterances:,}"),
+            _of(f"{figures.speakers or '–'}", official and official.speakers),
+            _of(f"{figures.hours:.2f}", official and official.hours),
+        )
+    console.print(table)
+    for kind, findings in groupby(audit.findings, key=lambda finding: finding.kind):
+        mark = "[bold red]error:[/]" if KINDS[kind].error else "[bold yellow]warning:[/]"
+        console.print(f"{mark} {kind} ({KINDS[kind].means})", soft_wrap=True)
+        for finding in findings:
+            for line in _lines(finding):
+                console.print(f"  {escape(line)}", soft_wrap=True)
+    for note in audit.notes:
+        console.print(f"note: {escape(note)}", style="dim", soft_wrap=True)
+
+
+def _lines(finding: Finding) -> list[str]:
+    """A split with its only item beside it, or with their count and the first few below."""
+    items = [_text(item) for item in finding.items[:EXAMPLES]]
+    if len(finding.items) == 1 and len(items[0]) == 1:
+        return [f"{finding.split}: {items[0][0]}"]
+    lines = [f"{finding.split}: {len(finding.items):,}"]
+    lines += [f"  {line}" for item in items for line in item]
+    if (more := len(finding.items) - EXAMPLES) > 0:
+        lines.append(f"  … and {more:,} more; --json lists all")
+    return lines
+
+
+def _text(item: Item) -> list[str]:
+    """An item on one line, or with its detail on a second one where a path takes the first."""
+    if len(item.name) + len(item.detail) <= LINE:
+        return [f"{item.name} ({item.detail})" if item.detail else item.name]
+    return [item.name, f"  ({item.detail})"] if item.detail else [item.name]
+
+
+def _count(count: int, noun: str) -> str:
+    return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
+
+
+def _of(here: str, official: object) -> str:
+    return here if official is None else f"{here} of {official}"
