@@ -3,6 +3,9 @@
 Only what is comparable stands in one table: the same task and task version, the same corpus by
 content with the same utterances left out, the same protocol by content. Reads JSON alone: no
 torch, no pandas, no numpy.
+
+A folder may hold thousands of runs, most of them older ones of the same cells. All are read as far
+as choosing between them needs; what is shown is read whole and checked.
 """
 
 from __future__ import annotations
@@ -12,7 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark.results import MetricValue, Result, Status, read_results
+from benchmark.errors import SuperbError
+from benchmark.results import (
+    MetricValue,
+    Result,
+    Status,
+    read_result,
+    result_files,
+    skim_result,
+)
 
 # The two columns every table has, as the question is what the other layers add to the last.
 MAIN_LAYERS = ("last", "weighted-sum")
@@ -32,6 +43,7 @@ class Cell:
             overlaps that of the best; never where a column has one score only.
         run_id: of the result file.
         created: UTC time of the run.
+        lm_sha256: of the language model that transcripts were decoded with as well; "" for none.
     """
 
     status: Status
@@ -42,6 +54,7 @@ class Cell:
     not_separated: bool
     run_id: str
     created: str
+    lm_sha256: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,11 @@ class Row:
         device: that computed them; likewise.
         untrained: True when its weights are random.
         note: the loud line of its card.
+        family: the pretext school it comes from; "" when the result does not say.
+        parameters: number of weights; None when the result does not say.
+        macs: multiply-accumulate operations per second of audio; likewise.
+        throughput: seconds of audio encoded per second on the machine of the newest run; likewise.
+        trained_on: corpora heard in training, sorted; None when undisclosed.
         cells: by layer choice.
     """
 
@@ -69,6 +87,11 @@ class Row:
     device: str
     untrained: bool
     note: str
+    family: str
+    parameters: int | None
+    macs: float | None
+    throughput: float | None
+    trained_on: tuple[str, ...] | None
     cells: Mapping[str, Cell]
 
 
@@ -142,11 +165,42 @@ class _RowKey(NamedTuple):
 def collect(folder: Path | str) -> Board:
     """Read a folder of results.
 
+    Files that cannot be read, that were written by a newer version, or that are shown and do not
+    match their checksum are left out and named.
+
     Raises:
         SuperbError: when it does not exist or holds no result files.
     """
-    results, problems = read_results(folder)
-    return arrange(results, problems)
+    found: dict[Path, Result] = {}
+    problems: dict[Path, str] = {}
+    for path in result_files(folder):
+        try:
+            found[path] = skim_result(path)
+        except SuperbError as error:
+            problems[path] = str(error)
+    checked: set[Path] = set()
+    while True:
+        board = arrange(found.values(), [problems[path] for path in sorted(problems)])
+        shown = {
+            cell.run_id
+            for table in board.tables
+            for row in table.rows
+            for cell in row.cells.values()
+        }
+        unchecked = [path for path in found if path not in checked and found[path].run_id in shown]
+        damaged = {}
+        for path in unchecked:
+            try:
+                read_result(path)
+            except SuperbError as error:
+                damaged[path] = str(error)
+        if not damaged:
+            return board
+        # Without them another run may have its place, which is to be checked as well.
+        checked.update(unchecked)
+        problems.update(damaged)
+        for path in damaged:
+            del found[path]
 
 
 def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
@@ -319,6 +373,11 @@ def _row(
         label=label,
         untrained=card.get("family") == "untrained",
         note=str(card.get("note", "")),
+        family=str(card.get("family", "")),
+        parameters=_whole(newest.encoder.get("parameters")),
+        macs=_number(newest.encoder.get("macs")),
+        throughput=_number(newest.encoder.get("throughput")),
+        trained_on=_names(card.get("trained_on")),
         cells={
             layer: Cell(
                 status=result.status,
@@ -329,10 +388,23 @@ def _row(
                 not_separated=result.run_id in close[layer],
                 run_id=result.run_id,
                 created=result.created,
+                lm_sha256=_identity(result, "lm", "model"),
             )
             for layer, result in cells.items()
         },
     )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    return tuple(sorted(str(name) for name in value)) if isinstance(value, list) else None
 
 
 def _rank(row: Row, layers: Sequence[str], metric: str, lower: bool) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Boards as text: for the terminal, as Markdown, as CSV. Numbers come from the board alone."""
+"""Boards as text: terminal, Markdown, CSV, LaTeX, HTML. Numbers come from the board alone."""
 
 from __future__ import annotations
 
@@ -8,93 +8,177 @@ import html
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, Final
 
 from benchmark.errors import unknown
-from leaderboard.collect import Board, Cell, Row, Table, list_some
+from leaderboard.collect import Board, Row, Table
+from leaderboard.contamination import judge
+from leaderboard.grid import (
+    MISSING,
+    Grid,
+    Item,
+    arrow,
+    label_of,
+    published_grid,
+    score_item,
+    summary_grid,
+    table_grid,
+)
+from leaderboard.published import load_published
+from leaderboard.scores import Summary, summarise
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-FORMATS = ("terminal", "markdown", "csv")
+FORMATS = ("terminal", "markdown", "csv", "latex", "html")
 
-_MISSING = "–"
-_ONE_SEED = "¹"
-_AT_EDGE = "²"
-_BY_UTTERANCE = "³"
-_UNTRAINED = "†"
 _CLOSE = "*"
+_WIDE = 400  # columns; nothing is broken, so that it can be piped into less -S or grep
+_MOST_NOTES = 20
 
 
-def render(board: Board, format: str = "terminal", *, width: int = 100) -> str:
+def render(
+    board: Board,
+    format: str = "terminal",
+    *,
+    width: int = 100,
+    with_published: bool = False,
+    wide: bool = False,
+) -> str:
     """A board as text, ending in a line break; the same board gives the same text.
 
     Args:
         board: what to show.
-        format: ``terminal`` (plain text, without colours), ``markdown`` or ``csv``.
+        format: ``terminal`` (plain text, without colours), ``markdown``, ``csv``, ``latex`` (for
+            the package booktabs) or ``html`` (a fragment).
         width: columns of the terminal.
+        with_published: with the published SUPERB table after the measured ones.
+        wide: one line per upstream whatever the width, and all published tasks.
 
     Raises:
         SuperbError: for another format.
     """
-    if format == "markdown":
-        return _markdown(board)
+    if format not in FORMATS:
+        raise unknown("format", format, FORMATS, "Choose one with --format.")
     if format == "csv":
-        return _csv(board)
+        return _csv(board, with_published)
     if format == "terminal":
         from rich.console import Console
 
         text = io.StringIO()
-        show(
-            board,
-            Console(emoji=False, file=text, width=width, color_system=None, legacy_windows=False),
+        console = Console(
+            emoji=False, file=text, width=width, color_system=None, legacy_windows=False
         )
+        show(board, console, with_published=with_published, wide=wide)
         # Cells are padded to their column; a file should not end its lines in blanks.
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip() + "\n"
-    raise unknown("format", format, FORMATS, "Choose one with --format.")
+    write = {"markdown": _markdown, "latex": _latex, "html": _html}[format]
+    return write(grids(board, with_published=with_published, wide=wide), _below(board))
 
 
-def show(board: Board, console: Console | None = None) -> None:
+def grids(
+    board: Board, *, with_published: bool = False, wide: bool = False, stacked: bool = False
+) -> list[Grid]:
+    """Summaries first, then every task, then, visibly apart, what others published."""
+    found = [summary_grid(summary, stacked=stacked) for summary in summarise(board)]
+    found += [table_grid(table) for table in board.tables]
+    return found + ([published_grid(wide=wide)] if with_published else [])
+
+
+def show(
+    board: Board,
+    console: Console | None = None,
+    *,
+    with_published: bool = False,
+    wide: bool = False,
+) -> None:
     """Print a board to a terminal, with bold where the terminal can."""
-    # Here and not above, so that Markdown and CSV do not wait for it.
-    from rich import box
+    # Here and not above, so that the other formats do not wait for it.
     from rich.console import Console
-    from rich.table import Table as RichTable
     from rich.text import Text
 
     console = console or Console(emoji=False)
-    for table in board.tables:
-        heading, *details = _heading(table)
-        console.print(Text(heading, style="bold"))
-        for line in details:
-            console.print(Text(line))
-        # Cells are never wrapped or cut: what does not fit goes into a further grid.
-        per_grid = max(1, (console.width - 24) // 22)
-        for start in range(0, len(table.layers), per_grid):
-            layers = table.layers[start : start + per_grid]
-            grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-            grid.add_column("upstream", overflow="fold")
-            for layer in layers:
-                # Text objects are printed as they are: no name is ever read as markup.
-                heading_text = Text(f"{printable(layer)} {_arrow(table)}")
-                grid.add_column(heading_text, justify="right", no_wrap=True)
-            room = {layer: _mark_room(table, layer) for layer in layers}
-            for row in table.rows:
-                if start and not any(layer in row.cells for layer in layers):
-                    continue
-                cells: list[Text] = []
-                for layer in layers:
-                    text, marks, close = _cell(table, row, layer)
-                    marks += _CLOSE if close else ""
-                    style = "bold" if close else ""
-                    cells.append(Text(text + marks.ljust(room[layer]), style=style))
-                grid.add_row(Text(_label(row)), *cells)
-            console.print(grid)
-        for line in _footnotes(table, f"{_CLOSE} and bold"):
-            console.print(Text(line, style="dim"))
+    if wide:
+        console.width = max(console.width, _WIDE)
+    for grid in grids(board, with_published=with_published, wide=wide, stacked=not wide):
+        show_grid(grid, console)
         console.print()
     for line in _below(board):
         console.print(Text(line))
+
+
+def show_grid(grid: Grid, console: Console) -> None:
+    """Print one grid; columns that do not fit beside the others go into a further one."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console.print(Text(printable(grid.title), style="bold"))
+    for line in grid.details:
+        console.print(Text(printable(line)))
+    # Marks stand left in their room, so that numbers stand below each other.
+    room = [
+        max((len(_marks(row.items[column])) for row in grid.rows), default=0)
+        for column in range(len(grid.columns))
+    ]
+    for columns in _pages(grid, room, console.width):
+        table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+        for position, label in enumerate(grid.labels):
+            table.add_column(Text(label), overflow="fold", no_wrap=position > 0)
+        for column in columns:
+            # Text objects are printed as they are: no name is ever read as markup.
+            table.add_column(Text(printable(grid.heading(column))), justify="right", no_wrap=True)
+        rows = [(row, [row.items[column] for column in columns]) for row in grid.rows]
+        if columns[0]:  # a further page holds only those with something to add
+            rows = [
+                (row, items)
+                for row, items in rows
+                if any(item.text not in ("", MISSING) for item in items)
+            ]
+        for row, items in rows:
+            cells = [
+                Text(
+                    printable(item.text) + _marks(item).ljust(room[column]),
+                    style="bold" if item.bold else "",
+                )
+                for column, item in zip(columns, items, strict=True)
+            ]
+            table.add_row(*(Text(printable(label)) for label in row.labels), *cells)
+        if rows:
+            console.print(table)
+    if grid.bold:
+        console.print(Text(f"{_CLOSE} and bold: {grid.bold}", style="dim"))
+    for line in grid.footnotes:
+        console.print(Text(printable(line), style="dim"))
+
+
+def _marks(item: Item) -> str:
+    return item.marks + (_CLOSE if item.bold else "")
+
+
+def _pages(grid: Grid, room: Sequence[int], width: int) -> Iterator[list[int]]:
+    """Columns that fit beside the labels, page by page; at least one a page."""
+    labels = [
+        max(len(heading), *(len(printable(row.labels[position])) for row in grid.rows), 0)
+        for position, heading in enumerate(grid.labels)
+    ]
+    # A long name is folded, a layer choice is not.
+    labels[0] = min(labels[0], 24)
+    # Three blanks between columns, as rich draws this kind of box.
+    free = width - sum(label + 3 for label in labels)
+    page: list[int] = []
+    used = 0
+    for column in range(len(grid.columns)):
+        texts = [len(printable(row.items[column].text)) + room[column] for row in grid.rows]
+        size = max(len(printable(grid.heading(column))), *texts, 0) + 3
+        if page and used + size > free:
+            yield page
+            page, used = [], 0
+        page.append(column)
+        used += size
+    if page:
+        yield page
 
 
 def printable(text: str) -> str:
@@ -112,176 +196,352 @@ def escape_markdown(text: str) -> str:
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
 
 
-def _markdown(board: Board) -> str:
+_LATEX: Final = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",
+    "`": r"\textasciigrave{}",
+    # After \\ these would be read as its argument.
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
+    "↓": r"$\downarrow$",
+    "↑": r"$\uparrow$",
+    "–": r"\textendash{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "¹": r"\textsuperscript{1}",
+    "²": r"\textsuperscript{2}",
+    "³": r"\textsuperscript{3}",
+    "†": r"\textdagger{}",
+    "‡": r"\textdaggerdbl{}",
+    "§": r"\textsection{}",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX shows as it is, also at the start of a table's row.
+
+    Letters of Latin-1 are left to LaTeX's own UTF-8; what its default fonts do not have is spelled
+    out as its code point.
+    """
+    escaped = "".join(_latex_char(char) for char in printable(text))
+    # Two hyphens side by side would become a dash.
+    return re.sub(r"-(?=-)", "-{}", escaped)
+
+
+def _latex_char(char: str) -> str:
+    if char in _LATEX:
+        return _LATEX[char]
+    if char.isascii() or (char.isalpha() and "À" <= char <= "ÿ" and char not in "ÐÞðþ"):
+        return char
+    return escape_latex(char.encode("unicode_escape").decode())
+
+
+def _markdown(found: Sequence[Grid], below: Sequence[str]) -> str:
     lines: list[str] = []
-    for table in board.tables:
-        heading, *details = (escape_markdown(line) for line in _heading(table))
-        lines += [f"## {heading}", "", "  \n".join(details), ""]
-        columns = [f"{escape_markdown(layer)} {_arrow(table)}" for layer in table.layers]
-        lines.append(f"| upstream | {' | '.join(columns)} |")
-        lines.append("| :-- |" + " --: |" * len(columns))
-        for row in table.rows:
-            cells = [
-                f"**{text}**{marks}" if close else text + marks
-                for text, marks, close in (_cell(table, row, layer) for layer in table.layers)
+    for grid in found:
+        details = [escape_markdown(line) for line in grid.details]
+        lines += [f"## {escape_markdown(grid.title)}", "", "  \n".join(details), ""]
+        headings = [grid.heading(column) for column in range(len(grid.columns))]
+        lines.append(_markdown_row([*grid.labels, *headings]))
+        lines.append("|" + " :-- |" * len(grid.labels) + " --: |" * len(headings))
+        for row in grid.rows:
+            labels = [escape_markdown(label) for label in row.labels]
+            items = [_markdown_item(item) for item in row.items]
+            lines.append(f"| {' | '.join([*labels, *items])} |")
+        notes = [*([f"Bold: {grid.bold}"] if grid.bold else []), *grid.footnotes]
+        lines += ["", *(f"- {escape_markdown(line)}" for line in notes), ""]
+    lines += [f"- {escape_markdown(line)}" for line in below]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(escape_markdown(cell) for cell in cells)} |"
+
+
+def _markdown_item(item: Item) -> str:
+    text = _plain_number(item.text) or escape_markdown(item.text)
+    return (f"**{text}**" if item.bold else text) + escape_markdown(item.marks)
+
+
+def _plain_number(text: str) -> str:
+    """A score with its interval needs no escaping, and is easier to read in the source without."""
+    return text if re.fullmatch(r"[-+\d.]+ \[[-+\d.]+, [-+\d.]+\]", text) else ""
+
+
+def _html(found: Sequence[Grid], below: Sequence[str]) -> str:
+    lines = ['<div class="superb-leaderboard">']
+    for grid in found:
+        lines += ["<section>", f"<h2>{_escape_html(grid.title)}</h2>"]
+        lines += [f"<p>{_escape_html(line)}</p>" for line in grid.details]
+        lines += ["<table>", "<thead>"]
+        if any(grid.groups):
+            spans = [
+                f'<th colspan="{len(list(columns))}">{_escape_html(group)}</th>'
+                for group, columns in groupby(grid.groups)
             ]
-            lines.append(f"| {escape_markdown(_label(row))} | {' | '.join(cells)} |")
-        lines += ["", *(f"- {escape_markdown(line)}" for line in _footnotes(table, "Bold")), ""]
-    below = [f"- {escape_markdown(line)}" for line in _below(board)]
-    return "\n".join([*lines, *below]).rstrip("\n") + "\n"
+            lines.append(f'<tr><th colspan="{len(grid.labels)}"></th>{"".join(spans)}</tr>')
+        headings = [f"<th>{_escape_html(cell)}</th>" for cell in (*grid.labels, *grid.columns)]
+        lines += [f"<tr>{''.join(headings)}</tr>", "</thead>", "<tbody>"]
+        for row in grid.rows:
+            labels = [f"<th>{_escape_html(label)}</th>" for label in row.labels]
+            items = [f"<td>{_html_item(item)}</td>" for item in row.items]
+            lines.append(f"<tr>{''.join(labels)}{''.join(items)}</tr>")
+        lines += ["</tbody>", "</table>"]
+        notes = [*([f"Bold: {grid.bold}"] if grid.bold else []), *grid.footnotes]
+        lines += _html_list(notes)
+        lines.append("</section>")
+    lines += _html_list(below)
+    return "\n".join([*lines, "</div>"]) + "\n"
 
 
-_CSV_COLUMNS = (
-    *("downstream", "downstream_version", "corpus", "corpus_sha256"),
+def _html_list(lines: Sequence[str]) -> list[str]:
+    items = [f"<li>{_escape_html(line)}</li>" for line in lines]
+    return ["<ul>", *items, "</ul>"] if items else []
+
+
+def _html_item(item: Item) -> str:
+    text = _escape_html(item.text)
+    marks = f"<sup>{_escape_html(item.marks)}</sup>" if item.marks else ""
+    return (f"<strong>{text}</strong>" if item.bold else text) + marks
+
+
+def _escape_html(text: str) -> str:
+    return html.escape(printable(text))
+
+
+def _latex(found: Sequence[Grid], below: Sequence[str]) -> str:
+    lines = ["% needs \\usepackage{booktabs}"]
+    # A comment ends with its line, and no line break is left in any of these.
+    lines += [f"% {line}" for line in below]
+    for grid in found:
+        count = len(grid.labels)
+        lines += ["", r"\begin{table}", r"  \centering"]
+        caption = "; ".join([grid.title, *grid.details])
+        lines.append(f"  \\caption{{{escape_latex(caption)}}}")
+        lines.append(f"  \\begin{{tabular}}{{{'l' * count}{'r' * len(grid.columns)}}}")
+        lines.append(r"    \toprule")
+        if any(grid.groups):
+            lines += _latex_groups(grid)
+        lines += [_latex_row([escape_latex(cell) for cell in (*grid.labels, *grid.columns)])]
+        lines.append(r"    \midrule")
+        for row in grid.rows:
+            labels = [escape_latex(label) for label in row.labels]
+            lines.append(_latex_row([*labels, *(_latex_item(item) for item in row.items)]))
+        lines += [r"    \bottomrule", r"  \end{tabular}"]
+        notes = [*([f"Bold: {grid.bold}"] if grid.bold else []), *grid.footnotes]
+        lines += [f"  \\par{{\\footnotesize {escape_latex(line)}\\par}}" for line in notes]
+        lines.append(r"\end{table}")
+    return "\n".join(lines) + "\n"
+
+
+def _latex_groups(grid: Grid) -> list[str]:
+    cells = [""] * len(grid.labels)
+    rules: list[str] = []
+    first = len(grid.labels) + 1
+    for group, columns in groupby(grid.groups):
+        span = len(list(columns))
+        if group:
+            cells.append(f"\\multicolumn{{{span}}}{{c}}{{{escape_latex(group)}}}")
+            rules.append(f"\\cmidrule(lr){{{first}-{first + span - 1}}}")
+        else:
+            cells += [""] * span
+        first += span
+    return [_latex_row(cells), f"    {' '.join(rules)}"]
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return f"    {' & '.join(cells)} \\\\"
+
+
+def _latex_item(item: Item) -> str:
+    text = escape_latex(item.text)
+    return (f"\\textbf{{{text}}}" if item.bold else text) + escape_latex(item.marks)
+
+
+_CSV_COLUMNS: Final = (
+    *("kind", "downstream", "downstream_version", "corpus", "corpus_sha256"),
     *("utterances_left_out", "left_out_sha256"),
     *("protocol", "protocol_version", "protocol_sha256"),
     *("upstream", "fingerprint", "precision", "storage", "device"),
+    *("family", "parameters", "macs", "throughput", "training_data", "heard"),
     *("untrained", "note", "layer", "status"),
     *("metric", "ranks", "lower_is_better", "value", "low", "high", "confidence"),
     *("clusters", "by_utterance", "utterances"),
     *("seeds", "seed_std", "not_separated_from_best"),
-    *("learning_rate", "learning_rate_at_edge", "run_id", "created"),
+    *("learning_rate", "learning_rate_at_edge", "lm_sha256", "run_id", "created"),
+    *("source", "remark"),
 )
 
 
-def _csv(board: Board) -> str:
+def _csv(board: Board, with_published: bool) -> str:
     """One row per run and metric, in full precision; a failed run has one row and no metric.
 
-    Notes and files left out have no place in a table of numbers: they are in the other formats.
+    `kind` tells them apart: ``measured`` runs, ``mean`` over tasks, ``published`` figures. Notes
+    and files left out have no place in a table of numbers: they are in the other formats.
     """
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_CSV_COLUMNS)
+    writer = csv.DictWriter(text, _CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    rows: list[dict[str, object]] = []
     for table in board.tables:
         for row in table.rows:
             for layer in table.layers:
-                for values in _csv_rows(table, row, layer):
-                    writer.writerow(
-                        printable(value) if isinstance(value, str) else value for value in values
-                    )
+                rows += _csv_run(table, row, layer)
+    for summary in summarise(board):
+        rows += _csv_means(summary)
+    if with_published:
+        rows += _csv_published()
+    for values in rows:
+        writer.writerow(
+            {
+                name: printable(value) if isinstance(value, str) else value
+                for name, value in values.items()
+            }
+        )
     return text.getvalue()
 
 
-def _csv_rows(table: Table, row: Row, layer: str) -> Iterator[Sequence[object]]:
+def _csv_run(table: Table, row: Row, layer: str) -> Iterator[dict[str, object]]:
     cell = row.cells.get(layer)
     if cell is None:
         return
     left_out = hashlib.sha256("\n".join(table.skipped).encode(errors="surrogatepass")).hexdigest()
-    front = (
-        *(table.downstream, table.version, table.corpus, table.corpus_sha256),
-        *(len(table.skipped), left_out if table.skipped else ""),
-        *(table.protocol, table.protocol_version, table.protocol_sha256),
-        *(row.upstream, row.fingerprint, row.precision, row.storage, row.device),
-        *(row.untrained, row.note, layer, cell.status),
-    )
-    back = (cell.learning_rate, cell.learning_rate_at_edge, cell.run_id, cell.created)
+    found = judge(row.trained_on, table.corpus)
+    run: dict[str, object] = {
+        "kind": "measured",
+        "downstream": table.downstream,
+        "downstream_version": table.version,
+        "corpus": table.corpus,
+        "corpus_sha256": table.corpus_sha256,
+        "utterances_left_out": len(table.skipped),
+        "left_out_sha256": left_out if table.skipped else "",
+        "protocol": table.protocol,
+        "protocol_version": table.protocol_version,
+        "protocol_sha256": table.protocol_sha256,
+        "upstream": row.upstream,
+        "fingerprint": row.fingerprint,
+        "precision": row.precision,
+        "storage": row.storage,
+        "device": row.device,
+        "family": row.family,
+        "parameters": row.parameters,
+        "macs": row.macs,
+        "throughput": row.throughput,
+        "training_data": found.verdict,
+        "heard": " ".join(found.heard),
+        "untrained": row.untrained,
+        "note": row.note,
+        "layer": layer,
+        "status": cell.status,
+        "seeds": cell.seeds,
+        "learning_rate": cell.learning_rate,
+        "learning_rate_at_edge": cell.learning_rate_at_edge,
+        "lm_sha256": cell.lm_sha256,
+        "run_id": cell.run_id,
+        "created": cell.created,
+    }
     for name, score in cell.metrics.items():
         ranks = name == table.metric
-        yield (
-            *front,
-            *(name, ranks, table.lower_is_better if ranks else None),
-            *(score["value"], score["low"], score["high"], score["confidence"]),
-            *(score["clusters"], score.get("by_utterance"), score["utterances"]),
-            *(cell.seeds, score["seed_std"]),
-            cell.not_separated if ranks else None,
-            *back,
-        )
+        yield run | {
+            "metric": name,
+            "ranks": ranks,
+            "lower_is_better": table.lower_is_better if ranks else None,
+            "value": score["value"],
+            "low": score["low"],
+            "high": score["high"],
+            "confidence": score["confidence"],
+            "clusters": score["clusters"],
+            "by_utterance": score.get("by_utterance"),
+            "utterances": score["utterances"],
+            "seed_std": score["seed_std"],
+            "not_separated_from_best": cell.not_separated if ranks else None,
+        }
     if not cell.metrics:
-        yield (*front, *(None,) * 10, cell.seeds, None, None, *back)
+        yield run
 
 
-def _arrow(table: Table) -> str:
-    return "↓" if table.lower_is_better else "↑"
+def _csv_means(summary: Summary) -> Iterator[dict[str, object]]:
+    for row in summary.rows:
+        for name, means in (("mean_rank", row.mean_rank), ("overall", row.overall)):
+            for layer, mean in means.items():
+                yield {
+                    "kind": "mean",
+                    "downstream": " ".join(table.downstream for table in summary.tables),
+                    "corpus": summary.corpora,
+                    "protocol": summary.protocol,
+                    "protocol_version": summary.protocol_version,
+                    "upstream": row.upstream,
+                    "fingerprint": row.fingerprint,
+                    "precision": row.precision,
+                    "layer": layer,
+                    "metric": name,
+                    "lower_is_better": name == "mean_rank",
+                    "value": mean.value,
+                    "low": mean.low,
+                    "high": mean.high,
+                    "confidence": 0.95,
+                }
 
 
-def _label(row: Row) -> str:
-    return printable(row.label) + (f" {_UNTRAINED}" if row.untrained else "")
+def _csv_published() -> Iterator[dict[str, object]]:
+    for figure in load_published():
+        if figure.figure == "score":
+            yield {
+                "kind": "published",
+                "downstream": figure.task,
+                "upstream": figure.row,
+                "layer": figure.layer,
+                "metric": figure.metric,
+                "value": figure.value,
+                "source": figure.source,
+                "remark": figure.remark,
+            }
+
+
+# One table in parts, for the report, which writes its own markup.
+
+_arrow = arrow
 
 
 def _heading(table: Table) -> list[str]:
-    better = "lower" if table.lower_is_better else "higher"
-    protocol = f"protocol {table.protocol} version {table.protocol_version}"
-    if table.protocol_sha256:
-        protocol += f" ({table.protocol_sha256[:8]})"
-    lines = [
-        f"{table.downstream} version {table.version}: {table.metric} in % {_arrow(table)} "
-        f"({better} is better)",
-        f"corpus {table.corpus} ({table.corpus_sha256[:8]}), {protocol}",
-    ]
-    if table.skipped:
-        count = len(table.skipped)
-        noun = "utterance" if count == 1 else "utterances"
-        lines.append(f"{count} {noun} left out for bad audio: {list_some(table.skipped)}")
-    if table.corpus_note:
-        lines.append(f"corpus note: {table.corpus_note}")
-    return [printable(line) for line in lines]
+    grid = table_grid(table)
+    return [printable(line) for line in (grid.title, *grid.details)]
+
+
+def _label(row: Row) -> str:
+    return printable(label_of(row.label, row.untrained))
 
 
 def _cell(table: Table, row: Row, layer: str) -> tuple[str, str, bool]:
-    """Text of a cell, its marks, and whether it is the best or not separated from it."""
-    cell = row.cells.get(layer)
-    if cell is None:
-        return _MISSING, "", False
-    if cell.status == "failed" or table.metric not in cell.metrics:
-        return "failed", "", False
-    score = cell.metrics[table.metric]
-    text = f"{score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
-    return text, _marks(table, cell), cell.not_separated
-
-
-def _marks(table: Table, cell: Cell) -> str:
-    marks = _ONE_SEED if cell.seeds == 1 else ""
-    marks += _AT_EDGE if cell.learning_rate_at_edge else ""
-    by_utterance = cell.metrics[table.metric].get("by_utterance", False)
-    return marks + (_BY_UTTERANCE if by_utterance else "")
-
-
-def _mark_room(table: Table, layer: str) -> int:
-    """Width of the longest marks of a column, so that its numbers stand below each other."""
-    cells = [_cell(table, row, layer) for row in table.rows]
-    return max((len(marks) + close for _, marks, close in cells), default=0)
+    item = score_item(table, row, row.cells.get(layer))
+    return item.text, item.marks, item.bold
 
 
 def _footnotes(table: Table, bold: str) -> list[str]:
-    """What the marks of a table mean, only those that it has, and the notes of its upstreams."""
-    finished = [
-        (cell, cell.metrics[table.metric])
-        for row in table.rows
-        for cell in row.cells.values()
-        if cell.status == "finished" and table.metric in cell.metrics
-    ]
-    by_utterance = [score.get("by_utterance", False) for _, score in finished]
-    lines: list[str] = []
-    if finished:
-        shares = sorted({f"{100 * score['confidence']:g} %" for _, score in finished})
-        over = "speakers"
-        if all(by_utterance):
-            over = "utterances"
-        elif any(by_utterance):
-            over = f"speakers, or over utterances where marked {_BY_UTTERANCE}"
-        lines.append(f"[low, high]: {' or '.join(shares)} interval over {over}")
-    if any(cell.not_separated for cell, _ in finished):
-        lines.append(
-            f"{bold}: best of its column, or not separated from the best (intervals overlap)"
-        )
-    if any(cell.seeds == 1 for cell, _ in finished):
-        lines.append(f"{_ONE_SEED} one seed: no estimate of seed variance")
-    if any(cell.learning_rate_at_edge for cell, _ in finished):
-        lines.append(f"{_AT_EDGE} best learning rate at an edge of the grid: the score may be low")
-    if any(by_utterance):
-        lines.append(
-            f"{_BY_UTTERANCE} interval over utterances for want of known speakers: "
-            "nothing is said of other speakers"
-        )
-    if any(row.untrained for row in table.rows):
-        lines.append(f"{_UNTRAINED} untrained: random weights, a floor for the others")
-    lines += [f"{row.label}: {row.note}" for row in table.rows if row.note]
-    return [printable(line) for line in lines]
+    grid = table_grid(table)
+    lines = [f"{bold}: {grid.bold}"] if grid.bold else []
+    return [printable(line) for line in (*lines, *grid.footnotes)]
 
 
 def _below(board: Board) -> list[str]:
-    lines = [f"note: {note}" for note in board.notes]
-    lines += [f"left out: {problem}" for problem in board.problems]
+    notes = [f"note: {note}" for note in board.notes[:_MOST_NOTES]]
+    if len(board.notes) > _MOST_NOTES:
+        rest = len(board.notes) - _MOST_NOTES
+        notes.append(f"note: {rest} more runs are left out for others of the same cell")
+    lines = [*notes, *(f"left out: {problem}" for problem in board.problems)]
     if not board.tables:
         lines.insert(0, "no result could be read")
     return [printable(line) for line in lines]

@@ -29,9 +29,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+export_app = typer.Typer(help="Results as a model card's metadata or as a table.")
 cache_app = typer.Typer(help="List or clear stored features.", invoke_without_command=True)
 app.add_typer(cache_app, name="cache")
 app.add_typer(data_app, name="data")
+app.add_typer(export_app, name="export")
 
 CacheDir = Annotated[
     Path | None,
@@ -265,8 +267,18 @@ def plan_(
 @app.command()
 def leaderboard(
     results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
-    format: Annotated[str, typer.Option(help="terminal, markdown or csv.")] = "terminal",
+    format: Annotated[
+        str, typer.Option(help="terminal, markdown, csv, latex (booktabs) or html (a fragment).")
+    ] = "terminal",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here.")] = None,
+    with_published: Annotated[
+        bool,
+        typer.Option("--with-published", help="With SUPERB's published table, not ranked."),
+    ] = False,
+    wide: Annotated[
+        bool,
+        typer.Option("--wide", help="One line per upstream; all published tasks."),
+    ] = False,
 ) -> None:
     """Tables from result files alone: last layer beside weighted sum, ties shown as ties."""
     from leaderboard.collect import collect
@@ -274,14 +286,142 @@ def leaderboard(
 
     board = collect(results)
     if format == "terminal" and output is None:
-        show(board, Console(emoji=False))
+        show(board, Console(emoji=False), with_published=with_published, wide=wide)
         return
-    text = render(board, format)
+    _deliver(render(board, format, with_published=with_published, wide=wide), output)
+
+
+@app.command()
+def reproduce(
+    upstream: Annotated[
+        str, typer.Argument(help="A published encoder, such as hubert-base.", show_default=False)
+    ],
+    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+) -> None:
+    """Measured scores beside those that SUPERB published, and what to run for what is missing."""
+    from leaderboard.grid import reproduction_grid
+    from leaderboard.published import reproduce as compare
+    from leaderboard.render import printable, show_grid
+
+    found = compare(upstream, results)
+    console = Console(emoji=False)
+    show_grid(reproduction_grid(found), console)
+    for line in found.notes:
+        console.print(escape(printable(line)), soft_wrap=True)
+    if found.commands:
+        console.print("missing; to measure them (FOLDER holds your copy of the corpus):")
+    for command in found.commands:
+        console.print(f"  {escape(printable(command))}", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    upstreams: Annotated[
+        list[str], typer.Argument(help="Names of the leaderboard; each is compared with the first.")
+    ],
+    results: Annotated[Path, typer.Argument(help="Folder of results, last.")],
+    downstream: Annotated[
+        list[str] | None,
+        typer.Option("--downstream", "-d", help="Task, or several with commas; all if none."),
+    ] = None,
+    layer: Annotated[
+        str, typer.Option("--layer", "-l", help="weighted-sum, last, or another that was run.")
+    ] = "weighted-sum",
+    as_json: Annotated[bool, typer.Option("--json", help="Print records, not a table.")] = False,
+) -> None:
+    """Is one encoder better than another? Paired by utterance, corrected, with its power."""
+    from leaderboard.compare import as_json as records
+    from leaderboard.compare import compare as compare_all
+    from leaderboard.compare import show
+
+    found = compare_all(results, _several(upstreams), _several(downstream or []), layer=layer)
+    if as_json:
+        print(json.dumps(records(found), indent=1))
+    else:
+        show(found, Console(emoji=False))
+
+
+@app.command()
+def layers(
+    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    downstream: Annotated[
+        list[str] | None,
+        typer.Option("--downstream", "-d", help="Task, or several with commas; all if none."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Draw pictures into this folder.")
+    ] = None,
+) -> None:
+    """What do the other layers add to the last? Differences, single layers, learned weights."""
+    from leaderboard.layers import show, study_layers
+
+    study = study_layers(results, _several(downstream or []))
+    show(study, Console(emoji=False))
+    if output is not None:
+        from leaderboard.plots import draw
+
+        for path in draw(study, output):
+            print(path)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path(
+        "report.html"
+    ),
+    details: Annotated[
+        int, typer.Option(help="Upstreams per table with drawings and mistakes, best first.")
+    ] = 10,
+    audio: Annotated[
+        bool, typer.Option(help="Embed recordings of the bundled corpus that are shown.")
+    ] = True,
+) -> None:
+    """One HTML file with all there is to see: tables, layers, mistakes, where scores come from."""
+    from benchmark.store import format_bytes
+    from leaderboard.report import write_report
+
+    path = write_report(results, output, detailed=details, with_audio=audio)
+    print(f"{path}: {format_bytes(path.stat().st_size)}; open it in a browser")
+
+
+@export_app.command(name="model-card")
+def model_card(
+    upstream: Annotated[
+        str, typer.Option("--upstream", "-u", help="Name of the encoder in the leaderboard.")
+    ],
+    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here.")] = None,
+) -> None:
+    """Metadata for the start of a Hugging Face model card: scores as its model-index."""
+    from leaderboard.export import model_card as front_matter
+
+    _deliver(front_matter(results, upstream), output)
+
+
+@export_app.command(name="csv")
+def csv_(
+    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here.")] = None,
+) -> None:
+    """All results as tidy CSV: one row per result and metric."""
+    from leaderboard.export import tidy_csv
+
+    _deliver(tidy_csv(results), output)
+
+
+def _deliver(text: str, output: Path | None) -> None:
+    """Print text, or write it to a file as it is."""
     if output is None:
         print(text, end="")
-    else:
+        return
+    try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text, encoding="utf-8")
+        output.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise SuperbError(
+            f"{output} cannot be written: {error.strerror}. Choose another file with --output."
+        ) from error
 
 
 @app.command()

@@ -33,14 +33,21 @@ def build(
     device: str = "",
     skipped: tuple[str, ...] = (),
     by_utterance: bool | None = None,
+    corpus: str = "mini",
+    protocol: str = "superb",
+    trained_on: tuple[str, ...] | None = (),
+    parameters: int | None = 94_000_000,
+    throughput: float | None = None,
+    utterances: int = 100,
+    macs: float | None = None,
 ) -> Result:
     """A result of schema 1; failed when `value` is None."""
     metrics = METRICS[downstream]
     identity: dict[str, Any] = {
         "upstream": {"name": upstream, "fingerprint": fingerprint or f"{upstream}-weights"},
         "downstream": {"name": downstream, "version": version},
-        "corpus": {"name": "mini", "sha256": corpus_sha256},
-        "protocol": {"name": "superb", "version": protocol_version, "sha256": "ab" * 32},
+        "corpus": {"name": corpus, "sha256": corpus_sha256},
+        "protocol": {"name": protocol, "version": protocol_version, "sha256": "ab" * 32},
         "layer": layer,
         "seeds": list(seeds),
         "precision": precision,
@@ -58,7 +65,7 @@ def build(
                 "high": (value + half) / (1 + position),
                 "confidence": 0.95,
                 "clusters": 10,
-                "utterances": 100,
+                "utterances": utterances,
                 "seed_std": 0.5 if len(seeds) > 1 else None,
             }
             if by_utterance is not None:
@@ -68,7 +75,8 @@ def build(
         status="finished" if value is not None else "failed",
         created=created,
         identity=identity,
-        upstream={"name": upstream, "family": family, "note": note, "layers": 13, "dim": 768},
+        upstream={"name": upstream, "family": family, "note": note, "layers": 13, "dim": 768,
+                  "trained_on": None if trained_on is None else list(trained_on)},
         downstream={
             "name": downstream,
             "title": downstream.upper(),
@@ -76,9 +84,9 @@ def build(
             "metrics": list(metrics),
             "direction": "lower" if downstream == "asr" else "higher",
         },
-        corpus={"name": "mini", "sha256": corpus_sha256, "licence": "CC0-1.0", "source": "bundled",
+        corpus={"name": corpus, "sha256": corpus_sha256, "licence": "CC0-1.0", "source": "bundled",
                 "note": "synthetic voices", "splits": {}},
-        protocol={"name": "superb", "version": protocol_version, "updates": 200},
+        protocol={"name": protocol, "version": protocol_version, "updates": 200},
         layer=layer,
         seeds=list(seeds),
         metrics=scores,
@@ -100,7 +108,8 @@ def build(
         skipped_audio=[{"utterance": name, "reason": "unreadable"} for name in skipped],
         warnings=[],
         timings={"train": 1.5},
-        encoder={"parameters": 94_000_000, "throughput": None},
+        encoder={"parameters": parameters, "throughput": throughput}
+        | ({} if macs is None else {"macs": macs}),
         provenance={"superb": "0.1.0", "commit": None, "dirty": None},
     )  # fmt: skip
 

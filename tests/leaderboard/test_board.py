@@ -1,17 +1,49 @@
 import csv
 import io
+import json
+import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from benchmark.errors import SuperbError
+from benchmark.results import read_result, skim_result
 from leaderboard.collect import arrange, collect
-from leaderboard.render import escape_markdown, printable, render, show
+from leaderboard.render import (
+    FORMATS,
+    escape_latex,
+    escape_markdown,
+    printable,
+    render,
+    show,
+)
 
 MARKDOWN = """\
+## All tasks on mini, protocol superb version 1
+
+asr version 1: wer in %, corpus mini (c0c0c0c0), protocol content abababab  
+ks version 1: accuracy in %, corpus mini (c0c0c0c0), protocol content abababab
+
+| upstream | family | parameters | asr wer ↓ last | asr wer ↓ weighted-sum | ks accuracy ↑ last | ks accuracy ↑ weighted-sum |
+| :-- | --: | --: | --: | --: | --: | --: |
+| fbank | predictive | 94.0 M | 60.0 [58.0, 62.0] | – | – | – |
+| hubert | predictive | 94.0 M | **20.0 [18.0, 22.0]** | **12.5 [10.5, 14.5]** | 90.0 [88.0, 92.0] | – |
+| untrained-hubert † | untrained | 94.0 M | failed | – | – | – |
+| wavlm | predictive | 94.0 M | **23.0 [21.0, 25.0]** | **13.0 [11.0, 15.0]**¹ | – | – |
+
+- Bold: best of its column, or not separated from the best (intervals overlap)
+- \\[low, high\\]: 95 % interval over speakers
+- ¹ one seed: no estimate of seed variance
+- † untrained: random weights, a floor for the others
+- no mean rank: fewer than two upstreams have a score in every task
+- no overall score: SUPERB's constants hold for asr on librispeech, sid on voxceleb1, ks on speech-commands-v1, whole test splits, under the published heads and budgets; here: asr on mini, ks on mini, protocol superb
+
 ## asr version 1: wer in % ↓ (lower is better)
 
 corpus mini (c0c0c0c0), protocol superb version 1 (abababab)  
@@ -24,8 +56,8 @@ corpus note: synthetic voices
 | fbank | 60.0 [58.0, 62.0] | – |
 | untrained-hubert † | failed | – |
 
-- \\[low, high\\]: 95 % interval over speakers
 - Bold: best of its column, or not separated from the best (intervals overlap)
+- \\[low, high\\]: 95 % interval over speakers
 - ¹ one seed: no estimate of seed variance
 - † untrained: random weights, a floor for the others
 - untrained-hubert: random weights
@@ -41,7 +73,7 @@ corpus note: synthetic voices
 
 - \\[low, high\\]: 95 % interval over speakers
 - ² best learning rate at an edge of the grid: the score may be low
-"""  # noqa: W291
+"""  # noqa: E501, W291
 
 
 @pytest.fixture
@@ -63,7 +95,7 @@ def test_golden_markdown(folder):
     assert render(collect(folder), "markdown") == MARKDOWN
 
 
-@pytest.mark.parametrize("format", ["terminal", "markdown", "csv"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_same_files_same_bytes(folder, format):
     assert render(collect(folder), format) == render(collect(folder), format)
 
@@ -107,7 +139,9 @@ def test_csv(folder):
 
 
 def test_unknown_format(folder):
-    with pytest.raises(SuperbError, match=r"Did you mean markdown.*csv, markdown, terminal"):
+    with pytest.raises(
+        SuperbError, match=r"Did you mean markdown.*csv, html, latex, markdown, terminal"
+    ):
         render(collect(folder), "markdwon")
 
 
@@ -277,22 +311,104 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", [*HOSTILE, "100% {a}_b^c~d#e&f$g", "\\input{x}", "[10pt] *row"])
 def test_hostile_names(save, tmp_path, name):
     path = save(name, "ks", "last", 90.0, note=name)
     assert path.is_relative_to(tmp_path / "results" / "ks")
     board = collect(tmp_path / "results")
-    terminal, markdown, table = (render(board, kind) for kind in ("terminal", "markdown", "csv"))
-    assert printable(name) in terminal
-    for text in (terminal, markdown, table):
+    texts = {kind: render(board, kind) for kind in FORMATS}
+    assert printable(name) in texts["terminal"]
+    for text in texts.values():
         assert "\x1b" not in text
         assert "\u202e" not in text
-    assert "<script" not in markdown
-    row = next(line for line in markdown.splitlines() if "90.0" in line)
+    assert "<script" not in texts["markdown"] + texts["html"]
+    row = next(line for line in texts["markdown"].splitlines() if "90.0" in line)
     assert row.replace("\\|", "").count("|") == 4
-    cells = list(csv.reader(io.StringIO(table)))
+    cells = list(csv.reader(io.StringIO(texts["csv"])))
     assert len(cells) == 2
     assert len(cells[1]) == len(cells[0])
+    assert rows_of_html(texts["html"])[1][0] == printable(name)
+    row = next(line for line in texts["latex"].splitlines() if "90.0" in line)
+    assert row == f"    {escape_latex(name)} & 90.0 {{[}}88.0, 92.0{{]}} & \\textendash{{}} \\\\"
+    check_latex(texts["latex"])
+
+
+def rows_of_html(text):
+    """Cells of all tables, after a check that every tag is closed in order."""
+
+    class Reader(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.open, self.rows = [], []
+
+        def handle_starttag(self, tag, attrs):
+            self.open.append(tag)
+            if tag == "tr":
+                self.rows.append([])
+            if tag in ("th", "td"):
+                self.rows[-1].append("")
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+        def handle_data(self, data):
+            if {"th", "td"} & set(self.open):
+                self.rows[-1][-1] += data
+
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    assert not reader.open
+    return reader.rows
+
+
+def check_latex(text):
+    """What TeX would stumble over: groups, environments, cells per row, bare special characters."""
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    bare = re.sub(r"\\\\|\\[{}$&#%_]", "", body)  # without what is escaped
+    depth = 0
+    for char in bare:
+        depth += {"{": 1, "}": -1}.get(char, 0)
+        assert depth >= 0
+    assert depth == 0
+    assert not re.search(r"[#%_^~]", re.sub(r"\\textascii\w+", "", bare))
+    assert bare.count("$") % 2 == 0
+    for kind in ("table", "tabular"):
+        assert body.count(f"\\begin{{{kind}}}") == body.count(f"\\end{{{kind}}}") > 0
+    for tabular in re.findall(r"\\begin{tabular}{([lr]+)}(.*?)\\end{tabular}", body, re.DOTALL):
+        columns, lines = tabular
+        rules = [line.strip() for line in lines.splitlines() if "rule" in line]
+        assert rules[0] == r"\toprule"
+        assert rules[-2:] == [r"\midrule", r"\bottomrule"]
+        rows = [line for line in lines.splitlines() if line.endswith(r"\\")]
+        assert rows
+        for row in rows:
+            spans = [int(span) for span in re.findall(r"\\multicolumn{(\d+)}", row)]
+            cells = len(re.findall(r"(?<!\\)&", row)) + 1
+            assert cells + sum(spans) - len(spans) == len(columns)
+    assert body.isascii() or all(char.isalpha() and char <= "ÿ" for char in body if char > "~")
+
+
+def test_latex_and_html_of_a_whole_board(folder):
+    board = collect(folder)
+    latex = render(board, "latex", with_published=True)
+    check_latex(latex)
+    assert r"\multicolumn{2}{c}{asr wer $\downarrow$}" in latex
+    assert r"\textbf{20.0 {[}18.0, 22.0{]}}" in latex
+    assert r"\textsuperscript{1}" in latex
+    rows = rows_of_html(render(board, "html", with_published=True))
+    assert ["hubert", "20.0 [18.0, 22.0]", "12.5 [10.5, 14.5]"] in rows
+    assert "<strong>20.0 [18.0, 22.0]</strong>" in render(board, "html")
+
+
+def test_escape_latex():
+    assert escape_latex(r"a_b & 100% {x} \y #1 $ ^ ~") == (
+        r"a\_b \& 100\% \{x\} \textbackslash{}y \#1 \$ \textasciicircum{} \textasciitilde{}"
+    )
+    assert escape_latex("é") == "é"
+    assert escape_latex("Б") == r"\textbackslash{}u0411"
+    assert escape_latex('a--b "c"') == "a-{}-b ''c''"
+    assert escape_latex("<|>") == r"\textless{}\textbar{}\textgreater{}"
 
 
 def test_escape_markdown():
@@ -317,6 +433,97 @@ def test_damaged_and_newer_files_are_named_and_left_out(save, folder):
     assert newer.name in terminal
 
 
+def test_not_a_number_is_named_and_left_out(save, tmp_path):
+    save("hubert", "ks", "last", 90.0)
+    for name, number in (("cpc", "NaN"), ("apc", "Infinity")):
+        path = save(name, "ks", "last", 50.0)
+        path.write_text(path.read_text().replace('"value": 50.0', f'"value": {number}'))
+    board = collect(tmp_path / "results")
+    assert [row.upstream for row in board.tables[0].rows] == ["hubert"]
+    assert [re.search(r"(\w+) is not a JSON number", text)[1] for text in board.problems] == [
+        "Infinity",
+        "NaN",
+    ]
+
+
+def test_its_own_time_stamp_decides_not_that_of_the_file(save, tmp_path):
+    newer = save("hubert", "ks", "last", 95.0, seeds=(3,), created="2026-01-03T00:00:00+00:00")
+    older = save("hubert", "ks", "last", 70.0, seeds=(4,), created="2026-01-02T00:00:00+00:00")
+    os.utime(newer, (0, 0))
+    board = collect(tmp_path / "results")
+    assert board.tables[0].rows[0].cells["last"].run_id == newer.stem
+    assert older.stem in board.notes[0]
+
+
+def test_an_edited_file_gives_its_place_to_the_run_before(save, tmp_path):
+    older = save("hubert", "ks", "last", 70.0, seeds=(4,), created="2026-01-02T00:00:00+00:00")
+    edited = save("hubert", "ks", "last", 71.0, seeds=(3,), created="2026-01-03T00:00:00+00:00")
+    edited.write_text(edited.read_text().replace("71.0", "99.0"))
+    board = collect(tmp_path / "results")
+    assert board.tables[0].rows[0].cells["last"].run_id == older.stem
+    assert edited.name in board.problems[0]
+    assert not board.notes
+
+
+def test_skimming_leaves_out_the_history_alone():
+    for path in (Path(__file__).parent / "data").rglob("*.json"):
+        whole = read_result(path)
+        assert whole.history
+        assert skim_result(path) == replace(whole, history=[])
+
+
+def test_skimming_reads_any_layout(save):
+    path = save("hubert", "ks", "last", 70.0)
+    document = json.loads(path.read_text())
+    whole = read_result(path)
+    path.write_text(json.dumps(document))
+    assert skim_result(path) == whole == read_result(path)
+
+
+def test_an_edited_history_is_found_too(save, tmp_path):
+    path = save("hubert", "ks", "last", 70.0)
+    path.write_text(path.read_text().replace('"history": []', '"history": [{"seed": 0}]'))
+    assert "does not match its checksum" in collect(tmp_path / "results").problems[0]
+
+
+def test_two_hundred_upstreams(result):
+    runs = [
+        result(f"encoder-{number:03d}", task, layer, 90 - 0.2 * number, half=0.05)
+        for number in range(200)
+        for task in ("ks", "sid")
+        for layer in ("last", "weighted-sum")
+    ]
+    board = arrange(runs)
+    for kind in FORMATS:
+        assert "encoder-199" in render(board, kind)
+    assert all(len(line) <= 100 for line in render(board, width=100).splitlines())
+
+
+def test_many_notes_are_counted(result):
+    runs = [result("hubert", "ks", "last", 70.0, seeds=(seed,)) for seed in range(40)]
+    text = render(arrange(runs), "markdown")
+    assert text.count("note: ks, hubert, last") == 20
+    assert "note: 19 more runs are left out" in text
+
+
+def test_what_the_encoder_costs(result):
+    facts = {"parameters": 94_371_712, "throughput": 21.46, "macs": 6.5e9}
+    runs = [result("hubert", task, "last", 90.0, **facts) for task in ("ks", "sid")]
+    text = render(arrange(runs), "markdown")
+    assert "| upstream | family | parameters | MACs/s | throughput |" in text
+    assert "| hubert | predictive | 94.4 M | 6.5 G | 21.5 |" in text
+    assert "MACs/s" not in render(arrange([replace(run, encoder={}) for run in runs]), "markdown")
+    row = next(csv.DictReader(io.StringIO(render(arrange(runs), "csv"))))
+    assert (row["parameters"], row["macs"]) == ("94371712", "6500000000.0")
+
+
+def test_wide_is_one_line_per_upstream(folder):
+    text = render(collect(folder), wide=True)
+    line = next(line for line in text.splitlines() if line.startswith(" hubert"))
+    for score in ("20.0 [18.0, 22.0]*", "12.5 [10.5, 14.5]", "90.0 [88.0, 92.0]"):
+        assert score in line
+
+
 def test_nothing_but_damage(tmp_path):
     (tmp_path / "x.json").write_text("{")
     board = collect(tmp_path)
@@ -332,7 +539,7 @@ def test_empty_folder(tmp_path):
         collect(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("format", ["terminal", "markdown", "csv"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_imports_nothing_heavy(folder, format):
     code = (
         "import sys; from leaderboard.collect import collect; from leaderboard.render import "

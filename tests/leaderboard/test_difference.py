@@ -1,8 +1,10 @@
+import shutil
+
 import pytest
 
 from benchmark.errors import SuperbError
 from benchmark.results import read_tallies
-from leaderboard.difference import paired_difference
+from leaderboard.difference import pair_results, paired_difference, read_board
 
 
 def test_difference_of_two_results(save):
@@ -59,3 +61,27 @@ def test_same_audio_left_out_can_be_compared(save):
     last = save("hubert", "ks", "last", 50.0, skipped=("x.wav", "y.wav"))
     other = save("hubert", "ks", "weighted-sum", 60.0, skipped=("y.wav", "x.wav"))
     assert paired_difference(last, other).clusters == 4
+
+
+def test_a_result_and_itself(save):
+    path = save("hubert", "ks", "last", 50.0)
+    found = pair_results(path, path)
+    assert found.identical
+    assert (found.difference.low, found.difference.value, found.difference.high) == (0, 0, 0)
+    assert found.difference.p_value == found.check_p_value == 1
+    assert found.difference.detectable() > 0
+
+
+def test_files_behind_a_board(save, tmp_path):
+    last = save("hubert", "ks", "last", 50.0)
+    mixed = save("hubert", "ks", "weighted-sum", 60.0)
+    renamed = mixed.with_name("renamed.json")
+    mixed.rename(renamed)
+    shutil.copytree(last.parent, tmp_path / "results" / "zz_copy", ignore=lambda *_: [renamed.name])
+    board, files = read_board(tmp_path / "results")
+    (row,) = board.tables[0].rows
+    assert files[row.cells["last"].run_id][0] == last
+    assert files[row.cells["weighted-sum"].run_id][0] == renamed
+    (problem,) = board.problems
+    assert "zz_copy" in problem
+    assert str(last) in problem

@@ -1,0 +1,194 @@
+"""What the test utterances of one run say: where it errs, and on whom. Numbers only."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Literal, cast
+
+from benchmark.core import Tally
+
+Operation = Literal["equal", "substitute", "delete", "insert"]
+Seeds = Mapping[int, Sequence[Tally]]
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of the test set, with its score.
+
+    Attributes:
+        name: of the part.
+        value: its score, in percent, over all seeds.
+        utterances: how many different ones.
+    """
+
+    name: str
+    value: float
+    utterances: int
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A word of the reference beside the one of the hypothesis that stands for it.
+
+    Attributes:
+        operation: what turns the one into the other.
+        reference: "" for an insertion.
+        hypothesis: "" for a deletion.
+    """
+
+    operation: Operation
+    reference: str
+    hypothesis: str
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A test utterance that came out badly.
+
+    Attributes:
+        utterance: its id.
+        speaker: who speaks.
+        score: over all seeds, in percent.
+        words: reference and hypothesis of the first seed, aligned.
+    """
+
+    utterance: str
+    speaker: str
+    score: float
+    words: tuple[Aligned, ...]
+
+
+@dataclass(frozen=True)
+class Confusions:
+    """How often each class was taken for each, all seeds together.
+
+    Attributes:
+        names: of the classes, sorted.
+        counts: utterances by place of the reference and place of the hypothesis in `names`.
+    """
+
+    names: tuple[str, ...]
+    counts: Mapping[tuple[int, int], int]
+
+    def worst(self, most: int) -> list[tuple[str, str, int]]:
+        """The most frequent confusions: reference, hypothesis, count."""
+        wrong = [
+            (-count, self.names[row], self.names[column])
+            for (row, column), count in self.counts.items()
+            if row != column
+        ]
+        return [(reference, taken, -count) for count, reference, taken in sorted(wrong)[:most]]
+
+
+def by_speaker(tallies: Seeds, metric: str) -> list[Share]:
+    """Score of each speaker, sorted by name."""
+    return sorted(_shares(tallies, metric, lambda tally: tally.speaker), key=lambda s: s.name)
+
+
+def by_length(tallies: Seeds, metric: str, most: int = 12) -> list[Share]:
+    """Score by number of words in the reference, shortest first.
+
+    Numbers of words that lie side by side are put together until there are at most `most` parts
+    of about the same number of utterances.
+    """
+    lengths = sorted(_length(tally) for tally in next(iter(tallies.values()), ()))
+    starts = sorted(set(lengths))
+    if len(starts) > most:
+        starts = sorted({lengths[len(lengths) * part // most] for part in range(most)})
+    parts: dict[int, list[int]] = {}
+    for length in lengths:
+        parts.setdefault(bisect_right(starts, length), []).append(length)
+    names = {
+        place: str(part[0]) if part[0] == part[-1] else f"{part[0]}–{part[-1]}"
+        for place, part in parts.items()
+    }
+    shares = _shares(tallies, metric, lambda tally: names[bisect_right(starts, _length(tally))])
+    return sorted(shares, key=lambda share: int(share.name.partition("–")[0]))
+
+
+def confusions(tallies: Seeds) -> Confusions:
+    """Count which class was taken for which."""
+    pairs = Counter((tally.reference, tally.hypothesis) for tally in _all(tallies))
+    names = tuple(sorted({name for pair in pairs for name in pair}))
+    place = {name: position for position, name in enumerate(names)}
+    return Confusions(names, {(place[a], place[b]): count for (a, b), count in pairs.items()})
+
+
+def worst(tallies: Seeds, metric: str, lower_is_better: bool, most: int) -> list[Mistake]:
+    """The utterances with the worst score over all seeds; of equal ones those with more errors.
+
+    None is given that every seed got right.
+    """
+    totals: dict[str, list[int]] = {}
+    for tally in _all(tallies):
+        top, bottom = tally.counts[metric]
+        total = totals.setdefault(tally.utterance, [0, 0])
+        total[0] += top
+        total[1] += bottom
+    errors = {
+        name: top if lower_is_better else bottom - top for name, (top, bottom) in totals.items()
+    }
+    bad = [name for name, count in errors.items() if count > 0]
+    bad.sort(key=lambda name: (-errors[name] / max(1, totals[name][1]), -errors[name], name))
+    first = {tally.utterance: tally for tally in next(iter(tallies.values()), ())}
+    return [
+        Mistake(
+            utterance=name,
+            speaker=first[name].speaker,
+            score=_percent(*totals[name]),
+            words=align(first[name].reference, first[name].hypothesis),
+        )
+        for name in bad[:most]
+    ]
+
+
+def align(reference: str, hypothesis: str) -> tuple[Aligned, ...]:
+    """The words of two sentences, aligned with the fewest edits by jiwer."""
+    before, after = reference.split(), hypothesis.split()
+    if not before:  # jiwer refuses an empty reference
+        return tuple(Aligned("insert", "", word) for word in after)
+    # Here, so that a report without utterances does not wait for it.
+    import jiwer
+
+    chunks = jiwer.process_words(" ".join(before), " ".join(after)).alignments[0]
+    return tuple(
+        Aligned(cast(Operation, chunk.type), reference, hypothesis)
+        for chunk in chunks
+        for reference, hypothesis in zip_longest(
+            before[chunk.ref_start_idx : chunk.ref_end_idx],
+            after[chunk.hyp_start_idx : chunk.hyp_end_idx],
+            fillvalue="",
+        )
+    )
+
+
+def _shares(tallies: Seeds, metric: str, part: Callable[[Tally], str]) -> list[Share]:
+    sums: dict[str, list[int]] = {}
+    utterances: dict[str, set[str]] = {}
+    for tally in _all(tallies):
+        name = part(tally)
+        top, bottom = tally.counts[metric]
+        total = sums.setdefault(name, [0, 0])
+        total[0] += top
+        total[1] += bottom
+        utterances.setdefault(name, set()).add(tally.utterance)
+    return [
+        Share(name, _percent(top, bottom), len(utterances[name]))
+        for name, (top, bottom) in sums.items()
+    ]
+
+
+def _all(tallies: Seeds) -> Iterable[Tally]:
+    return (tally for seed in tallies.values() for tally in seed)
+
+
+def _length(tally: Tally) -> int:
+    return len(tally.reference.split())
+
+
+def _percent(top: int, bottom: int) -> float:
+    return 100 * top / max(1, bottom)

@@ -1,0 +1,111 @@
+"use strict";
+(() => {
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const data = JSON.parse(document.getElementById("data").textContent);
+
+  // Sorting: numbers by value, names by letter, empty cells always last.
+  const collator = new Intl.Collator("en", { numeric: true });
+  const sort = (head) => {
+    const table = head.closest("table");
+    const column = head.cellIndex;
+    const down = head.getAttribute("aria-sort") === "ascending";
+    all("thead th", table).forEach((other) => other.setAttribute("aria-sort", "none"));
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const value = (row) => row.cells[column].dataset.value;
+    const compare = (a, b) => {
+      if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
+      const order = Number(a) - Number(b) || collator.compare(a, b); // NaN: they are names
+      return down ? -order : order;
+    };
+    const body = table.tBodies[0];
+    body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b))));
+  };
+
+  // Filtering: whole tables by task, protocol and corpus, rows and details by upstream.
+  const field = (name) => document.getElementById(`filter-${name}`);
+  const filter = () => {
+    const words = field("upstream").value.toLowerCase().split(/\s+/).filter(Boolean);
+    let shown = 0;
+    let total = 0;
+    for (const section of all("main > section")) {
+      const right = ["task", "protocol", "corpus"].every(
+        (name) => !field(name).value || field(name).value === section.dataset[name],
+      );
+      for (const entry of all("[data-name]", section)) {
+        entry.hidden = !words.every((word) => entry.dataset.name.includes(word));
+      }
+      const rows = all("tbody tr", section);
+      const left = right ? rows.filter((row) => !row.hidden).length : 0;
+      total += rows.length;
+      shown += left;
+      section.hidden = left === 0;
+    }
+    document.getElementById("shown").textContent = `${shown} of ${total} rows`;
+  };
+
+  // Where a score comes from. Only text is set, never markup.
+  const dialog = document.getElementById("origin");
+  const explain = (run) => {
+    const places = data.runs[run];
+    dialog.querySelector("dl").replaceChildren(
+      ...places.map((place, position) => {
+        const part = document.createElement(position % 2 ? "dd" : "dt");
+        part.textContent = data.texts[place];
+        return part;
+      }),
+    );
+    dialog.showModal();
+    dialog.scrollTop = 0;
+  };
+
+  // One recording at a time.
+  const player = new Audio();
+  let playing = null;
+  const stop = () => {
+    player.pause();
+    if (playing) {
+      playing.setAttribute("aria-pressed", "false");
+      playing.textContent = "Play";
+    }
+    playing = null;
+  };
+  const play = (button) => {
+    const again = playing === button;
+    stop();
+    if (again) return;
+    player.src = data.audio[button.dataset.audio];
+    playing = button;
+    button.setAttribute("aria-pressed", "true");
+    button.textContent = "Stop";
+    player.play().catch(() => {
+      if (playing !== button) return;
+      stop();
+      button.disabled = true;
+      button.textContent = "Cannot be played here";
+    });
+  };
+  player.addEventListener("ended", stop);
+
+  // A link to details opens them.
+  const open = () => {
+    const target = location.hash && document.getElementById(location.hash.slice(1));
+    if (target && target.localName === "details") {
+      target.open = true;
+      target.scrollIntoView();
+    }
+  };
+
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest("button");
+    if (event.target === dialog) dialog.close();
+    if (event.target.closest('a[href^="#"]')) setTimeout(open);
+    if (!button) return;
+    if (button.matches("thead button")) sort(button.closest("th"));
+    if (button.dataset.run) explain(button.dataset.run);
+    if (button.dataset.audio) play(button);
+  });
+  document.querySelector(".filters").addEventListener("input", filter);
+  window.addEventListener("hashchange", open);
+  filter();
+  open();
+})();
