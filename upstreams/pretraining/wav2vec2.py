@@ -29,7 +29,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmark.errors import unknown
-from upstreams.generative import HOP_SAMPLES, MEL_BANDS, kaldi_mel
+from upstreams.generative import HOP_SAMPLES, MEL_BANDS, WINDOW_SAMPLES, kaldi_mel
 from upstreams.pretraining.masking import MaskedFrames, masked_front
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.quantizer import ProductQuantizer, Quantized, annealed
@@ -119,7 +119,7 @@ def contrastive_loss(
 
 @dataclass(frozen=True)
 class Wav2Vec2Settings:
-    """What can be set. Where the paper's Base has another value, it is given: ours are for ``mini``.
+    """What can be set. Defaults are for ``mini``; where Base has another value, it is given.
 
     Attributes:
         mask_share: starts of masked spans over frames, above 0 and at most 1; 0.065 in Base.
@@ -372,6 +372,8 @@ class Wav2VecC(nn.Module):
         self.architecture = architecture_of(self.sizes, size)
         self.weight = settings.consistency_weight
         self.stacked = self.architecture.hop_samples // HOP_SAMPLES
+        # The mel frame in the middle of what the encoder's first frame sees.
+        self.first = (self.architecture.min_samples - WINDOW_SAMPLES) // HOP_SAMPLES // 2
         with torch.device("meta"):
             self.encoder = TransformerEncoder(self.architecture)
             self.contrast = Contrast(self.architecture, settings)
@@ -405,7 +407,8 @@ class Wav2VecC(nn.Module):
             masked.rows(last_btd), quantized.rows(masked.index_n), masked, moment
         )
         codes_btd = quantized.values_nd.view(*masked.z_btc.shape[:2], -1)
-        consistency = self.reconstruction_loss(codes_btd, spectra(batch.waveforms, self.stacked))
+        spectra_btm = spectra(batch.waveforms, self.stacked, self.first)
+        consistency = self.reconstruction_loss(codes_btd, spectra_btm)
         return Loss(
             contrast.value + self.weight * consistency,
             contrast.parts | {"consistency": consistency.detach()},
@@ -416,28 +419,30 @@ class Wav2VecC(nn.Module):
 
         Args:
             codes_btd: quantised latents of all frames.
-            spectra_btm: output of `spectra`; may lack the last frame.
+            spectra_btm: output of `spectra`; may have a frame less or more.
         """
-        frames = spectra_btm.shape[1]
+        frames = min(codes_btd.shape[1], spectra_btm.shape[1])
         decoded_btd, _ = self.consistency(codes_btd[:, :frames])
-        return F.mse_loss(self.spectrum(decoded_btd).float(), spectra_btm)
+        return F.mse_loss(self.spectrum(decoded_btd).float(), spectra_btm[:, :frames])
 
 
-def spectra(waveforms: Tensor, stacked: int) -> Tensor:
+def spectra(waveforms: Tensor, stacked: int, first: int = 0) -> Tensor:
     """Log mel energies over the frames of an encoder, normalised over each utterance.
 
-    Frame *t* of an encoder with a hop of 20 ms begins with the window of mel frame 2 *t*, so mel
-    frames 2 *t* and 2 *t* + 1 stand for it.
+    Frame *t* of an encoder with a hop of 20 ms begins with the window of mel frame 2 *t*. If it
+    sees no more than that, mel frames 2 *t* and 2 *t* + 1 stand for it; if more, those that begin
+    in its middle.
 
     Args:
         waveforms: ``[utterance, sample]``.
         stacked: mel frames, of 10 ms, per frame.
+        first: mel frame with which the first one's begin.
 
     Returns:
         ``[utterance, frame, stacked · 80]``, float32. Where the last frame of an encoder has no
         whole window left for its last mel frame, it is not there.
     """
     with torch.no_grad(), torch.autocast(waveforms.device.type, enabled=False):
-        mel_btm = torch.stack([kaldi_mel(waveform) for waveform in waveforms])
+        mel_btm = torch.stack([kaldi_mel(waveform) for waveform in waveforms])[:, first:]
     frames = mel_btm.shape[1] // stacked
     return mel_btm[:, : frames * stacked].reshape(len(waveforms), frames, stacked * MEL_BANDS)

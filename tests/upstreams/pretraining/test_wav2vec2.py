@@ -383,3 +383,12 @@ def test_unmasked_frames_are_reconstructed_too(batch):
     spectra_btm = spectra(batch.waveforms, 2)
     objective.reconstruction_loss(codes, spectra_btm).backward()
     assert codes.grad[:, : spectra_btm.shape[1]].any(dim=2).all()
+
+
+def test_spectra_can_begin_in_the_middle_of_what_a_frame_sees():
+    waveforms = torch.randn(2, 16_000, generator=torch.Generator().manual_seed(0))
+    plain, later = spectra(waveforms, 2), spectra(waveforms, 2, 2)
+    assert torch.equal(later, plain[:, 1 : 1 + later.shape[1]])
+    # In the middle of 1040 samples, two hops after the first of the five windows in them.
+    assert build(Wav2VecC, MINI).first == 2
+    assert build(Wav2VecC).first == 0
