@@ -688,13 +688,7 @@ def _in_parallel(parallel: bool) -> Iterator[Each]:
         if not parallel:
             yield _one_after_another
             return
-        with ThreadPoolExecutor(
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1,
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        ) as pool:
+        with ThreadPoolExecutor(_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
             def side_by_side(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:
                 for _ in pool.map(work, probes):

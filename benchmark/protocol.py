@@ -222,6 +222,9 @@ class Training:
         return 1.0
 
 
+# Values of heads that torch wants whole; found out now and not after the features were made.
+_SIZES = ("projection", "hidden", "layers")
+
 # Values of `Training` that change nothing. A hash leaves them out, so that a value that came later
 # does not give another identity to runs that never used it.
 _NEUTRAL: Mapping[str, Any] = {
@@ -379,6 +382,8 @@ def _check_head_value(name: str, value: object) -> None:
         raise SuperbError(
             f"head.{name} must be a number that is finite and not negative, got {value!r:.40}"
         )
+    if name in _SIZES and (not isinstance(value, int) or value < 1):
+        raise SuperbError(f"head.{name} must be a whole number of at least 1, got {value!r:.40}")
     if name == "dropout" and value >= 1:
         raise SuperbError(f"head.dropout must be below 1, got {value!r:.40}")
 
@@ -403,7 +408,10 @@ def _build(kind: type[T], values: object, where: str) -> T:
     # A misspelled key is both extra and missing; the first says more.
     wanted = _refuse_extra(kind, table, where)
     if missing := wanted - set(table):
-        raise SuperbError(f"{where} lacks {', '.join(sorted(missing))}")
+        raise SuperbError(
+            f"{where} lacks {', '.join(sorted(missing))}: add the missing values, or start from "
+            'base = "superb" (or another protocol), whose values then stand in'
+        )
     for name, hint in get_type_hints(kind).items():
         value = table[name]
         if hint is int and (not isinstance(value, int) or isinstance(value, bool)):

@@ -281,7 +281,11 @@ def read_result(path: Path | str) -> Result:
     document = _read_document(path)
     _check_schema(path, document)
     given = document.pop("checksum", None)
-    if given != _checksum(document):
+    try:
+        matches = given == _checksum(document)
+    except ValueError:  # a number too large for a float, which Python reads as infinite
+        matches = False
+    if not matches:
         raise DamagedResultError(
             f"{path} does not match its checksum: it was edited or damaged after it was written. "
             "Delete it and run again to get it back."
@@ -294,7 +298,7 @@ def skim_result(path: Path | str) -> Result:
     """Read one JSON file without its history, which is most of it, and without its checksum.
 
     Enough to choose between many runs in a fraction of the time; whatever is shown of the chosen
-    must come from `read_result`.
+    must pass `check_result`.
 
     Returns:
         The result, as it claims to be; `history` is empty.
@@ -309,6 +313,33 @@ def skim_result(path: Path | str) -> Result:
     given = document.pop("checksum", None)
     _check_fields(path, document)
     return Result(**document, checksum=str(given))
+
+
+def check_result(path: Path | str) -> None:
+    """Refuse what `read_result` refuses, in half the time for files that `write_result` laid out.
+
+    The text that the checksum is of is put together from the file's own bytes. Should that go
+    wrong, the checksum does not match, and `read_result` has the last word.
+
+    Raises:
+        NewerResultError: when it was written by a newer version.
+        DamagedResultError: when it is no result, incomplete, or changed since it was written.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes()
+        document = json.loads(_without_history(text))
+        given = document.pop("checksum")
+        history = _canonical_history(text.partition(_HISTORY)[2].partition(_AFTER_HISTORY)[0])
+        rest = canonical_json(document).encode()
+        intact = hashlib.sha256(rest.replace(b'"history":[]', history, 1)).hexdigest() == given
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        intact = False
+    if intact:
+        _check_schema(path, document)
+        _check_fields(path, document)
+    else:
+        read_result(path)
 
 
 def read_tallies(path: Path | str) -> dict[int, list[Tally]]:
@@ -441,9 +472,20 @@ def _without_history(text: bytes) -> bytes:
 
     A line break inside a JSON string is escaped, so these marks are found in no string.
     """
-    head, begin, rest = text.partition(b'\n "history": [')
-    _, end, tail = rest.partition(b'\n "layer_weights": ')
+    head, begin, rest = text.partition(_HISTORY)
+    _, end, tail = rest.partition(_AFTER_HISTORY)
     return head + begin + b"]," + end + tail if begin and end else text
+
+
+def _canonical_history(text: bytes) -> bytes:
+    """What `canonical_json` makes of the history, from its lines: they hold numbers and null."""
+    entries = text.removesuffix(b"],").strip(b" \n").removeprefix(b"{\n   ").removesuffix(b"\n  }")
+    lines = [b",".join(sorted(e.split(b",\n   "))) for e in entries.split(b"\n  },\n  {\n   ")]
+    joined = b"},{".join(lines).replace(b'": ', b'":')
+    return b'"history":[{' + joined + b"}]" if joined else b'"history":[]'
+
+
+_HISTORY, _AFTER_HISTORY = b'\n "history": [', b'\n "layer_weights": '
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -470,6 +512,18 @@ _ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     "corpus": {"name": (str,), "sha256": (str,)},
     "protocol": {"name": (str,), "version": (int, str)},
 }
+_LIST_ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
+    "learning_rate_curve": {
+        **dict.fromkeys(("status", "reason"), (str,)),
+        "learning_rate": _NUMBER,
+        "valid": (*_NUMBER, type(None)),
+        "updates": (int,),
+    },
+    "per_seed": {"seed": (int,), "metrics": (dict,), "valid": (*_NUMBER, type(None))},
+    "skipped_audio": {"utterance": (str,)},
+}
+# There are hundreds of these; that they have what is read of them has to do.
+_HISTORY_KEYS = {"learning_rate", "seed", "update", "valid"}
 _METRIC_ENTRIES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("value", "low", "high", "confidence"), _NUMBER),
     **dict.fromkeys(("clusters", "utterances"), (int,)),
@@ -489,6 +543,19 @@ def _check_fields(path: Path, document: dict[str, Any]) -> None:
         if not isinstance(scores, dict):
             raise DamagedResultError(f"{path} is not a result of superb: metrics.{name} is wrong.")
         _check_entries(path, f"metrics.{name}", scores, _METRIC_ENTRIES)
+    for name, entries in _LIST_ENTRIES.items():
+        for position, entry in enumerate(document[name]):
+            if not isinstance(entry, dict):
+                raise DamagedResultError(
+                    f"{path} is not a result of superb: {name}[{position}] is wrong."
+                )
+            _check_entries(path, f"{name}[{position}]", entry, entries)
+    if not all(
+        isinstance(entry, dict) and entry.keys() >= _HISTORY_KEYS for entry in document["history"]
+    ):
+        raise DamagedResultError(f"{path} is not a result of superb: its history is wrong.")
+    if not document["downstream"]["metrics"]:
+        raise DamagedResultError(f"{path} is not a result of superb: the task has no metric.")
     if document["status"] not in get_args(Status):
         raise DamagedResultError(
             f"{path}: status is one of {', '.join(get_args(Status))}; got {document['status']!r}."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,17 +19,24 @@ from zipfile import BadZipFile
 
 import torch
 
+import downstreams
 from benchmark.progress import Progress
 from benchmark.store import format_bytes
 
 EVERY_S = 120.0
 # Writing takes at most this share of the time, however large the heads are.
 _SHARE = 0.05
-# Training that was begun by other code, or another torch, is begun again.
+# Training that was begun by other code (heads and losses too) or another torch is begun again.
 _ENGINE = hashlib.sha256(
     b"".join(
-        (Path(__file__).parent / name).read_bytes()
-        for name in ("augment.py", "batching.py", "fit.py", "layers.py")
+        path.read_bytes()
+        for path in (
+            *(
+                Path(__file__).parent / f"{name}.py"
+                for name in ("augment", "batching", "fit", "layers", "protocol")
+            ),
+            *sorted(Path(downstreams.__file__).parent.glob("*.py")),
+        )
     )
 ).hexdigest()
 
@@ -54,6 +62,8 @@ class Snapshot:
         about = {"engine": _ENGINE, "torch": torch.__version__, **depends_on}
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
         self.path = folder / f"{name}.pt"
+        # of this process alone: the same command may be running twice
+        self._temporary = folder / f"{name}.{os.getpid()}.tmp"
         self._progress = progress
         self._every_s = every_s
         self._saved = time.monotonic()
@@ -85,7 +95,7 @@ class Snapshot:
     def save(self, state: Mapping[str, Any]) -> None:
         """Write the state; should that fail, say so once, and let training go on without."""
         started = time.monotonic()
-        temporary = self.path.with_suffix(".tmp")
+        temporary = self._temporary
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
             torch.save(dict(state), temporary)
@@ -103,7 +113,7 @@ class Snapshot:
         """Remove the file: the training is done, or the file is of no use."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
-            self.path.with_suffix(".tmp").unlink(missing_ok=True)
+            self._temporary.unlink(missing_ok=True)
 
     def _loss(self, error: Exception) -> str:
         older = self.path.is_file()

@@ -23,7 +23,7 @@ import torch
 from benchmark import statistics
 from benchmark.core import SPLITS, Corpus, Downstream, Tally, Upstream, UpstreamCard, Utterance
 from benchmark.errors import SuperbError, UpstreamError, unknown
-from benchmark.features import ExtractionSettings, Features, duration_s, extract
+from benchmark.features import ExtractionSettings, Features, extract
 from benchmark.fingerprint import count_parameters, fingerprint, modules_of
 from benchmark.fit import (
     Probe,
@@ -53,6 +53,7 @@ from benchmark.plan import (
 from benchmark.progress import Progress
 from benchmark.protocol import LanguageModel, Protocol, Training, load_protocol
 from benchmark.provenance import provenance
+from benchmark.recordings import any_known, durations, file_hashes, joint_sha256
 from benchmark.results import (
     HistoryPoint,
     LearningRatePoint,
@@ -61,11 +62,12 @@ from benchmark.results import (
     SeedScore,
     find_result,
     read_result,
+    result_path,
     run_id,
     write_result,
 )
 from benchmark.resume import Snapshot
-from benchmark.store import STORAGES, cache_folder
+from benchmark.store import STORAGES, TRAINING, cache_folder
 from benchmark.takes import takes
 from downstreams import DOWNSTREAMS, PROTOCOLS, find_downstream, load_downstream
 from downstreams.corpora import CorpusOptions, load_corpus
@@ -103,6 +105,7 @@ class Task:
         vocabulary: the output symbols.
         scorer: what is asked on test: `downstream`, or the same with a language model.
         lm: hashes of the language model and its lexicon; empty without.
+        cache_dir: where lengths and hashes of recordings are remembered.
     """
 
     downstream: Downstream
@@ -112,14 +115,21 @@ class Task:
     vocabulary: tuple[str, ...]
     scorer: Downstream
     lm: Mapping[str, str] = field(default_factory=dict)
+    cache_dir: Path = field(default_factory=cache_folder)
+
+    @cached_property
+    def durations(self) -> Mapping[str, float]:
+        """Utterance id → seconds, of those that may be cropped."""
+        train = self.corpus.split("train") if self.training.crop_s else ()
+        return durations(train, self.cache_dir)
 
     @cached_property
     def takes(self) -> Mapping[str, tuple[Utterance, ...]]:
         """Utterance id → what of it is heard: in train perhaps crops, else the whole."""
         crop_s, crops = self.training.crop_s, self.training.crops
         return {
-            utterance.id: takes(utterance, duration_s(utterance), crop_s, crops)
-            if crop_s and utterance.split == "train"
+            utterance.id: takes(utterance, self.durations[utterance.id], crop_s, crops)
+            if utterance.id in self.durations
             else (utterance,)
             for utterance in self.corpus.utterances
         }
@@ -238,7 +248,7 @@ def run(
         Path(data_root).expanduser() if data_root is not None else None,
         {split: own for split, own in splits.items() if own is not None},
     )
-    tasks = prepare_tasks(names, corpus, protocol, options)
+    tasks = prepare_tasks(names, corpus, protocol, options, settings.cache_dir)
     if lm is not None:
         words = None if lexicon is None else Path(lexicon).expanduser()
         tasks = _with_language_model(tasks, Path(lm).expanduser(), words)
@@ -308,9 +318,20 @@ def find_device(name: str) -> str:
 
 
 def prepare_tasks(
-    names: Sequence[str], corpus: str, protocol: str, options: CorpusOptions | None = None
+    names: Sequence[str],
+    corpus: str,
+    protocol: str,
+    options: CorpusOptions | None = None,
+    cache_dir: Path | None = None,
 ) -> list[Task]:
     """Resolve tasks, their corpora and their training values.
+
+    Args:
+        names: of tasks, or ``all``.
+        corpus: as for `run`.
+        protocol: likewise.
+        options: where the corpus lies, and which of its splits are wanted.
+        cache_dir: where lengths and hashes of recordings are remembered; the usual folder if None.
 
     Raises:
         SuperbError: for an unknown task, corpus or protocol, or a corpus that does not fit.
@@ -336,7 +357,8 @@ def prepare_tasks(
         data = load_corpus(corpus, entry.card, entry.label_from, options)
         task = load_downstream(name)
         vocabulary = task.vocabulary(data.split("train"))
-        tasks.append(Task(task, data, rules, training, vocabulary, scorer=task))
+        place = cache_dir or cache_folder()
+        tasks.append(Task(task, data, rules, training, vocabulary, scorer=task, cache_dir=place))
     return tasks
 
 
@@ -441,6 +463,7 @@ def _run_encoder(
                 todo[label] = mix
             else:
                 done[name, label] = found
+        _require_same_audio(task, [r for (own, _), r in done.items() if own == name], output)
         if len(todo) < len(mixes):
             finished = ", ".join(label for label in mixes if label not in todo)
             progress.note(f"{card.name}, {name}: finished before, not run again: {finished}")
@@ -474,6 +497,29 @@ def _run_encoder(
                 ):
                     done[task.downstream.card.name, result.layer] = result
     return [done[task.downstream.card.name, label] for task in tasks for label in mixes]
+
+
+def _require_same_audio(task: Task, found: Sequence[Result], output: Path) -> None:
+    """Refuse to take results for those of a corpus whose files have changed in place since.
+
+    Where nothing is known of the files any more, as after clearing the cache folder, names and
+    sizes have to do.
+    """
+    checkable = [result for result in found if result.corpus.get("audio_sha256")]
+    utterances = task.corpus.utterances
+    if not checkable or not any_known(utterances, task.cache_dir):
+        return
+    now = joint_sha256(file_hashes(utterances, task.cache_dir))
+    for result in checkable:
+        if result.corpus["audio_sha256"] != now:
+            path = result_path(
+                output, result.downstream["name"], result.upstream["name"], result.run_id
+            )
+            raise SuperbError(
+                f"audio files of {task.corpus.name} have changed since {path} was written, though "
+                "their sizes have not: it is the score of other audio. Choose another folder with "
+                "--output DIR, or delete that file to have it run again"
+            )
 
 
 def _seeds(task: Task, seeds: int) -> list[int]:
@@ -625,10 +671,11 @@ def _run_task(
     ]
     notes = downstream.notes(data["train"].utterances, data["train"].lengths, hop_s, training.head)
     notes += _information(data["train"], stores, card)
-    notes += _shared_audio(data)
-    corpus = _describe(task, features)
+    files = file_hashes(task.corpus.utterances, task.cache_dir)
+    notes += _shared_audio(data, task.corpus, files)
+    corpus = _describe(task, features, files)
     snapshot = Snapshot(
-        settings.cache_dir / "training",
+        settings.cache_dir / TRAINING,
         {
             "runs": [run_id(_identity(encoder, task, label, seeds, settings)) for label in todo],
             "audio": _digest(data["train"].keys + data["valid"].keys),
@@ -705,13 +752,22 @@ def _information(train: SplitData, stores: Mapping[str, Any], card: UpstreamCard
     return []
 
 
-def _shared_audio(data: Mapping[str, SplitData]) -> list[str]:
+def _shared_audio(
+    data: Mapping[str, SplitData], corpus: Corpus, files: Mapping[Path, str]
+) -> list[str]:
     """Warn when the same recording stands in train or valid and in test."""
     heard = set(data["train"].keys) | set(data["valid"].keys)
+    # crops have keys of their own; the files that they are from tell
+
+    def recording(utterance: Utterance) -> tuple[str, tuple[float, float] | None] | None:
+        sha256 = files.get(utterance.audio) if isinstance(utterance.audio, Path) else None
+        return (sha256, utterance.span) if sha256 else None
+
+    known = {recording(u) for u in corpus.utterances if u.split != "test"} - {None}
     shared = [
         utterance.id
         for utterance, key in zip(data["test"].utterances, data["test"].keys, strict=True)
-        if key in heard
+        if key in heard or recording(utterance) in known
     ]
     if not shared:
         return []
@@ -777,7 +833,7 @@ def _result(
             "may lie outside"
         )
     if metrics and metrics[downstream.metric].get("by_utterance"):
-        warnings.append("the interval is over utterances: fewer than two test speakers are known")
+        warnings.append(_without_speakers([t.speaker for t in next(iter(tallies.values()))]))
     elif metrics and metrics[downstream.metric]["clusters"] < _FEW_CLUSTERS:
         clusters = metrics[downstream.metric]["clusters"]
         warnings.append(f"the interval rests on {clusters} test speakers only")
@@ -838,6 +894,18 @@ def _result(
     )
 
 
+def _without_speakers(speakers: Sequence[str]) -> str:
+    """Why an interval is not over speakers alone."""
+    unknown = speakers.count("")
+    if 0 < unknown < len(speakers):
+        return (
+            f"the speakers of {unknown} of {len(speakers)} test utterances are not known: in the "
+            "interval, each of these utterances stands for a speaker"
+        )
+    why = "no test speaker is known" if unknown else f"test has one speaker, {speakers[0]}"
+    return f"the interval is over utterances: {why}"
+
+
 def _metric(tallies: Mapping[int, Sequence[Tally]], metric: str) -> MetricValue:
     stacked = [tally for seed in tallies.values() for tally in seed]
     found = statistics.interval(
@@ -893,7 +961,7 @@ def _curve(probes: Sequence[Probe], training: Training) -> list[LearningRatePoin
     return points
 
 
-def _describe(task: Task, features: Features) -> dict[str, Any]:
+def _describe(task: Task, features: Features, files: Mapping[Path, str]) -> dict[str, Any]:
     corpus, splits = task.corpus, {}
     usable = {
         name for name, group in task.takes.items() if any(u.id in features.keys for u in group)
@@ -901,10 +969,10 @@ def _describe(task: Task, features: Features) -> dict[str, Any]:
     store = features.stores["frames" if task.downstream.card.features == "frames" else "mean"]
     for name in SPLITS:
         part = [u for u in corpus.split(name) if u.id in usable]
-        # what was encoded whole has been measured; of what was cropped, headers must be opened
+        # what was encoded whole has been measured
         whole = [features.keys[u.id] for u in part if u.id in features.keys]
-        cropped = [u for u in part if u.id not in features.keys]
-        seconds = store.audio_s(whole) + sum(map(duration_s, cropped))
+        cropped = [task.durations[u.id] for u in part if u.id not in features.keys]
+        seconds = store.audio_s(whole) + sum(cropped)
         splits[name] = {
             "utterances": len(part),
             "hours": round(seconds / 3600, 4),
@@ -916,6 +984,7 @@ def _describe(task: Task, features: Features) -> dict[str, Any]:
         "licence": corpus.licence,
         "source": corpus.source.replace(str(Path.home()), "~"),
         "note": corpus.note,
+        "audio_sha256": joint_sha256(files),
         "splits": splits,
     }
 

@@ -170,7 +170,7 @@ def draw(rows: Sequence[dict[str, str]], file: Path) -> None:
         memory.plot(hours, [float(row[name]) for row in rows], "o-", label=label)
     top = 1.2 * max(float(row["peak_mb"]) for row in rows)
     memory.set(ylabel="resident memory, MB", xscale="log", ylim=(0, top))
-    memory.legend()
+    memory.legend(loc="lower right")
     seconds = [float(row["seconds"]) for row in rows]
     duration.plot(hours, seconds, "o-")
     duration.set(ylabel="extraction, s", xscale="log", yscale="log")

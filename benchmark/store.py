@@ -30,7 +30,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,8 @@ from benchmark.errors import SuperbError
 FORMAT_VERSION = 2
 STORAGES = ("float16", "float32", "int8", "none")
 NONE = "none"
+# Folder of the states of trainings, beside that of the features.
+TRAINING = "training"
 _COMMIT_BYTES = 64 * 2**20
 _COMMIT_S = 5.0
 _SPARE_BYTES = 256 * 2**20
@@ -386,7 +388,7 @@ class FeatureStore:
 
 
 class AudioHashes:
-    """SHA-256 of audio files, remembered by path, size and time of last change.
+    """SHA-256 and length of audio files, remembered by path, size and time of last change.
 
     A second run over the same corpus need not read it to know what is stored. Only a cache:
     losing it costs time.
@@ -398,18 +400,24 @@ class AudioHashes:
         SuperbError: when it cannot be read or written.
     """
 
+    # table → its last column
+    _TABLES: Final = {"files": "sha256 TEXT", "durations": "seconds REAL"}
+
     def __init__(self, root: Path) -> None:
         self.file = root / "audio.sqlite"
-        self._pending: list[tuple[str, int, int, str]] = []
+        self._pending: dict[str, list[tuple[str, int, int, str | float]]] = {
+            table: [] for table in self._TABLES
+        }
         self._committed = time.monotonic()
         with self._explained():
             root.mkdir(parents=True, exist_ok=True)
             self._index = sqlite3.connect(self.file, isolation_level=None)
             self._index.execute("PRAGMA busy_timeout = 60000")
-            self._index.execute(
-                "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, "
-                "mtime_ns INTEGER, sha256 TEXT) WITHOUT ROWID"
-            )
+            for table, column in self._TABLES.items():
+                self._index.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table} (path TEXT PRIMARY KEY, size INTEGER, "
+                    f"mtime_ns INTEGER, {column}) WITHOUT ROWID"
+                )
 
     def __enter__(self) -> AudioHashes:
         return self
@@ -427,36 +435,63 @@ class AudioHashes:
 
     def find(self, path: Path) -> str | None:
         """The hash of a file that has not changed since, None when it must be read."""
+        found = self._find("files", path)
+        return None if found is None else str(found)
+
+    def seen(self, path: Path) -> bool:
+        """Whether the hash of a file is known, though perhaps from before it changed."""
+        with self._explained():
+            found = self._index.execute(
+                "SELECT 1 FROM files WHERE path = ?",
+                (os.path.abspath(path),),  # noqa: PTH100
+            ).fetchone()
+        return found is not None
+
+    def find_duration(self, path: Path) -> float | None:
+        """The seconds of a file that has not changed since, None when it must be opened."""
+        found = self._find("durations", path)
+        return None if found is None else float(found)
+
+    def remember(self, path: Path, status: os.stat_result, sha256: str) -> None:
+        """Note the hash of a file whose `status` was taken before it was read."""
+        self._remember("files", path, status, sha256)
+
+    def remember_duration(self, path: Path, status: os.stat_result, seconds: float) -> None:
+        """Note the length of a file whose `status` was taken before it was opened."""
+        self._remember("durations", path, status, seconds)
+
+    def _find(self, table: str, path: Path) -> str | float | None:
         try:
             status = path.stat()
         except OSError:
             return None
         with self._explained():
             row = self._index.execute(
-                "SELECT sha256 FROM files WHERE path = ? AND size = ? AND mtime_ns = ?",
+                f"SELECT * FROM {table} WHERE path = ? AND size = ? AND mtime_ns = ?",
                 (os.path.abspath(path), status.st_size, status.st_mtime_ns),  # noqa: PTH100
             ).fetchone()
-        return None if row is None else str(row[0])
+        return None if row is None else row[-1]
 
-    def remember(self, path: Path, status: os.stat_result, sha256: str) -> None:
-        """Note the hash of a file whose `status` was taken before it was read."""
+    def _remember(self, table: str, path: Path, status: os.stat_result, value: str | float) -> None:
         if time.time_ns() - status.st_mtime_ns < _CLOCK_NS:
             return
         place = os.path.abspath(path)  # noqa: PTH100 - resolving links would cost a call a folder
-        self._pending.append((place, status.st_size, status.st_mtime_ns, sha256))
+        self._pending[table].append((place, status.st_size, status.st_mtime_ns, value))
         if time.monotonic() - self._committed >= _COMMIT_S:
             self.commit()
 
     def commit(self) -> None:
         """Write down what was noted so far."""
         self._committed = time.monotonic()
-        if not self._pending:
+        if not any(self._pending.values()):
             return
         with self._explained():
             self._index.execute("BEGIN IMMEDIATE")
-            self._index.executemany("REPLACE INTO files VALUES (?, ?, ?, ?)", self._pending)
+            for table, rows in self._pending.items():
+                self._index.executemany(f"REPLACE INTO {table} VALUES (?, ?, ?, ?)", rows)
             self._index.execute("COMMIT")
-        self._pending.clear()
+        for rows in self._pending.values():
+            rows.clear()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -493,7 +528,10 @@ def require_room(root: Path, needed: int) -> None:
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """One store as ``superb cache`` lists it; `size` in bytes, `used` a POSIX time."""
+    """One store as ``superb cache`` lists it; `size` in bytes, `used` a POSIX time.
+
+    The states of trainings that were cut off are listed as one, whose key is `TRAINING`.
+    """
 
     key: str
     upstream: str
@@ -506,7 +544,7 @@ class StoreSummary:
 
 def list_stores(root: Path) -> list[StoreSummary]:
     """All stores under `root`, biggest first; a folder without a readable index counts 0."""
-    summaries = []
+    summaries = _training_states(root)
     for about_file in sorted((root / "features").glob("*/about.json")):
         folder = about_file.parent
         about, utterances = {}, 0
@@ -530,10 +568,29 @@ def list_stores(root: Path) -> list[StoreSummary]:
     return sorted(summaries, key=lambda summary: (-summary.size, summary.key))
 
 
+def _training_states(root: Path) -> list[StoreSummary]:
+    """One line for all states of trainings; none where there are none."""
+    files = [file.stat() for file in sorted((root / TRAINING).glob("*")) if file.is_file()]
+    if not files:
+        return []
+    return [
+        StoreSummary(
+            key=TRAINING,
+            upstream="–",
+            kind=f"{len(files)} cut off",
+            storage="–",
+            utterances=0,
+            size=sum(file.st_size for file in files),
+            used=max(file.st_mtime for file in files),
+        )
+    ]
+
+
 def clear_stores(root: Path, selection: Iterable[str] = ()) -> list[StoreSummary]:
     """Delete the stores whose key starts with, or whose upstream equals, one of `selection`.
 
-    An empty selection deletes all of them.
+    ``training`` stands for the states of trainings that were cut off. An empty selection deletes
+    everything.
 
     Raises:
         SuperbError: when a selector matches nothing.
@@ -545,7 +602,8 @@ def clear_stores(root: Path, selection: Iterable[str] = ()) -> list[StoreSummary
             raise SuperbError(f"no stored features match {selector!r}. Stored: {known}")
     doomed = [s for s in stores if not chosen or any(_selects(c, s) for c in chosen)]
     for summary in doomed:
-        shutil.rmtree(root / "features" / summary.key)
+        training = summary.key == TRAINING
+        shutil.rmtree(root / TRAINING if training else root / "features" / summary.key)
     return doomed
 
 

@@ -1,7 +1,8 @@
 """From a folder of result files to a board: a pure function, the same files give the same board.
 
 Only what is comparable stands in one table: the same task and task version, the same corpus by
-content with the same utterances left out, the same protocol by content. Reads JSON alone: no
+content with the same utterances left out, the same protocol by content, the same version of the
+engine. Reads JSON alone: no
 torch, no pandas, no numpy.
 
 A folder may hold thousands of runs, most of them older ones of the same cells. All are read as far
@@ -20,7 +21,7 @@ from benchmark.results import (
     MetricValue,
     Result,
     Status,
-    read_result,
+    check_result,
     result_files,
     skim_result,
 )
@@ -112,6 +113,7 @@ class Table:
         protocol: its name.
         protocol_version: its version.
         protocol_sha256: its content; "" when the result does not say.
+        engine: version of what trains, selects and scores; "" when the result does not say.
         layers: the columns.
         rows: best first.
     """
@@ -128,6 +130,7 @@ class Table:
     protocol: str
     protocol_version: str
     protocol_sha256: str
+    engine: str
     layers: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -191,7 +194,7 @@ def collect(folder: Path | str) -> Board:
         damaged = {}
         for path in unchecked:
             try:
-                read_result(path)
+                check_result(path)
             except SuperbError as error:
                 damaged[path] = str(error)
         if not damaged:
@@ -207,7 +210,8 @@ def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
     """Sort results into tables.
 
     Of several runs for one cell, one that finished counts before one that failed, then the one
-    with more seeds, then the newer one; a note names each that is left out.
+    with more seeds, then the one with more metrics (of transcripts with a language model too), then
+    the newer one; a note names each that is left out.
     """
     groups: dict[tuple[object, ...], list[Result]] = {}
     notes: list[str] = []
@@ -229,7 +233,12 @@ def _group_key(result: Result) -> tuple[object, ...]:
         result.protocol["name"],
         str(result.protocol["version"]),
         _identity(result, "protocol", "sha256"),
+        _engine(result),
     )
+
+
+def _engine(result: Result) -> str:
+    return str(result.identity.get("engine", ""))
 
 
 def skipped_utterances(result: Result) -> tuple[str, ...]:
@@ -287,6 +296,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         protocol=str(newest.protocol["name"]),
         protocol_version=str(newest.protocol["version"]),
         protocol_sha256=_identity(newest, "protocol", "sha256"),
+        engine=_engine(newest),
         layers=layers,
         rows=tuple(rows),
     )
@@ -318,7 +328,8 @@ def _label(key: _RowKey, rows: Iterable[_RowKey]) -> str:
 
 
 def _worth(result: Result) -> tuple[object, ...]:
-    return (result.status == "finished", len(result.seeds), result.created, result.run_id)
+    finished = result.status == "finished"
+    return (finished, len(result.seeds), len(result.metrics), result.created, result.run_id)
 
 
 def _reason(best: Result, other: Result) -> str:
@@ -326,6 +337,8 @@ def _reason(best: Result, other: Result) -> str:
         return "the finished"
     if len(best.seeds) != len(other.seeds):
         return f"that of {len(best.seeds)} instead of {len(other.seeds)} seeds,"
+    if len(best.metrics) != len(other.metrics):  # a language model adds one and changes no other
+        return "that with more metrics,"
     return "the newer"
 
 

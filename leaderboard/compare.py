@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from benchmark.errors import SuperbError, unknown
 from leaderboard.collect import Board, Cell, Row, Table
 from leaderboard.difference import Pair, notes_about, pair_results, read_board
+from leaderboard.grid import headline
 from leaderboard.render import printable
 
 if TYPE_CHECKING:
@@ -177,6 +179,9 @@ def in_words(comparison: Comparison, comparisons: int = 1) -> str:
     unseen = (
         f"a true difference would have to be {comparison.detectable:.1f} points or more to be seen "
         f"with {100 * POWER:.0f} % power"
+        if comparison.detectable < 100
+        else f"no difference of less than 100 points would have been seen with {100 * POWER:.0f} % "
+        "power: the test set has too few speakers"
     )
     if comparison.pair.identical:
         return (
@@ -248,18 +253,13 @@ def show(comparisons: Comparisons, console: Console) -> None:
     for _, group in itertools.groupby(comparisons.pairs, key=lambda found: id(found.table)):
         own = list(group)
         first, table = own[0], own[0].table
-        arrow = "↓" if table.lower_is_better else "↑"
-        heading = (
-            f"{table.downstream}: {table.metric} in % {arrow}, {first.layer}, corpus "
-            f"{table.corpus} ({table.corpus_sha256[:8]}), protocol {table.protocol} "
-            f"v{table.protocol_version}"
-        )
+        heading = f"{headline(table)}, {first.layer}; differences from {first.a}"
         console.print(Text(printable(heading), style="bold"))
         grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        grid.add_column("upstream", overflow="fold")
-        for column in ("score", printable(f"− {first.a} [95 % interval]"), "p", first.pair.check):
+        grid.add_column("upstream", overflow="fold", min_width=12)
+        check = first.pair.check.replace(" ", "\n")
+        for column in ("score", "difference [95 %]", "p", check, "detectable"):
             grid.add_column(column, justify="right", no_wrap=True)
-        grid.add_column("detectable", justify="right", no_wrap=True)
         grid.add_row(Text(printable(first.a)), _score(first.a_cell, table))
         for found in own:
             difference = found.pair.difference
@@ -328,19 +328,20 @@ def _refuse_unknown(
     tasks = {table.downstream for table in board.tables}
     for task in downstreams:
         if task not in tasks:
-            raise unknown("task in these results", task, tasks)
+            raise unknown("task in these results", task, map(printable, tasks))
     rows = [row for table in board.tables for row in table.rows]
     known = {row.upstream for row in rows} | {row.label for row in rows}
     for name in names:
         if name not in known:
-            hint = f"Make its results with: superb run --upstream {name} --downstream "
+            made = ("superb", "run", "--upstream", name, "--downstream")
             raise unknown(
                 "upstream in these results",
                 name,
-                known,
-                hint + ",".join(downstreams or sorted(tasks)),
+                map(printable, known),
+                f"Make its results with: {shlex.join(made)} "
+                + ",".join(downstreams or sorted(map(printable, tasks))),
             )
-    layers = {choice for row in rows for choice in row.cells}
+    layers = {printable(choice) for row in rows for choice in row.cells}
     if layer not in layers:
         raise unknown("layer choice in these results", layer, layers, "Choose one with --layer.")
 

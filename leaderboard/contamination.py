@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 Verdict = Literal["clean", "overlap", "undisclosed"]
@@ -41,12 +42,18 @@ class Contamination:
             far as is known; ``undisclosed`` when there is no list.
         heard: the names on the list that do; empty unless ``overlap``.
         reasons: for each, how.
+        itself: True when one of them is the corpus's own name, rather than that of a relative which
+            may or may not hold these very recordings.
     """
 
     verdict: Verdict
     heard: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
+    itself: bool = False
 
+
+ITSELF: Final = "the corpus itself"
+"""Why a name counts that is the corpus's own, or that of a part of it."""
 
 _LIBRIVOX = "both are cut from LibriVox recordings"
 RELATIONS: Final = (
@@ -60,6 +67,12 @@ RELATIONS: Final = (
         "librispeech",
         "made from the same material",
         "Zen et al. 2019, arXiv 1904.02882",
+    ),
+    Relation(
+        "libriheavy",
+        "librispeech",
+        "it is cut from Libri-Light",
+        "Kang et al. 2023, arXiv 2309.08105",
     ),
     Relation(
         "librimix",
@@ -113,9 +126,22 @@ _SPELLINGS: Final = {
     "speech-commands-v0.02": "speech-commands-v2",
     "vox1": "voxceleb1",
     "voxceleb-1": "voxceleb1",
+    "mini-librispeech": "librispeech",
+    # Configurations of the data set "superb" of the hub.
+    "superb-asr": "librispeech",
+    "superb-si": "voxceleb1",
+    "superb-ks": "speech-commands-v1",
 }
+# Of these a name may go on with a subset: librispeech-train-clean-100, voxceleb1-dev.
+_WITH_SUBSETS: Final = re.compile(
+    r"(librispeech|libri-light|librilight|multilingual-librispeech|mls|libritts|libriheavy"
+    r"|voxceleb1|speech-commands-v[12])-.+"
+)
+# Data sets of the hub whose configurations are different corpora.
+_BY_CONFIG: Final = ("speech_commands", "superb")
 
 
+@lru_cache(maxsize=4_096)
 def same_name(corpus: str) -> str:
     """One spelling for a corpus, whatever it is called: ``hf:openslr/librispeech_asr:clean`` too.
 
@@ -123,16 +149,19 @@ def same_name(corpus: str) -> str:
     'libri-light'
     >>> same_name("hf:google/speech_commands:v0.01")
     'speech-commands-v1'
+    >>> same_name("librispeech-train-clean-100")
+    'librispeech'
     """
     name = corpus.strip().lower()
     if name.startswith("hf:"):
         name, _, config = name.removeprefix("hf:").partition("@")[0].partition(":")
         name = name.rpartition("/")[2]
-        # The one data set whose configurations are different corpora.
-        if name == "speech_commands" and config:
+        if name in _BY_CONFIG and config:
             name += f"-{config}"
     name = re.sub(r"[\s_-]+", "-", name)
-    return _SPELLINGS.get(name, name)
+    name = _SPELLINGS.get(name, name)
+    subset = _WITH_SUBSETS.fullmatch(name)
+    return _SPELLINGS.get(subset[1], subset[1]) if subset else name
 
 
 def judge(trained_on: Iterable[str] | None, corpus: str) -> Contamination:
@@ -151,12 +180,14 @@ def judge(trained_on: Iterable[str] | None, corpus: str) -> Contamination:
         if relation.corpus == wanted
     }
     found: dict[str, str] = {}
+    itself = False
     for name in sorted(trained_on):
         same = same_name(name)
         if same == wanted:
-            found[name] = "the corpus itself"
+            itself = True
+            found[name] = ITSELF
         elif same in related:
             found[name] = related[same]
     if not found:
         return Contamination("clean")
-    return Contamination("overlap", tuple(found), tuple(found.values()))
+    return Contamination("overlap", tuple(found), tuple(found.values()), itself)

@@ -78,8 +78,8 @@ def pair_results(
     from benchmark.statistics import difference, matched_pairs, mcnemar
 
     first, second = read_result(a), read_result(b)
-    _refuse_incomparable(first, second)
     metric = metric or str(first.downstream["metrics"][0])
+    _refuse_incomparable(first, second, metric)
     if metric not in first.metrics or metric not in second.metrics:
         known = ", ".join(sorted(set(first.metrics) & set(second.metrics))) or "none"
         raise SuperbError(f"no metric {metric!r} in both results; those in both: {known}")
@@ -166,13 +166,14 @@ def _by_utterance(keys: Sequence[tuple[int, str]], counts: Sequence[tuple[int, i
     return [sums[utterance] for utterance in sorted(sums)]
 
 
-def _refuse_incomparable(a: Result, b: Result) -> None:
+def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
     pairs = {
         "status": (a.status, b.status),
         "downstream": (a.downstream["name"], b.downstream["name"]),
         "task version": (a.downstream["version"], b.downstream["version"]),
         "corpus": (a.corpus["sha256"], b.corpus["sha256"]),
         "protocol": (a.identity.get("protocol"), b.identity.get("protocol")),
+        "engine version": (a.identity.get("engine"), b.identity.get("engine")),
         "seeds": (sorted(a.seeds), sorted(b.seeds)),
     }
     skipped = (skipped_utterances(a), skipped_utterances(b))
@@ -180,6 +181,8 @@ def _refuse_incomparable(a: Result, b: Result) -> None:
     differing = [
         text for text, (one, other) in zip(differing, pairs.values(), strict=True) if one != other
     ]
+    if metric.endswith("_lm") and a.identity.get("lm") != b.identity.get("lm"):
+        differing.append("the language model")
     if skipped[0] != skipped[1]:
         one, other = map(list_some, skipped)
         differing.append(f"the utterances left out ({one or 'none'} and {other or 'none'})")

@@ -11,6 +11,7 @@ from benchmark.errors import SuperbError, unknown
 from benchmark.results import Result, load_results
 from leaderboard.collect import MAIN_LAYERS, Row, Table
 from leaderboard.difference import read_board
+from leaderboard.render import no_formula, printable
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -85,7 +86,10 @@ def tidy_csv(folder: Path | str) -> str:
     Raises:
         SuperbError: when there is no such folder, or no JSON file in it.
     """
-    text: str = load_results(folder).to_csv(index=False, lineterminator="\n")
+    table = load_results(folder)
+    # Names come from strangers, and tables are opened in spreadsheets.
+    table = table.map(lambda cell: no_formula(printable(cell)) if isinstance(cell, str) else cell)
+    text: str = table.to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -96,10 +100,10 @@ def _rows_of(tables: tuple[Table, ...], upstream: str) -> list[tuple[Table, Row]
     if not found:
         found = [(table, row) for table, row in everything if row.upstream == upstream]
     if not found:
-        names = {row.upstream for _, row in everything}
+        names = {printable(row.upstream) for _, row in everything}
         raise unknown("upstream", upstream, names, "These have results here.")
     if len({(row.fingerprint, row.precision, row.storage) for _, row in found}) > 1:
-        labels = sorted({row.label for _, row in found})
+        labels = sorted({printable(row.label) for _, row in found})
         raise SuperbError(
             f"{upstream!r} has results of several encoders or settings here, and a model card is "
             f"about one: {', '.join(labels)}. Give one of these with --upstream, or keep the "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from leaderboard.collect import Cell, Row, Table, list_some
-from leaderboard.contamination import judge
+from leaderboard.collect import Board, Cell, Row, Table, list_some
+from leaderboard.contamination import ITSELF, judge
 from leaderboard.published import Figure, Reproduction, load_published
 from leaderboard.scores import Mean, Summary, SummaryRow
 
@@ -17,9 +17,11 @@ BY_UTTERANCE = "³"
 UNTRAINED = "†"
 OVERLAP = "‡"
 UNDISCLOSED = "§"
+CLOSE = "*"  # beside bold, for those who do not see it
 
 _LOWER_IS_BETTER = frozenset({"wer", "wer_lm", "per", "slot_cer", "eer", "der"})
 _OWN_TASKS = ("asr", "sid", "ks")
+_MOST_NOTES = 20
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def table_grid(table: Table) -> Grid:
     protocol = f"protocol {table.protocol} version {table.protocol_version}"
     if table.protocol_sha256:
         protocol += f" ({table.protocol_sha256[:8]})"
-    details = [f"corpus {table.corpus} ({table.corpus_sha256[:8]}), {protocol}"]
+    details = [f"corpus {table.corpus} ({table.corpus_sha256[:8]}), {protocol}{_engine(table)}"]
     if table.skipped:
         count = len(table.skipped)
         noun = "utterance" if count == 1 else "utterances"
@@ -155,6 +157,7 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
             f"{table.downstream} version {table.version}: {table.metric} in %, corpus "
             f"{table.corpus} ({table.corpus_sha256[:8]})"
             + (f", protocol content {table.protocol_sha256[:8]}" if table.protocol_sha256 else "")
+            + _engine(table)
             + (f", {len(table.skipped)} utterances left out" if table.skipped else "")
             for table in summary.tables
         ),
@@ -289,6 +292,26 @@ def arrow(table: Table) -> str:
     return "↓" if table.lower_is_better else "↑"
 
 
+def headline(table: Table) -> str:
+    """What a table is about, in one line."""
+    return (
+        f"{table.downstream}: {table.metric} in % {arrow(table)}, corpus {table.corpus} "
+        f"({table.corpus_sha256[:8]}), protocol {table.protocol} v{table.protocol_version}"
+    )
+
+
+def _engine(table: Table) -> str:
+    """Said from the second version on, as all results of the first are of one kind."""
+    return "" if table.engine in ("", "1") else f", engine version {table.engine}"
+
+
+def notes_of(board: Board) -> list[str]:
+    """A board's notes, as many as a reader will go through, and how many more there are."""
+    rest = len(board.notes) - _MOST_NOTES
+    more = [f"{rest} more runs are left out for others of the same cell"] if rest > 0 else []
+    return [*board.notes[:_MOST_NOTES], *more]
+
+
 def label_of(label: str, untrained: bool) -> str:
     """A name, marked when its weights are random."""
     return label + (f" {UNTRAINED}" if untrained else "")
@@ -373,7 +396,7 @@ def _contamination(finished: _Runs) -> list[str]:
         for heard, reason in zip(found.heard, found.reasons, strict=True):
             overlaps.setdefault((table.corpus, heard, reason), {}).setdefault(row.label)
     lines = [
-        f"{OVERLAP} heard {corpus} in training, in whole or in part: {list_some(list(names))} "
+        f"{OVERLAP} trained on {_shared(corpus, reason)}: {list_some(list(names))} "
         f"(card: {heard}; {reason})"
         for (corpus, heard, reason), names in sorted(overlaps.items())
     ]
@@ -381,6 +404,12 @@ def _contamination(finished: _Runs) -> list[str]:
         names = list_some(list(undisclosed))
         lines.append(f"{UNDISCLOSED} training data undisclosed, so neither clean nor not: {names}")
     return lines
+
+
+def _shared(corpus: str, reason: str) -> str:
+    if reason == ITSELF:
+        return f"{corpus}, in whole or in part"
+    return f"a corpus that may share recordings with {corpus}"
 
 
 def _facts(summary: Summary) -> dict[str, list[Item]]:

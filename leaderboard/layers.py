@@ -19,6 +19,7 @@ from benchmark.results import Result
 from leaderboard.collect import MAIN_LAYERS, Cell, Row, Table
 from leaderboard.compare import LEVEL, short_p, signed
 from leaderboard.difference import Pair, notes_about, pair_results, read_board
+from leaderboard.grid import headline
 from leaderboard.render import printable
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def study_layers(folder: Path | str, downstreams: Sequence[str] = ()) -> LayerSt
     tasks = {table.downstream for table in board.tables}
     for task in downstreams:
         if task not in tasks:
-            raise unknown("task in these results", task, tasks)
+            raise unknown("task in these results", task, map(printable, tasks))
     tables = [table for table in board.tables if not downstreams or table.downstream in downstreams]
     results = {run_id: result for run_id, (_, result) in files.items()}
     pairs = {
@@ -157,14 +158,9 @@ def show(study: LayerStudy, console: Console) -> None:
 
     for entry in study.tables:
         table = entry.table
-        arrow = "↓" if table.lower_is_better else "↑"
-        heading = (
-            f"{table.downstream}: {table.metric} in % {arrow}, corpus {table.corpus} "
-            f"({table.corpus_sha256[:8]}), protocol {table.protocol} v{table.protocol_version}"
-        )
-        console.print(Text(printable(heading), style="bold"))
+        console.print(Text(printable(headline(table)), style="bold"))
         grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        grid.add_column("upstream", overflow="fold")
+        grid.add_column("upstream", overflow="fold", min_width=12)
         for column in ("last", "sum", "sum − last [95 %]", "p", "best", "ρ w", "ρ w·n"):
             grid.add_column(column, justify="right", no_wrap=True)
         for row in entry.rows:

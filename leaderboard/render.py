@@ -15,13 +15,12 @@ from benchmark.errors import unknown
 from leaderboard.collect import Board, Row, Table
 from leaderboard.contamination import judge
 from leaderboard.grid import (
+    CLOSE,
     MISSING,
     Grid,
     Item,
-    arrow,
-    label_of,
+    notes_of,
     published_grid,
-    score_item,
     summary_grid,
     table_grid,
 )
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("terminal", "markdown", "csv", "latex", "html")
 
-_CLOSE = "*"
 _WIDE = 400  # columns; nothing is broken, so that it can be piped into less -S or grep
-_MOST_NOTES = 20
 
 
 def render(
@@ -148,13 +145,13 @@ def show_grid(grid: Grid, console: Console) -> None:
         if rows:
             console.print(table)
     if grid.bold:
-        console.print(Text(f"{_CLOSE} and bold: {grid.bold}", style="dim"))
+        console.print(Text(f"{CLOSE} and bold: {grid.bold}", style="dim"))
     for line in grid.footnotes:
         console.print(Text(printable(line), style="dim"))
 
 
 def _marks(item: Item) -> str:
-    return item.marks + (_CLOSE if item.bold else "")
+    return item.marks + (CLOSE if item.bold else "")
 
 
 def _pages(grid: Grid, room: Sequence[int], width: int) -> Iterator[list[int]]:
@@ -188,10 +185,24 @@ def printable(text: str) -> str:
     )
 
 
+def no_formula(text: str) -> str:
+    """Text that a spreadsheet does not run: an apostrophe before what it would read as a formula.
+
+    A number stays as it is, a layer such as -1 too.
+
+    >>> no_formula("=1+1"), no_formula("-1"), no_formula("hubert")
+    ("'=1+1", '-1', 'hubert')
+    """
+    dangerous = text.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{text}" if dangerous and not re.fullmatch(r"[-+]?\d+(\.\d+)?", text) else text
+
+
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is, also inside a table."""
+    """Text that Markdown shows as it is, also inside a table and at the start of a line."""
     text = html.escape(printable(text), quote=False)
-    text = re.sub(r"([\\`*\[\]~|])", r"\\\1", text)
+    text = re.sub(r"([\\`*\[\]~|$])", r"\\\1", text)
+    # A heading, a list or a rule.
+    text = re.sub(r"^(#|[-+=](?![\d.]))", r"\\\1", text)
     # Inside a word an underscore means nothing, and model names are full of them.
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
 
@@ -289,14 +300,15 @@ def _html(found: Sequence[Grid], below: Sequence[str]) -> str:
         lines += ["<table>", "<thead>"]
         if any(grid.groups):
             spans = [
-                f'<th colspan="{len(list(columns))}">{_escape_html(group)}</th>'
+                f'<th scope="colgroup" colspan="{len(list(columns))}">{_escape_html(group)}</th>'
                 for group, columns in groupby(grid.groups)
             ]
-            lines.append(f'<tr><th colspan="{len(grid.labels)}"></th>{"".join(spans)}</tr>')
-        headings = [f"<th>{_escape_html(cell)}</th>" for cell in (*grid.labels, *grid.columns)]
+            lines.append(f'<tr><td colspan="{len(grid.labels)}"></td>{"".join(spans)}</tr>')
+        names = (*grid.labels, *grid.columns)
+        headings = [f'<th scope="col">{_escape_html(name)}</th>' for name in names]
         lines += [f"<tr>{''.join(headings)}</tr>", "</thead>", "<tbody>"]
         for row in grid.rows:
-            labels = [f"<th>{_escape_html(label)}</th>" for label in row.labels]
+            labels = [f'<th scope="row">{_escape_html(label)}</th>' for label in row.labels]
             items = [f"<td>{_html_item(item)}</td>" for item in row.items]
             lines.append(f"<tr>{''.join(labels)}{''.join(items)}</tr>")
         lines += ["</tbody>", "</table>"]
@@ -374,7 +386,7 @@ def _latex_item(item: Item) -> str:
 _CSV_COLUMNS: Final = (
     *("kind", "downstream", "downstream_version", "corpus", "corpus_sha256"),
     *("utterances_left_out", "left_out_sha256"),
-    *("protocol", "protocol_version", "protocol_sha256"),
+    *("protocol", "protocol_version", "protocol_sha256", "engine"),
     *("upstream", "fingerprint", "precision", "storage", "device"),
     *("family", "parameters", "macs", "throughput", "training_data", "heard"),
     *("untrained", "note", "layer", "status"),
@@ -407,7 +419,7 @@ def _csv(board: Board, with_published: bool) -> str:
     for values in rows:
         writer.writerow(
             {
-                name: printable(value) if isinstance(value, str) else value
+                name: no_formula(printable(value)) if isinstance(value, str) else value
                 for name, value in values.items()
             }
         )
@@ -431,6 +443,7 @@ def _csv_run(table: Table, row: Row, layer: str) -> Iterator[dict[str, object]]:
         "protocol": table.protocol,
         "protocol_version": table.protocol_version,
         "protocol_sha256": table.protocol_sha256,
+        "engine": table.engine,
         "upstream": row.upstream,
         "fingerprint": row.fingerprint,
         "precision": row.precision,
@@ -511,37 +524,9 @@ def _csv_published() -> Iterator[dict[str, object]]:
             }
 
 
-# One table in parts, for the report, which writes its own markup.
-
-_arrow = arrow
-
-
-def _heading(table: Table) -> list[str]:
-    grid = table_grid(table)
-    return [printable(line) for line in (grid.title, *grid.details)]
-
-
-def _label(row: Row) -> str:
-    return printable(label_of(row.label, row.untrained))
-
-
-def _cell(table: Table, row: Row, layer: str) -> tuple[str, str, bool]:
-    item = score_item(table, row, row.cells.get(layer))
-    return item.text, item.marks, item.bold
-
-
-def _footnotes(table: Table, bold: str) -> list[str]:
-    grid = table_grid(table)
-    lines = [f"{bold}: {grid.bold}"] if grid.bold else []
-    return [printable(line) for line in (*lines, *grid.footnotes)]
-
-
 def _below(board: Board) -> list[str]:
-    notes = [f"note: {note}" for note in board.notes[:_MOST_NOTES]]
-    if len(board.notes) > _MOST_NOTES:
-        rest = len(board.notes) - _MOST_NOTES
-        notes.append(f"note: {rest} more runs are left out for others of the same cell")
-    lines = [*notes, *(f"left out: {problem}" for problem in board.problems)]
+    lines = [f"note: {note}" for note in notes_of(board)]
+    lines += [f"left out: {problem}" for problem in board.problems]
     if not board.tables:
         lines.insert(0, "no result could be read")
     return [printable(line) for line in lines]

@@ -69,8 +69,12 @@ def main() -> None:
     try:
         app()
     except SuperbError as error:
+        from leaderboard.render import printable
+
+        # names and paths come from strangers: what they hold may not steer the terminal
+        text = "\n".join(map(printable, str(error).splitlines()))
         Console(stderr=True, highlight=False, emoji=False).print(
-            f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True
+            f"[bold red]error:[/] {escape(text)}", soft_wrap=True
         )
         sys.exit(2)
 
@@ -641,12 +645,12 @@ def objectives(
 
 @cache_app.callback()
 def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
-    """List stored features, biggest first."""
+    """List stored features, biggest first, and the states of trainings that were cut off."""
     if context.invoked_subcommand is not None:
         return
     from datetime import datetime
 
-    from benchmark.store import cache_folder, format_bytes, list_stores
+    from benchmark.store import TRAINING, cache_folder, format_bytes, list_stores
 
     root = cache_dir or cache_folder()
     stores = list_stores(root)
@@ -659,12 +663,12 @@ def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
             escape(store.upstream),
             store.kind,
             store.storage,
-            str(store.utterances),
+            "–" if store.key == TRAINING else str(store.utterances),
             format_bytes(store.size),
             f"{datetime.fromtimestamp(store.used):%Y-%m-%d %H:%M}",
         )
     total = format_bytes(sum(store.size for store in stores))
-    table.caption = f"{total} of stored features in {root}"
+    table.caption = f"{total} in {root}"
     table.caption_justify = "left"
     Console(emoji=False).print(table)
 
@@ -672,11 +676,12 @@ def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
 @cache_app.command()
 def clear(
     selection: Annotated[
-        list[str] | None, typer.Argument(help="Keys or upstream names; everything if none.")
+        list[str] | None,
+        typer.Argument(help="Keys, upstream names, or training; everything if none."),
     ] = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Delete stored features; scores are kept, features can always be made again."""
+    """Delete stored features and states of training; scores are kept, the rest can be remade."""
     from benchmark.store import cache_folder, clear_stores, format_bytes
 
     cleared = clear_stores(cache_dir or cache_folder(), selection or ())

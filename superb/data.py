@@ -80,7 +80,10 @@ def download(
     data_root: DataRoot = None,
     split: Annotated[
         list[str] | None,
-        typer.Option("--split", help="The corpus's own split, several with commas; all if none."),
+        typer.Option(
+            "--split",
+            help="The corpus's own split, several with commas, or all; if none, what a run needs.",
+        ),
     ] = None,
     quiet: Quiet = False,
 ) -> None:

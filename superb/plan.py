@@ -97,9 +97,14 @@ def plan_for(
     reason = f"{storage}, as --storage says"
     if storage == AUTO:
         storage, reason = choose({way: size(card, work, way, kept) for way in PREFERRED}, free)
-    passes = []
+    passes, cropped = [], []
     for name in names:
         training = rules.training(name)
+        if training.crop_s:
+            cropped.append(
+                f"{name} hears {training.crops} crops of {training.crop_s:g} s of each longer "
+                f"training utterance: up to {training.crops} times the audio counted here"
+            )
         heard = training.updates * training.batch_utterances * training.accumulate
         passes.append(f"{name} {heard / utterances:.1f}")
     return draw_plan(
@@ -111,6 +116,7 @@ def plan_for(
         notes=(
             f"epochs of training by protocol {rules.name}, if all of this is train: "
             f"{', '.join(passes)}",
+            *cropped,
             f"free: {format_bytes(free)} in {settings.cache_dir}",
             f"chosen: {reason}",
         ),

@@ -17,7 +17,7 @@ import urllib.request
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,6 +26,8 @@ from benchmark.errors import SuperbError, unknown
 from benchmark.progress import Progress
 from downstreams.corpora.layout import Archive, Layout
 
+# Asks for every split.
+ALL: Final = "all"
 MEGABYTE: Final = 1_000_000
 # Cuts in a row, without a byte in between, after which we stop asking.
 ATTEMPTS: Final = 5
@@ -46,7 +48,8 @@ def download(
         name: of the corpus, for messages.
         layout: its archives, and how to see what is there.
         root: the data root; made if it is not there.
-        splits: the corpus's own names of the splits that are wanted; empty for all.
+        splits: the corpus's own names of the splits that are wanted, or ``all``; empty for those
+            that the layout has as defaults.
         progress: where to report.
 
     Returns:
@@ -60,13 +63,15 @@ def download(
         raise SuperbError(f"{name} cannot be downloaded automatically. {layout.obtain}")
     known = list(dict.fromkeys(split for archive in layout.archives for split in archive.splits))
     for split in splits:
-        if split not in known:
-            raise unknown(f"split of {name}", split, known)
-    wanted = [
-        archive
-        for archive in layout.archives
-        if not splits or not set(splits).isdisjoint(archive.splits)
-    ]
+        if split not in (*known, ALL):
+            raise unknown(f"split of {name}", split, (*known, ALL))
+    chosen = set(splits or layout.defaults or known)
+    if ALL in chosen:
+        chosen = set(known)
+    elif not splits and (others := [split for split in known if split not in chosen]):
+        progress.note(f"not without --split: {', '.join(others)} (or {ALL})")
+    wanted = [archive for archive in layout.archives if not chosen.isdisjoint(archive.splits)]
+    base = layout.base(root) if layout.base is not None else root
     whole = whole_splits(layout, root)
     missing = []
     for archive in wanted:
@@ -76,7 +81,7 @@ def download(
             missing.append(archive)
     _announce(missing, root, progress)
     for archive in missing:
-        fetch(archive, root, progress)
+        fetch(archive, root, progress, base)
     unpacked = {split for archive in missing for split in archive.splits}
     if short := sorted(unpacked - whole_splits(layout, root)):
         progress.warn(
@@ -111,23 +116,30 @@ def _announce(archives: Sequence[Archive], root: Path, progress: Progress) -> No
     _require_room(root, sum(sizes) + max(sizes) - have)
 
 
-def fetch(archive: Archive, root: Path, progress: Progress) -> None:
+def fetch(archive: Archive, root: Path, progress: Progress, base: Path | None = None) -> None:
     """Download one archive, verify it and unpack it; an archive of that name in the root is used.
+
+    Args:
+        archive: which.
+        root: the data root, where it grows.
+        progress: where to report.
+        base: the folder that `Archive.folder` is in; the root if None.
 
     Raises:
         SuperbError: as `download`.
     """
     own = root / file_name(archive)
     part = part_file(archive, root)
+    target = (base or root) / archive.folder
     try:
         root.mkdir(parents=True, exist_ok=True)
         if own.is_file():
             _verify(own, archive, progress)
-            _unpack(own, root / archive.folder, progress)
+            _unpack(own, target, archive.top, progress)
             return
         _download(archive, part, progress)
         _verify(part, archive, progress)
-        _unpack(part, root / archive.folder, progress)
+        _unpack(part, target, archive.top, progress)
         part.unlink()
     except KeyboardInterrupt:
         if part.is_file():
@@ -323,7 +335,7 @@ def _verify(file: Path, archive: Archive, progress: Progress) -> None:
     raise SuperbError(f"{what}. It lies aside as {aside}; the same command downloads it again")
 
 
-def _unpack(file: Path, target: Path, progress: Progress) -> None:
+def _unpack(file: Path, target: Path, top: str, progress: Progress) -> None:
     """Unpack beside the target, then move it there, so that nothing half-unpacked looks whole."""
     name = file.name.removesuffix(".part")
     progress.note(f"{name}: unpacking in {target}")
@@ -332,7 +344,7 @@ def _unpack(file: Path, target: Path, progress: Progress) -> None:
     try:
         _extract(file, beside)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _move(_content(beside, target), target)
+        _move(_content(beside, {target.resolve().name, top}), target)
     except tarfile.FilterError as error:
         raise SuperbError(f"{file} is not unpacked, it is not safe: {error}") from error
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
@@ -363,10 +375,10 @@ def _extract(file: Path, folder: Path) -> None:
         archive.extractall(folder)
 
 
-def _content(unpacked: Path, target: Path) -> Path:
+def _content(unpacked: Path, tops: Collection[str]) -> Path:
     """What is to become the target: an archive may bring the folder that the user named along."""
     entries = list(unpacked.iterdir())
-    if len(entries) == 1 and entries[0].is_dir() and entries[0].name == target.resolve().name:
+    if len(entries) == 1 and entries[0].is_dir() and entries[0].name in tops:
         return entries[0]
     return unpacked
 

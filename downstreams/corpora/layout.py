@@ -36,8 +36,9 @@ class Archive:
         url: where.
         sha256: of the file, in hexadecimal; None where nobody has published one.
         size: in bytes; None where nobody has published it.
-        folder: the folder to unpack it in, under the data root; "" for the root itself.
+        folder: the folder to unpack it in, under the base (`Layout.base`); "" for the base itself.
         splits: which of the corpus's own splits are in it.
+        top: a folder that all of it is in and that is left away; "" where there is none.
     """
 
     url: str
@@ -45,6 +46,7 @@ class Archive:
     size: int | None
     folder: str
     splits: tuple[str, ...]
+    top: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,18 @@ class Layout:
         official: the corpus's own name of a split → what it should hold.
         archives: what can be downloaded without asking anybody; empty where nothing can.
         obtain: how to get it, in one sentence.
+        defaults: the corpus's own splits that are downloaded unless others are named; empty for
+            all.
+        base: from the data root to the folder that archives are unpacked in, which is where the
+            survey will look; raises SuperbError where it would not. None for the root itself.
     """
 
     survey: Callable[[Path], Survey]
     official: Mapping[str, Official]
     archives: tuple[Archive, ...]
     obtain: str
+    defaults: tuple[str, ...] = ()
+    base: Callable[[Path], Path] | None = None
 
 
 def data_root(name: str, options: CorpusOptions, obtain: str) -> Path:
@@ -107,6 +115,8 @@ def data_root(name: str, options: CorpusOptions, obtain: str) -> Path:
 
 def not_found(name: str, root: Path, wanted: str, obtain: str) -> SuperbError:
     """The error for a data root without the corpus: what was wanted, and what is there instead."""
+    if not root.is_dir():
+        return SuperbError(f"no {name} in {root}: there is no such folder. {obtain}")
     return SuperbError(f"no {name} in {root}: wanted {wanted}; it holds {holds(root)}. {obtain}")
 
 

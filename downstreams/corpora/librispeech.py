@@ -31,6 +31,8 @@ from downstreams.corpora.layout import (
 from downstreams.corpora.manifest import with_valid
 
 NAME: Final = "librispeech"
+# What all archives are packed in.
+FOLDER: Final = "LibriSpeech"
 DEFAULTS: Final[Mapping[str, str]] = {
     "train": "train-clean-100",
     "valid": "dev-clean",
@@ -52,9 +54,8 @@ OFFICIAL: Final[Mapping[str, Official]] = {
 
 
 def _archive(split: str, size: int, sha256: str) -> Archive:
-    # Each holds LibriSpeech/SPLIT, so it is unpacked in the root itself.
     url = f"https://www.openslr.org/resources/12/{split}.tar.gz"
-    return Archive(url, sha256, size, "", (split,))
+    return Archive(url, sha256, size, "", (split,), top=FOLDER)
 
 
 # Sizes and hashes as TensorFlow Datasets records them; torchaudio has the same hashes.
@@ -96,8 +97,8 @@ ARCHIVES: Final = (
     ),
 )
 OBTAIN: Final = (
-    "LibriSpeech is free (CC BY 4.0): superb data download librispeech --data-root FOLDER "
-    "--split train-clean-100,dev-clean,test-clean brings it, or unpack the archives of "
+    "LibriSpeech is free (CC BY 4.0): superb data download librispeech --data-root FOLDER brings "
+    f"{', '.join(DEFAULTS.values())} (--split NAME another), or unpack the archives of "
     "https://www.openslr.org/12 in one folder."
 )
 
@@ -163,18 +164,40 @@ def survey(root: Path) -> Survey:
     return _survey(root, base, [split for split in OFFICIAL if (base / split).is_dir()])
 
 
-LAYOUT: Final = Layout(survey, OFFICIAL, ARCHIVES, OBTAIN)
+def base_for_more(root: Path) -> Path:
+    """The folder in which a further split is found: beside those that are there.
+
+    Raises:
+        SuperbError: the root is itself one of the splits.
+    """
+    if base := _holding_splits(root):
+        return base
+    return root if root.resolve().name == FOLDER else root / FOLDER
+
+
+LAYOUT: Final = Layout(
+    survey, OFFICIAL, ARCHIVES, OBTAIN, defaults=tuple(DEFAULTS.values()), base=base_for_more
+)
 
 
 def _base(root: Path) -> Path:
-    """The folder that holds the splits: the root, or LibriSpeech in it."""
-    for base in (root, root / "LibriSpeech"):
+    """The folder that holds the splits."""
+    if base := _holding_splits(root):
+        return base
+    wanted = f"folders such as {DEFAULTS['train']}, there or in {FOLDER}/"
+    raise not_found("LibriSpeech", root, wanted, OBTAIN)
+
+
+def _holding_splits(root: Path) -> Path | None:
+    """The root, or LibriSpeech in it, or None where neither holds a split."""
+    for base in (root, root / FOLDER):
         if any((base / split).is_dir() for split in OFFICIAL):
             return base
-    if root.name in OFFICIAL:
-        raise SuperbError(f"{root} is one split; give the folder above: --data-root {root.parent}")
-    wanted = f"folders such as {DEFAULTS['train']}, there or in LibriSpeech/"
-    raise not_found("LibriSpeech", root, wanted, OBTAIN)
+    if root.resolve().name in OFFICIAL:
+        raise SuperbError(
+            f"{root} is one split; give the folder above: --data-root {root.resolve().parent}"
+        )
+    return None
 
 
 def _survey(root: Path, base: Path, splits: Iterable[str]) -> Survey:

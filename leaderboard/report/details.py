@@ -10,6 +10,7 @@ from typing import Final
 from benchmark.errors import SuperbError
 from benchmark.results import Result, read_tallies
 from leaderboard.collect import Row, Table
+from leaderboard.compare import signed
 from leaderboard.difference import paired_difference
 from leaderboard.report import charts
 from leaderboard.report.analysis import (
@@ -62,8 +63,8 @@ def gain(table: Table, row: Row, runs: Mapping[str, Run], folder: Path) -> Html 
     units = "utterances" if found.by_utterance else "speakers"
     return element(
         "p",
-        f"Weighted sum − last: {found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}] points of "
-        f"{table.metric}, paired interval over {units}",
+        f"Weighted sum − last: {signed(found.value)} [{signed(found.low)}, {signed(found.high)}] "
+        f"points of {table.metric}, paired interval over {units}",
     )
 
 

@@ -17,7 +17,7 @@ from benchmark.errors import SuperbError
 from leaderboard.collect import Board, Row, Table
 from leaderboard.contamination import judge
 from leaderboard.difference import read_board
-from leaderboard.grid import GridRow, label_of, table_grid
+from leaderboard.grid import GridRow, label_of, notes_of, table_grid
 from leaderboard.report import audio, charts, details
 from leaderboard.report.analysis import Mistake, Seeds
 from leaderboard.report.markup import Html, element, embedded_json, join
@@ -34,8 +34,6 @@ from leaderboard.report.tables import (
 
 DETAILED: Final = 10
 """Upstreams per table whose drawings and mistakes are in the report; scores are there for all."""
-
-_MOST_NOTES = 20
 
 
 def write_report(
@@ -277,7 +275,7 @@ def _heard(row: Row, table: Table) -> str:
     """Only names can be compared, so nothing more than what a card lists is said."""
     found = judge(row.trained_on, table.corpus)
     if found.verdict == "overlap":
-        return f"yes: {', '.join(found.heard)}"
+        return f"{'yes' if found.itself else 'maybe'}: {', '.join(found.heard)}"
     return "not on its card" if found.verdict == "clean" else "not disclosed"
 
 
@@ -330,10 +328,7 @@ def _filters(board: Board) -> Html:
 def _notes(
     board: Board, sections: Sequence[_Section], recordings: Mapping[str, str], with_audio: bool
 ) -> Html:
-    lines = list(board.notes[:_MOST_NOTES])
-    if len(board.notes) > _MOST_NOTES:
-        rest = len(board.notes) - _MOST_NOTES
-        lines.append(f"{rest} more runs are left out for others of the same cell")
+    lines = notes_of(board)
     lines += [f"left out: {problem}" for problem in board.problems]
     if with_audio:
         wanted = {

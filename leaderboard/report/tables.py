@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from leaderboard.collect import Board
-from leaderboard.grid import MISSING, Grid, Item, summary_grid
+from leaderboard.grid import CLOSE, MISSING, Grid, Item, summary_grid
 from leaderboard.report.markup import Html, element, join
 from leaderboard.scores import summarise
 
 HEARD: Final = "corpus heard in training"
 """Heading of the column that tells clean encoders from others."""
 
-_CLOSE = "*"  # as in the other formats
 _WORDS = ("upstream", "family", HEARD)  # columns of text rather than numbers
 
 
@@ -53,7 +52,7 @@ def sortable(title_id: str, headings: Sequence[str], rows: Sequence[Html]) -> Ht
 def score_parts(item: Item) -> list[Html]:
     """Value, interval and marks."""
     value, bracket, rest = item.text.partition(" [")
-    marks = item.marks + (_CLOSE if item.bold else "")
+    marks = item.marks + (CLOSE if item.bold else "")
     parts = [element("span", value, class_="value")]
     if rest:
         parts.append(element("span", bracket + rest, class_="range"))
@@ -69,7 +68,7 @@ def plain_cell(item: Item, value: str | None) -> Html:
 
 def footnotes(grid: Grid, *more: str) -> Html:
     """What the marks of a table mean."""
-    bold = [f"{_CLOSE} and bold: {grid.bold}"] if grid.bold else []
+    bold = [f"{CLOSE} and bold: {grid.bold}"] if grid.bold else []
     lines = [*bold, *grid.footnotes, *more]
     return element("ul", *(element("li", line) for line in lines), class_="footnotes")
 

@@ -248,7 +248,9 @@ SCALARS = {
 @pytest.mark.parametrize("key", SCALARS)
 def test_missing_key(tmp_path, key):
     line = next(line for line in TEXT.splitlines() if line.startswith(f"{key} ="))
-    assert refusal(tmp_path, line, "").endswith(f"[ks] lacks {key}")
+    told = refusal(tmp_path, line, "")
+    assert f"[ks] lacks {key}: add" in told
+    assert 'or start from base = "superb"' in told
 
 
 @pytest.mark.parametrize(
@@ -415,6 +417,12 @@ def test_warmup_up_to_all_updates(tmp_path, warmup):
 def test_head_values_are_numbers(tmp_path, value):
     message = refusal(tmp_path, "projection = 16", f"projection = {value}")
     assert "[ks]: head.projection must be a number that is finite and not negative" in message
+
+
+@pytest.mark.parametrize("value", ["0", "12.5", "16.0"])
+def test_head_sizes_are_whole_and_positive(tmp_path, value):
+    message = refusal(tmp_path, "projection = 16", f"projection = {value}")
+    assert f"[ks]: head.projection must be a whole number of at least 1, got {value}" in message
 
 
 def test_head_dropout_leaves_something(tmp_path):

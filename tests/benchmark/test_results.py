@@ -19,6 +19,7 @@ from benchmark.results import (
     NewerResultError,
     Result,
     canonical_json,
+    check_result,
     find_result,
     read_result,
     read_results,
@@ -273,6 +274,15 @@ def resigned(path: Path, **changes) -> None:
         lambda path: resigned(path, surprise=1),
         lambda path: resigned(path, upstream={}),
         lambda path: resigned(path, schema="1"),
+        lambda path: resigned(path, history=[{"learning_rate": 0.1}]),
+        lambda path: resigned(path, history=[3]),
+        lambda path: resigned(path, learning_rate_curve=[{"learning_rate": 0.1}]),
+        lambda path: resigned(path, per_seed=["0"]),
+        lambda path: resigned(path, skipped_audio=[{"utterance": 1}]),
+        lambda path: resigned(
+            path, downstream={"name": "ks", "version": 1, "metrics": [], "direction": "higher"}
+        ),
+        lambda path: path.write_text(path.read_text().replace("90.0", "1e999")),
     ],
 )
 def test_damaged_file_is_named_and_not_used(tmp_path, damage, caplog):
@@ -301,6 +311,38 @@ def test_utterances_gone_or_changed(tmp_path, change, caplog):
         read_tallies(path)
     assert find_result(tmp_path, "ks", "fbank", path.stem) is None
     assert "done again" in caplog.text
+
+
+POINT = {"learning_rate": 1e-05, "seed": 0, "update": 5, "train_loss": None, "valid": 81.25}
+
+
+@pytest.mark.parametrize("history", [[], [POINT], [POINT, {**POINT, "valid_loss": 0.1 + 0.2}] * 3])
+def test_a_file_as_it_was_written_is_checked_without_reading_it_all(tmp_path, history, monkeypatch):
+    path = write_result(tmp_path, make(history=history), counted())
+    monkeypatch.setattr(module, "read_result", pytest.fail)
+    check_result(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("81.25", "81.5"), ('"update": 5', '"update": 6'), ("90.0", "91.0"), ('"seed": 0,', "")],
+)
+def test_a_changed_file_is_found_when_checked(tmp_path, old, new):
+    path = write_result(tmp_path, make(history=[POINT, POINT]), counted())
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(DamagedResultError, match="checksum"):
+        check_result(path)
+
+
+def test_any_layout_is_checked(tmp_path):
+    path = write_result(tmp_path, make(history=[POINT]), counted())
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    check_result(path)
+    resigned(path, metrics={"accuracy": 3})
+    with pytest.raises(DamagedResultError, match=r"metrics\.accuracy"):
+        check_result(path)
 
 
 def test_renamed_file_is_not_that_run(tmp_path):

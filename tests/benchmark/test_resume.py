@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmark import resume
 from benchmark.progress import Progress
 from benchmark.resume import Snapshot
 
@@ -32,6 +33,24 @@ def test_another_training_is_not_found(tmp_path, monkeypatch):
     assert make(tmp_path, {"runs": ["b"]}).read() is None
     monkeypatch.setattr("benchmark.resume._ENGINE", "changed code")
     assert make(tmp_path).read() is None
+
+
+def test_two_processes_do_not_write_to_one_file(tmp_path, monkeypatch):
+    ours = make(tmp_path)
+    monkeypatch.setattr("benchmark.resume.os.getpid", lambda: -1)
+    theirs = make(tmp_path)
+    assert ours.path == theirs.path
+    save = resume.torch.save
+
+    def meanwhile(state, file):
+        """The other process saves between our bytes and our renaming."""
+        save(state, file)
+        monkeypatch.setattr("benchmark.resume.torch.save", save)
+        theirs.save({**STATE, "update": 8})
+
+    monkeypatch.setattr("benchmark.resume.torch.save", meanwhile)
+    ours.save(STATE)
+    assert ours.read()["update"] == STATE["update"]
 
 
 def test_it_is_due_now_and_then_and_costs_little(tmp_path, monkeypatch):

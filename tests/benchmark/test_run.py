@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +14,12 @@ import torch
 
 import superb
 from benchmark import features
+from benchmark.core import Corpus
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
 from benchmark.results import read_result, read_tallies, result_path
 from benchmark.run import run
+from downstreams.corpora import load_corpus
 
 
 class Bands:
@@ -125,6 +130,50 @@ def test_the_identity_covers_what_a_score_depends_on(places, tmp_path):
     ]
     ids = [base.run_id, *(variant.run_id for variant in variants)]
     assert len(set(ids)) == len(ids)
+
+
+def test_audio_that_changed_in_place_is_not_taken_for_what_was_scored(places, tones, tmp_path):
+    """A file as large as before leaves the corpus's identity as it was."""
+    shutil.copytree(tones.parent, tmp_path / "own")
+    manifest = tmp_path / "own" / tones.name
+    for path in manifest.parent.glob("*.wav"):
+        os.utime(path, (1e9, 1e9))
+    places |= {"corpus": str(manifest)}
+    (first,) = run(Bands(), "ks", layers="last", **places)
+    assert run(Bands(), "ks", layers="last", **places) == [first]
+    audio = manifest.parent / "ada-yes-5.wav"
+    data = bytearray(audio.read_bytes())
+    data[-1] ^= 1
+    audio.write_bytes(data)
+    os.utime(audio, (1e9, 1e9 + 1))
+    with pytest.raises(SuperbError, match=rf"have changed since .*{first.run_id}\.json was"):
+        run(Bands(), "ks", layers="last", **places)
+    places |= {"output": tmp_path / "other"}
+    (second,) = run(Bands(), "ks", layers="last", **places)
+    assert second.corpus["audio_sha256"] != first.corpus["audio_sha256"]
+    # where nothing is known of the files, their sizes have to do
+    places |= {"cache_dir": tmp_path / "new"}
+    assert run(Bands(), "ks", layers="last", **places) == [second]
+
+
+@pytest.mark.parametrize(
+    ("speakers", "says"),
+    [
+        ({"ada": "ada", "ben": ""}, r"speakers of 6 of 12 test utterances are not known: in the"),
+        ({"ada": "", "ben": ""}, r"over utterances: no test speaker is known"),
+        ({"ada": "ada", "ben": "ada"}, r"over utterances: test has one speaker, ada"),
+    ],
+)
+def test_an_interval_without_speakers_says_why(places, tones, monkeypatch, speakers, says):
+    def known(corpus: Corpus) -> Corpus:
+        kept = [u for u in corpus.utterances if u.speaker in speakers]
+        return replace(
+            corpus, utterances=tuple(replace(u, speaker=speakers[u.speaker]) for u in kept)
+        )
+
+    monkeypatch.setattr("benchmark.run.load_corpus", lambda *given: known(load_corpus(*given)))
+    (result,) = run(Bands(), "ks", layers="last", **places)
+    assert [w for w in result.warnings if re.search(says, w)]
 
 
 def test_a_result_says_how_it_came_about(places):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 import superb
-from benchmark import fit, resume
+from benchmark import fit, recordings, resume
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
 from benchmark.results import find_result
@@ -94,6 +96,38 @@ def test_crops_of_one_task_stand_beside_whole_utterances_of_another(places, prot
         assert result.run_id == beside.run_id
         assert result.metrics == beside.metrics
         assert result.history == beside.history
+
+
+def test_lengths_for_crops_are_looked_up_once(places, protocol, tones, tmp_path, monkeypatch):
+    shutil.copytree(tones.parent, tmp_path / "own")
+    for audio in (tmp_path / "own").glob("*.wav"):
+        os.utime(audio, (1e9, 1e9))
+    places |= {"corpus": str(tmp_path / "own" / tones.name)}
+    opened = []
+    monkeypatch.setattr(
+        recordings, "duration_s", lambda u, read=recordings.duration_s: opened.append(u) or read(u)
+    )
+    path = protocol("sid", crop_s="0.2", crops="2")
+    (first,) = run(Pitch(), "sid", layers="last", protocol=path, **places)
+    assert len(opened) == 36
+    places |= {"output": tmp_path / "again"}
+    (again,) = run(Pitch(), "sid", layers="last", protocol=path, **places)
+    assert len(opened) == 36
+    assert again.metrics == first.metrics
+
+
+def test_a_test_recording_of_which_crops_were_trained_on_is_called_out(
+    places, protocol, tones, tmp_path
+):
+    shutil.copytree(tones.parent, tmp_path / "own")
+    (tmp_path / "own" / "ada-yes-4.wav").write_bytes(
+        (tmp_path / "own" / "ada-yes-0.wav").read_bytes()
+    )
+    places |= {"corpus": str(tmp_path / "own" / tones.name)}
+    path = protocol("sid", crop_s="0.2", crops="2")
+    (result,) = run(Pitch(), "sid", layers="last", protocol=path, **places)
+    (warning,) = [text for text in result.warnings if "too good" in text]
+    assert warning.startswith("1 of 24 test recordings are in train or valid too (ada-yes-4.wav)")
 
 
 def test_a_crop_has_no_transcript(quick, protocol, tones):

@@ -200,6 +200,20 @@ def test_hashes_are_found_until_the_file_changes(tmp_path):
         assert hashes.find(path) is None
 
 
+def test_lengths_are_found_until_the_file_changes(tmp_path):
+    audio = tmp_path / "a.wav"
+    audio.write_bytes(b"1234")
+    os.utime(audio, (1e9, 1e9))
+    with AudioHashes(tmp_path / "cache") as known:
+        assert known.find_duration(audio) is None
+        known.remember_duration(audio, audio.stat(), 2.5)
+    with AudioHashes(tmp_path / "cache") as known:
+        assert known.find_duration(audio) == 2.5
+        assert known.find(audio) is None
+        os.utime(audio, (1e9, 1e9 + 1))
+        assert known.find_duration(audio) is None
+
+
 def test_what_was_just_written_is_not_believed(tmp_path):
     """It may change again within a tick of the clock, and look the same."""
     path = tmp_path / "a.wav"
@@ -530,6 +544,22 @@ def test_unknown_selector_clears_nothing(three, selector):
     for summary in list_stores(three):
         assert f"{summary.key[:12]} ({summary.upstream})" in str(caught.value)
     assert len(listed(three)) == 3
+
+
+def test_states_of_trainings_are_one_line_and_are_cleared(three):
+    (three / "training").mkdir()
+    for name, size in (("a.pt", 30_000), ("b.tmp", 12_000)):
+        (three / "training" / name).write_bytes(bytes(size))
+    (own,) = (s for s in list_stores(three) if s.key == "training")
+    assert (own.kind, own.size) == ("2 cut off", 42_000)
+    clear_stores(three, ["a"])
+    assert (three / "training" / "a.pt").is_file()
+    assert [s.size for s in clear_stores(three, ["training"])] == [42_000]
+    assert not (three / "training").exists()
+    (three / "training").mkdir()
+    (three / "training" / "c.pt").write_bytes(b"1")
+    assert {s.key for s in clear_stores(three)} >= {"training"}
+    assert list_stores(three) == []
 
 
 def test_throughput(tmp_path):

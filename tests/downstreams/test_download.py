@@ -22,6 +22,7 @@ from benchmark.core import Utterance
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
 from downstreams.corpora import download as module
+from downstreams.corpora import librispeech
 from downstreams.corpora.download import download, fetch
 from downstreams.corpora.layout import Archive, Layout, Official, Survey
 
@@ -398,4 +399,44 @@ def test_a_corpus_that_may_not_be_downloaded_says_how_to_get_it(tmp_path):
 def test_an_unknown_split_names_those_there_are(tmp_path, site):
     with pytest.raises(SuperbError, match=r"unknown split of toy 'on'.*Did you mean one"):
         download("toy", toy_layout(publish(site)), tmp_path, ["on"], QUIET)
+    assert site.asked == []
+
+
+def test_without_names_the_defaults_are_fetched_and_all_is_all(tmp_path, site, capsys):
+    one = publish(site)
+    two = replace(publish(site, "two.zip", zipped({"toy/two/0.wav": b"0"})), splits=("two",))
+    layout = replace(toy_layout(one, two), defaults=("two",))
+    assert download("toy", layout, tmp_path, [], Progress()) == [two]
+    assert "not without --split: one (or all)" in capsys.readouterr().err
+    assert download("toy", layout, tmp_path, ["all"], QUIET) == [one]
+
+
+@pytest.mark.parametrize(
+    ("root", "there", "place"),
+    [
+        ("ls", "dev-clean", "."),
+        ("ls", "LibriSpeech/dev-clean", "LibriSpeech"),
+        ("ls", None, "LibriSpeech"),
+        ("LibriSpeech", None, "."),
+    ],
+)
+def test_librispeech_is_unpacked_where_the_survey_looks(tmp_path, site, root, there, place):
+    root = tmp_path / root
+    root.mkdir()
+    if there is not None:
+        (root / there / "1" / "2").mkdir(parents=True)
+    new = {f"LibriSpeech/test-clean/3/4/3-4.{end}": b"3-4-0 A" for end in ("trans.txt", "flac")}
+    archive = replace(
+        publish(site, "test-clean.tar.gz", tar(new)), splits=("test-clean",), top="LibriSpeech"
+    )
+    layout = replace(librispeech.LAYOUT, archives=(archive,))
+    download("librispeech", layout, root, ["test-clean"], QUIET)
+    assert (root / place / "test-clean" / "3" / "4" / "3-4.trans.txt").is_file()
+    assert {item.parts[-4] for item in librispeech.survey(root).missing} == {"test-clean"}
+
+
+def test_librispeech_is_not_unpacked_into_one_of_its_splits(tmp_path, site):
+    layout = replace(librispeech.LAYOUT, archives=(publish(site),))
+    with pytest.raises(SuperbError, match=r"is one split; give the folder above"):
+        download("librispeech", layout, tmp_path / "dev-clean", [], QUIET)
     assert site.asked == []

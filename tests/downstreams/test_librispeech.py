@@ -154,6 +154,15 @@ def test_a_survey_opens_no_audio_and_keeps_the_corpus_own_split_names(tmp_path):
     assert not survey.extra
 
 
+def test_a_survey_of_no_folder_is_one_clear_error(tmp_path):
+    with pytest.raises(SuperbError, match=r"nowhere: there is no such folder\. .*openslr"):
+        librispeech.survey(tmp_path / "nowhere")
+
+
+def test_what_a_run_needs_is_what_is_downloaded():
+    assert librispeech.LAYOUT.defaults == USUAL
+
+
 def test_identity_depends_on_transcripts_and_sizes(tmp_path):
     before = load(make(tmp_path)).sha256
     audio = tmp_path / "test-clean/300/1000/300-1000-0000.flac"

@@ -162,6 +162,17 @@ def test_protocols_corpora_and_versions_never_mix(save, tmp_path):
         assert word in text
 
 
+def test_another_engine_is_another_table(result):
+    first, second = result("a", "ks", "last", 90.0), result("b", "ks", "last", 80.0)
+    first = replace(first, identity={**first.identity, "engine": 1})
+    second = replace(second, identity={**second.identity, "engine": 2})
+    board = arrange([first, second])
+    assert [[row.upstream for row in table.rows] for table in board.tables] == [["a"], ["b"]]
+    assert render(board).count("engine version 2") == 2  # in the summary and on its own table
+    rows = csv.DictReader(io.StringIO(render(board, "csv")))
+    assert [row["engine"] for row in rows if row["kind"] == "measured"] == ["1", "2"]
+
+
 def test_newest_wins_and_says_so(save, tmp_path):
     save("hubert", "ks", "last", 95.0, seeds=(3, 4, 5), created="2026-01-03T00:00:00+00:00")
     save("hubert", "ks", "last", 70.0, created="2026-01-02T00:00:00+00:00")
@@ -190,6 +201,19 @@ def test_more_seeds_win_over_newer(result):
         assert len(board.notes) == 1
         assert f"run {few.run_id}" in board.notes[0]
         assert f"left out for that of 3 instead of 1 seeds, {many.run_id}" in board.notes[0]
+
+
+def test_a_language_model_is_not_lost_to_a_newer_run_without(result):
+    plain = result("a", "asr", "last", 20.0, created="2026-02-02T00:00:00+00:00")
+    score = plain.metrics["wer"]
+    decoded = replace(
+        result("a", "asr", "last", 20.0, created="2026-01-01T00:00:00+00:00"),
+        run_id="decoded",
+        metrics={**plain.metrics, "wer_lm": score},
+    )
+    board = arrange([plain, decoded])
+    assert board.tables[0].rows[0].cells["last"].run_id == "decoded"
+    assert "left out for that with more metrics, decoded" in board.notes[0]
 
 
 def test_finished_wins_over_failed(result):
@@ -294,6 +318,14 @@ def test_bold_is_all_that_overlap_the_best(result):
     )
     marks = {row.upstream: row.cells["last"].not_separated for row in board.tables[0].rows}
     assert marks == {"a": True, "b": True, "c": False}
+
+
+@pytest.mark.parametrize("name", ["=1+1", "+A1", "-2+3", "@SUM(A1)"])
+def test_a_spreadsheet_runs_no_name(result, name):
+    rows = csv.DictReader(io.StringIO(render(arrange([result(name, "ks", "-1", 90.0)]), "csv")))
+    (row,) = rows
+    assert row["upstream"] == f"'{name}"
+    assert row["layer"] == "-1"  # a number is no formula
 
 
 HOSTILE = [
@@ -415,6 +447,9 @@ def test_escape_markdown():
     assert escape_markdown("base_ls960 _x_ |") == r"base_ls960 \_x\_ \|"
     assert escape_markdown("[red]*<b>&") == r"\[red\]\*&lt;b&gt;&amp;"
     assert escape_markdown("a\nb") == r"a\\nb"
+    assert escape_markdown("$x$") == r"\$x\$"
+    # At the start of a line these would begin a heading or a list; a number does not.
+    assert [escape_markdown(text) for text in ("# a", "- a", "+0.5")] == [r"\# a", r"\- a", "+0.5"]
 
 
 def test_damaged_and_newer_files_are_named_and_left_out(save, folder):

@@ -13,6 +13,7 @@ from benchmark.errors import SuperbError
 from benchmark.results import utterances_path, write_result
 from benchmark.statistics import difference, holm
 from leaderboard.compare import LEVEL, as_json, compare, in_words, show
+from leaderboard.render import printable
 from superb.cli import app
 
 SPEAKERS, EACH = 12, 5
@@ -92,6 +93,19 @@ def test_what_cannot_be_told_apart_has_a_size_that_could_have_been_seen(tmp_path
     words = in_words(found)
     assert words.startswith("hubert and apc cannot be told apart in ks: accuracy apc − hubert = ")
     assert f"{found.detectable:.1f} points or more to be seen with 80 % power" in words
+
+
+def test_a_test_set_that_can_show_nothing_says_so(tmp_path, result):
+    for name, wrong in (("hubert", 0), ("apc", 3)):
+        made = result(name, "ks", "weighted-sum", 50.0, seeds=(0,))
+        tallies = [
+            Tally(f"u{place}", f"s{place % 2}", "on", "on", {"accuracy": (int(place != wrong), 1)})
+            for place in range(6)
+        ]
+        write_result(tmp_path / "results", made, {0: tallies})
+    (found,) = compare(tmp_path / "results", ["hubert", "apc"]).pairs
+    assert found.detectable > 100
+    assert "no difference of less than 100 points would have been seen" in in_words(found)
 
 
 def test_identical_answers(tmp_path, write):
@@ -282,6 +296,31 @@ def test_the_table_and_the_sentences(tmp_path, write):
         assert in_words(pair, 2) in text
     assert "All p are adjusted for 2 comparisons (Holm)" in text
     assert "One seed in ks" in text
+
+
+@pytest.mark.parametrize("name", ["a[/b]", "[red]x", "x\x1b[31m"])
+def test_names_are_text_in_every_place(tmp_path, write, name):
+    for upstream in (name, "hubert"):
+        write(upstream, "ks", counts(0.5))
+    text = shown(compare(tmp_path / "results", [name, "hubert"]))
+    assert "\x1b" not in text
+    assert f"differences from {printable(name)}" in text
+    with pytest.raises(SuperbError, match="unknown upstream") as caught:
+        compare(tmp_path / "results", ["hubert", "nosuch"])
+    assert "\x1b" not in str(caught.value)
+
+
+def test_names_have_room_at_80_columns(tmp_path, write):
+    for name, share in (("untrained:hubert", 0.9), ("hubert", 0.2)):
+        write(name, "asr", counts(share, words=10))
+    text = io.StringIO()
+    found = compare(tmp_path / "results", ["untrained:hubert", "hubert"])
+    show(found, Console(file=text, width=80, emoji=False))
+    rows = [line.split() for line in text.getvalue().splitlines()]
+    assert [row[0] for row in rows if row[:1] and row[1:2] == ["50.0"]] == [
+        "untrained:hubert",
+        "hubert",
+    ]
 
 
 def test_the_command(tmp_path, write):

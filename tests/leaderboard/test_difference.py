@@ -1,9 +1,10 @@
+import dataclasses
 import shutil
 
 import pytest
 
 from benchmark.errors import SuperbError
-from benchmark.results import read_tallies
+from benchmark.results import read_result, read_tallies, run_id, write_result
 from leaderboard.difference import pair_results, paired_difference, read_board
 
 
@@ -49,6 +50,41 @@ def test_what_cannot_be_compared(save, changes, word):
     other = save("hubert", "ks", "weighted-sum", 60.0, **changes)
     with pytest.raises(SuperbError, match=f"differ in {word}"):
         paired_difference(last, other)
+
+
+def with_identity(path, **changes):
+    """The same result under another identity, beside the first."""
+    found = read_result(path)
+    identity = {**found.identity, **changes}
+    other = dataclasses.replace(found, identity=identity, run_id=run_id(identity))
+    return write_result(path.parents[2], other, read_tallies(path))
+
+
+def test_another_engine_is_another_benchmark(save):
+    path = save("hubert", "ks", "last", 50.0)
+    with pytest.raises(SuperbError, match=r"differ in engine version \(None and 2\)"):
+        paired_difference(path, with_identity(path, engine=2))
+
+
+def test_other_language_models_are_compared_without_them_only(save):
+    path = save("hubert", "asr", "last", 20.0)
+    found = read_result(path)
+    score = found.metrics["wer"]
+    rows = {
+        seed: [replace_counts(tally) for tally in tallies]
+        for seed, tallies in read_tallies(path).items()
+    }
+    scored = dataclasses.replace(found, metrics={**found.metrics, "wer_lm": score})
+    path = write_result(path.parents[2], scored, rows)
+    other = with_identity(path, lm={"model": "ab" * 32})
+    assert paired_difference(path, other).value == 0
+    assert paired_difference(path, path, metric="wer_lm").value == 0
+    with pytest.raises(SuperbError, match="differ in the language model"):
+        paired_difference(path, other, metric="wer_lm")
+
+
+def replace_counts(tally):
+    return dataclasses.replace(tally, counts={**tally.counts, "wer_lm": tally.counts["wer"]})
 
 
 def test_failed_results(save):

@@ -102,6 +102,13 @@ def test_csv_is_the_table_of_load_results(folder):
     assert tidy_csv(folder) == tidy_csv(folder)
 
 
+def test_a_spreadsheet_runs_no_name(save, tmp_path):
+    save("=1+1", "ks", "last", 90.0)
+    (row,) = csv.DictReader(io.StringIO(tidy_csv(tmp_path / "results")))
+    assert row["upstream"] == "'=1+1"
+    assert float(row["value"]) == 90.0
+
+
 def test_commands_print_or_write(folder, tmp_path):
     runner = CliRunner()
     printed = runner.invoke(app, ["export", "csv", str(folder)])

@@ -162,7 +162,6 @@ def test_the_command_shows_what_is_missing_and_what_to_type(save, tmp_path):
     commands = [line.strip() for line in done.stdout.splitlines() if "superb run" in line]
     assert [re.search(r"--corpus (\S+)", command)[1] for command in commands] == [
         "librispeech",
-        "librispeech",
         "voxceleb1",
         "speech-commands-v1",
     ]
@@ -189,7 +188,7 @@ def test_no_results_yet_means_that_all_is_missing(tmp_path, empty):
         folder.mkdir()
     found = reproduce("hubert-base", folder)
     assert {item.outcome for item in found.comparisons} == {"missing"}
-    assert len(found.commands) == 4
+    assert [("--lm" in command.split()) for command in found.commands] == [True, False, False]
 
 
 def test_unknown_upstream_and_no_folder(tmp_path):

@@ -205,7 +205,7 @@ def test_mistakes_are_told_apart_by_more_than_colour(folder):
 
 
 def test_what_the_weighted_sum_adds_is_paired(page):
-    assert "Weighted sum − last: +0.0 [" in page.text
+    assert "Weighted sum − last: 0.0 [" in page.text
 
 
 def test_the_corpora_heard_in_training_are_named(result, tmp_path):

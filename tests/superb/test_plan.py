@@ -44,6 +44,14 @@ def test_the_same_table_without_the_corpus(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_crops_are_more_audio_than_the_corpus_has(tmp_path):
+    said = "sid hears 4 crops of 8 s of each longer training utterance: up to 4 times the audio"
+    notes = plan(tmp_path, downstream=["sid", "ks"], protocol="superb").notes
+    assert [note for note in notes if note.startswith(said)]
+    whole = plan(tmp_path, downstream=["sid", "ks"], protocol="superb-whole").notes
+    assert not [note for note in whole if " crops of " in note]
+
+
 def test_bytes_follow_from_hours(tmp_path):
     found = {row.storage: row.size for row in plan(tmp_path).rows if "frames" in row.what}
     # 100 frames of 240 numbers a second, and one to spare for each utterance
