@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from leaderboard.collect import collect
+from leaderboard.render import render
 from superb.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,3 +56,11 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES + CARDS, ids=lambda page: page.name)
 def test_nothing_is_left_to_fill_in(page):
     assert not re.search(r"@[A-Z]+@|TODO|FIXME", page.read_text())
+
+
+def test_the_table_of_the_readme_is_that_of_the_result_files():
+    text = render(collect(ROOT / "docs" / "results"), "markdown")
+    summary = text.split("\n## ")[0]
+    rows = [line for line in summary.splitlines() if line.startswith("|")]
+    assert len(rows) > 2
+    assert "\n".join(rows) in (ROOT / "README.md").read_text(encoding="utf-8")
