@@ -64,7 +64,7 @@ def load(path: Path, card: DownstreamCard, label_from: str = "label") -> Corpus:
     Text, label and speaker cells are brought to Unicode NFC and their white space is collapsed;
     nothing else is changed. Without a valid split, a fixed tenth of train becomes one, and the
     corpus's note says so: whole speakers if there are enough of them and they are not the labels,
-    else utterances of every label.
+    else some utterances of every label.
 
     Args:
         path: the manifest; its suffix tells the format.
@@ -388,7 +388,7 @@ def with_valid(
     if not labels_are_speakers:
         chosen = _whole_speakers(train)
     if not chosen:
-        how = "utterances of every label" if any(u.label for u in train) else "utterances"
+        how = "some of every label" if any(u.label for u in train) else "drawn one by one"
         chosen = _every_label(train)
     if not chosen:
         raise SuperbError(

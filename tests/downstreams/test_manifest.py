@@ -270,7 +270,7 @@ def test_few_speakers_lose_utterances_of_every_label(tmp_path):
     corpus = carve(tmp_path, train=120, speakers=4, labels=3)
     valid = Counter(u.label for u in corpus.split("valid"))
     assert valid == {"l0": 4, "l1": 4, "l2": 4}
-    assert "12 of 120 train utterances, utterances of every label" in corpus.note
+    assert "12 of 120 train utterances, some of every label" in corpus.note
 
 
 def test_speaker_labels_are_split_within_each_speaker(tmp_path):
@@ -286,7 +286,7 @@ def test_a_label_that_one_speaker_says_alone_stays_in_train(tmp_path):
         row["label"] = f"own-{row['speaker']}"
     rows[-1]["label"] = rows[-2]["label"] = "own-s0"
     corpus = manifest.load(write(tmp_path, rows), KS)
-    assert "utterances of every label" in corpus.note
+    assert "some of every label" in corpus.note
     assert len({u.label for u in corpus.split("train")}) == 12
 
 
@@ -313,7 +313,7 @@ def test_without_speakers_or_labels_utterances_move(tmp_path):
     for row in rows:
         del row["speaker"], row["label"]
     corpus = manifest.load(write(tmp_path, rows), ASR)
-    assert "5 of 50 train utterances, utterances, moved" in corpus.note
+    assert "5 of 50 train utterances, drawn one by one, moved" in corpus.note
 
 
 def test_a_train_split_of_one_cannot_be_divided(tmp_path):
