@@ -46,6 +46,14 @@ Storage = Annotated[
         "auto: the first of float16, int8 and none that fits on the disk."
     ),
 ]
+Tasks = Annotated[
+    list[str],
+    typer.Option("--downstream", "-d", help="Task: asr, sid, ks, several with commas, or all."),
+]
+LayerChoices = Annotated[
+    str,
+    typer.Option("--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."),
+]
 UpstreamArgument = Annotated[
     str,
     typer.Argument(
@@ -105,16 +113,8 @@ def run(
             "org/model\\[@revision], file.py:Name, package.module:Name, untrained:NAME.",
         ),
     ],
-    downstream: Annotated[
-        list[str],
-        typer.Option("--downstream", "-d", help="Task: asr, sid, ks, several with commas, or all."),
-    ],
-    layers: Annotated[
-        str,
-        typer.Option(
-            "--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."
-        ),
-    ] = "last,weighted-sum",
+    downstream: Tasks,
+    layers: LayerChoices = "last,weighted-sum",
     corpus: Annotated[
         str,
         typer.Option(
@@ -226,16 +226,8 @@ def plan_(
     ],
     hours: Annotated[float, typer.Option(help="Audio of the corpus, all splits together.")],
     utterances: Annotated[int, typer.Option(help="Recordings in it.")],
-    downstream: Annotated[
-        list[str],
-        typer.Option("--downstream", "-d", help="Task: asr, sid, ks, several with commas, or all."),
-    ],
-    layers: Annotated[
-        str,
-        typer.Option(
-            "--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."
-        ),
-    ] = "last,weighted-sum",
+    downstream: Tasks,
+    layers: LayerChoices = "last,weighted-sum",
     protocol: Annotated[str, typer.Option(help="mini, superb, or a TOML file.")] = "superb",
     storage: Storage = "auto",
     random_weights: Annotated[

@@ -320,7 +320,8 @@ class Trainer:
                 f"the loss or its gradient is no number at step {self.step}"
                 + (f"; the checkpoint of that step is kept in {self.folder}" if self.step else "")
                 + ". Start again in another --output, with a lower learning rate (it peaks at "
-                f"{self.recipe.learning_rate:g}) or with --precision float32"
+                f"{self.recipe.learning_rate:g})"
+                + ("" if self.run.precision == "float32" else " or with --precision float32")
             )
 
     @torch.no_grad()
