@@ -39,6 +39,7 @@ from benchmark.fit import (
 from benchmark.gain import Amplified
 from benchmark.layers import Mix, expand
 from benchmark.logs import Logs
+from benchmark.macs import macs_per_second
 from benchmark.plan import (
     AUTO,
     PREFERRED,
@@ -147,11 +148,17 @@ class Encoder:
     upstream: Upstream
     fingerprint: str
     parameters: int | None
+    device: str
 
     @property
     def card(self) -> UpstreamCard:
         """Its card."""
         return self.upstream.card
+
+    @cached_property
+    def macs(self) -> float | None:
+        """Multiply-accumulate operations per second of audio; see `benchmark.macs`."""
+        return macs_per_second(self.upstream, self.device)
 
 
 def run(
@@ -432,7 +439,7 @@ def prepare_encoder(
     if card.note:
         progress.warn(f"{card.name}: {card.note}")
     parameters = card.parameters if card.parameters is not None else count_parameters(upstream)
-    return Encoder(upstream, mark, parameters)
+    return Encoder(upstream, mark, parameters, device)
 
 
 def _run_encoder(
@@ -887,6 +894,7 @@ def _result(
         },
         encoder={
             "parameters": encoder.parameters,
+            "macs": encoder.macs,
             "throughput": store.throughput(),
             "rounding_error": store.rounding_error(keys),
         },
