@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypedDict, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypedDict, get_args
 from urllib.parse import quote
 
 from benchmark.core import Tally
@@ -29,8 +29,11 @@ from benchmark.errors import SuperbError
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = 1
-"""Version of the file format; raised when a reader of the old one could misread the new one."""
+SCHEMA = 2
+"""Version of the file format; raised when a reader of the old one could misread the new one.
+
+1: the checksum is of the canonical JSON, whatever the file's layout. 2: of the file's bytes.
+"""
 
 IDENTITY_VERSION = 1
 """Version of how an identity becomes a run id; raised only when old ids must not be found."""
@@ -134,7 +137,7 @@ class Result:
         provenance: versions, commit, machine.
         schema: version of this format.
         utterances_sha256: of the CSV file beside the JSON file; filled in by `write_result`.
-        checksum: of the canonical JSON without this field; filled in by `write_result`.
+        checksum: of the file as far as this field, its last; filled in by `write_result`.
     """
 
     run_id: str
@@ -235,15 +238,13 @@ def write_result(
         field.name: getattr(result, field.name) for field in dataclasses.fields(Result)
     }
     document["utterances_sha256"] = hashlib.sha256(table).hexdigest()
-    del document["checksum"]
+    del document["schema"], document["checksum"]
     # The schema comes first: it says how to read the rest.
-    document = {"schema": document.pop("schema"), **document}
+    document = {"schema": SCHEMA, **document}
     _refuse_not_finite(document, "result")
-    document["checksum"] = _checksum(document)
-    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_together([(utterances_path(path), table), (path, text.encode())])
+        _replace_together([(utterances_path(path), table), (path, _signed(document))])
     return path
 
 
@@ -270,76 +271,41 @@ def find_result(output: Path | str, downstream: str, upstream: str, run_id: str)
     return result
 
 
-def read_result(path: Path | str) -> Result:
+def read_result(path: Path | str, *, history: bool = True) -> Result:
     """Read one JSON file, checked.
+
+    Args:
+        path: of the file.
+        history: False to leave the history empty: it is most of a file, and of the time.
 
     Raises:
         NewerResultError: when it was written by a newer version.
         DamagedResultError: when it is no result, incomplete, or changed since it was written.
     """
     path = Path(path)
-    document = _read_document(path)
-    _check_schema(path, document)
-    given = document.pop("checksum", None)
     try:
-        matches = given == _checksum(document)
-    except ValueError:  # a number too large for a float, which Python reads as infinite
-        matches = False
-    if not matches:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedResultError(f"{path} cannot be read: {error.strerror}.") from error
+    if b"\r" in data:  # as some checkouts have it
+        data = data.replace(b"\r\n", b"\n")
+    document = _parse(path, data if history else _without_history(data))
+    _check_schema(path, document)
+    if document["schema"] == 1:  # its checksum is of everything
+        document = _parse(path, data)
+        intact = _intact_first_schema(document)
+        if not history:
+            document["history"] = []
+    else:
+        intact = data == _with_checksum(data.rpartition(_LAST)[0])
+    if not intact:
         raise DamagedResultError(
             f"{path} does not match its checksum: it was edited or damaged after it was written. "
             "Delete it and run again to get it back."
         )
+    checksum = document.pop("checksum")
     _check_fields(path, document)
-    return Result(**document, checksum=cast(str, given))
-
-
-def skim_result(path: Path | str) -> Result:
-    """Read one JSON file without its history, which is most of it, and without its checksum.
-
-    Enough to choose between many runs in a fraction of the time; whatever is shown of the chosen
-    must pass `check_result`.
-
-    Returns:
-        The result, as it claims to be; `history` is empty.
-
-    Raises:
-        NewerResultError: when it was written by a newer version.
-        DamagedResultError: when it is no result, or incomplete.
-    """
-    path = Path(path)
-    document = _read_document(path, skim=True)
-    _check_schema(path, document)
-    given = document.pop("checksum", None)
-    _check_fields(path, document)
-    return Result(**document, checksum=str(given))
-
-
-def check_result(path: Path | str) -> None:
-    """Refuse what `read_result` refuses, in half the time for files that `write_result` laid out.
-
-    The text that the checksum is of is put together from the file's own bytes. Should that go
-    wrong, the checksum does not match, and `read_result` has the last word.
-
-    Raises:
-        NewerResultError: when it was written by a newer version.
-        DamagedResultError: when it is no result, incomplete, or changed since it was written.
-    """
-    path = Path(path)
-    try:
-        text = path.read_bytes()
-        document = json.loads(_without_history(text))
-        given = document.pop("checksum")
-        history = _canonical_history(text.partition(_HISTORY)[2].partition(_AFTER_HISTORY)[0])
-        rest = canonical_json(document).encode()
-        intact = hashlib.sha256(rest.replace(b'"history":[]', history, 1)).hexdigest() == given
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        intact = False
-    if intact:
-        _check_schema(path, document)
-        _check_fields(path, document)
-    else:
-        read_result(path)
+    return Result(**document, checksum=checksum)
 
 
 def read_tallies(path: Path | str) -> dict[int, list[Tally]]:
@@ -372,8 +338,12 @@ def result_files(folder: Path | str) -> list[Path]:
     return paths
 
 
-def read_results(folder: Path | str) -> tuple[list[Result], list[str]]:
+def read_results(folder: Path | str, *, history: bool = True) -> tuple[list[Result], list[str]]:
     """All results in a folder, and one line for each file that had to be left out.
+
+    Args:
+        folder: with result files anywhere below it.
+        history: as for `read_result`.
 
     Raises:
         SuperbError: when the folder does not exist or holds no JSON file.
@@ -382,7 +352,7 @@ def read_results(folder: Path | str) -> tuple[list[Result], list[str]]:
     problems: list[str] = []
     for path in result_files(folder):
         try:
-            results.append(read_result(path))
+            results.append(read_result(path, history=history))
         except SuperbError as error:
             problems.append(str(error))
     return results, problems
@@ -396,7 +366,7 @@ def load_results(folder: Path | str) -> pandas.DataFrame:
     Raises:
         SuperbError: when there is no such folder, or no result in it.
     """
-    results, problems = read_results(folder)
+    results, problems = read_results(folder, history=False)
     for problem in problems:
         _log.warning("%s", problem)
     return to_frame(results)
@@ -450,14 +420,9 @@ def _check_schema(path: Path, document: Mapping[str, Any]) -> None:
         )
 
 
-def _read_document(path: Path, *, skim: bool = False) -> dict[str, Any]:
+def _parse(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        text = path.read_bytes()
-        if skim:
-            text = _without_history(text)
-        document = json.loads(text, parse_constant=_no_constant)
-    except OSError as error:
-        raise DamagedResultError(f"{path} cannot be read: {error.strerror}.") from error
+        document = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise DamagedResultError(
             f"{path} is not valid JSON ({error}). Delete it and run again to get it back."
@@ -467,25 +432,26 @@ def _read_document(path: Path, *, skim: bool = False) -> dict[str, Any]:
     return document
 
 
-def _without_history(text: bytes) -> bytes:
-    """The file as `write_result` lays it out, with an empty history; any other text as it is.
-
-    A line break inside a JSON string is escaped, so these marks are found in no string.
-    """
-    head, begin, rest = text.partition(_HISTORY)
-    _, end, tail = rest.partition(_AFTER_HISTORY)
-    return head + begin + b"]," + end + tail if begin and end else text
-
-
-def _canonical_history(text: bytes) -> bytes:
-    """What `canonical_json` makes of the history, from its lines: they hold numbers and null."""
-    entries = text.removesuffix(b"],").strip(b" \n").removeprefix(b"{\n   ").removesuffix(b"\n  }")
-    lines = [b",".join(sorted(e.split(b",\n   "))) for e in entries.split(b"\n  },\n  {\n   ")]
-    joined = b"},{".join(lines).replace(b'": ', b'":')
-    return b'"history":[{' + joined + b"}]" if joined else b'"history":[]'
-
-
+# Line breaks inside JSON strings are escaped, so these marks are found in no string.
 _HISTORY, _AFTER_HISTORY = b'\n "history": [', b'\n "layer_weights": '
+_LAST = b',\n "checksum": '
+
+
+def _without_history(data: bytes) -> bytes:
+    """The file as `write_result` lays it out, with an empty history; any other text as it is."""
+    head, begin, rest = data.partition(_HISTORY)
+    _, end, tail = rest.partition(_AFTER_HISTORY)
+    return head + begin + b"]," + end + tail if begin and end else data
+
+
+def _intact_first_schema(document: Mapping[str, Any]) -> bool:
+    """Whether a file of schema 1 says what it said when it was written."""
+    rest = {key: value for key, value in document.items() if key != "checksum"}
+    try:
+        text = canonical_json(rest)
+    except ValueError:  # a number too large for a float, which Python reads as infinite
+        return False
+    return document.get("checksum") == hashlib.sha256(text.encode()).hexdigest()
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -641,8 +607,14 @@ def _whole(number: int) -> int:
     return whole
 
 
-def _checksum(document: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+def _signed(document: Mapping[str, Any]) -> bytes:
+    """The file: the document, and last the checksum of all that stands before it."""
+    text = json.dumps(document, indent=1, allow_nan=False)
+    return _with_checksum(text.removesuffix("\n}").encode())
+
+
+def _with_checksum(text: bytes) -> bytes:
+    return text + _LAST + f'"{hashlib.sha256(text).hexdigest()}"\n}}\n'.encode()
 
 
 def _refuse_not_finite(value: object, where: str) -> None:

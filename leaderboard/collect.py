@@ -2,11 +2,7 @@
 
 Only what is comparable stands in one table: the same task and task version, the same corpus by
 content with the same utterances left out, the same protocol by content, the same version of the
-engine. Reads JSON alone: no
-torch, no pandas, no numpy.
-
-A folder may hold thousands of runs, most of them older ones of the same cells. All are read as far
-as choosing between them needs; what is shown is read whole and checked.
+engine. Reads JSON alone: no torch, no pandas.
 """
 
 from __future__ import annotations
@@ -16,15 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark.errors import SuperbError
-from benchmark.results import (
-    MetricValue,
-    Result,
-    Status,
-    check_result,
-    result_files,
-    skim_result,
-)
+from benchmark.results import MetricValue, Result, Status, read_results
 
 # The two columns every table has, as the question is what the other layers add to the last.
 MAIN_LAYERS = ("last", "weighted-sum")
@@ -168,42 +156,13 @@ class _RowKey(NamedTuple):
 def collect(folder: Path | str) -> Board:
     """Read a folder of results.
 
-    Files that cannot be read, that were written by a newer version, or that are shown and do not
-    match their checksum are left out and named.
+    Files that cannot be read, that were written by a newer version or that do not match their
+    checksum are left out and named.
 
     Raises:
         SuperbError: when it does not exist or holds no result files.
     """
-    found: dict[Path, Result] = {}
-    problems: dict[Path, str] = {}
-    for path in result_files(folder):
-        try:
-            found[path] = skim_result(path)
-        except SuperbError as error:
-            problems[path] = str(error)
-    checked: set[Path] = set()
-    while True:
-        board = arrange(found.values(), [problems[path] for path in sorted(problems)])
-        shown = {
-            cell.run_id
-            for table in board.tables
-            for row in table.rows
-            for cell in row.cells.values()
-        }
-        unchecked = [path for path in found if path not in checked and found[path].run_id in shown]
-        damaged = {}
-        for path in unchecked:
-            try:
-                check_result(path)
-            except SuperbError as error:
-                damaged[path] = str(error)
-        if not damaged:
-            return board
-        # Without them another run may have its place, which is to be checked as well.
-        checked.update(unchecked)
-        problems.update(damaged)
-        for path in damaged:
-            del found[path]
+    return arrange(*read_results(folder, history=False))
 
 
 def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
@@ -263,7 +222,10 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
     runs: dict[_RowKey, dict[str, list[Result]]] = {}
     for result in results:
         runs.setdefault(_row_key(result), {}).setdefault(result.layer, []).append(result)
-    labels = {key: _label(key, runs) for key in runs}
+    namesakes: dict[str, list[_RowKey]] = {}
+    for key in runs:
+        namesakes.setdefault(key.upstream, []).append(key)
+    labels = {key: _label(key, namesakes[key.upstream]) for key in runs}
     chosen: dict[_RowKey, dict[str, Result]] = {}
     for key, by_layer in runs.items():
         for layer, candidates in by_layer.items():
@@ -308,9 +270,8 @@ def _row_key(result: Result) -> _RowKey:
     return _RowKey(name, _identity(result, "upstream", "fingerprint"), *settings)
 
 
-def _label(key: _RowKey, rows: Iterable[_RowKey]) -> str:
+def _label(key: _RowKey, same: Sequence[_RowKey]) -> str:
     """The name, with what tells this row from the others that share it."""
-    same = [row for row in rows if row.upstream == key.upstream]
     label = key.upstream
     if len({row.fingerprint for row in same}) > 1:
         label += f" @{key.fingerprint[:8]}"

@@ -13,20 +13,22 @@ in the presence of ties and near ties"); a simulation of both is in the tests.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
-from typing import NamedTuple
+from statistics import NormalDist
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmark.results import MetricValue
 from leaderboard.collect import MAIN_LAYERS, Board, Cell, Row, Table, list_some
 from leaderboard.published import PUBLISHED_CORPORA, find_figure, is_published_setting
 
+Floats: TypeAlias = NDArray[np.float64]
+
 _DRAWS = 500
 _CONFIDENCE = 0.95
-# A standard normal distribution as 256 equally likely values: a draw is a random byte.
-_NORMAL = tuple(NormalDist().inv_cdf((number + 0.5) / 256) for number in range(256))
 
 
 @dataclass(frozen=True)
@@ -175,9 +177,12 @@ def _rows(tables: Sequence[Table], layers: Sequence[str], notes: list[str]) -> _
         for row in table.rows:
             key = _Key(row.upstream, row.fingerprint, row.precision)
             found.setdefault(key, [[] for _ in tables])[column].append(row)
+    namesakes: dict[str, list[_Key]] = {}
+    for key in found:
+        namesakes.setdefault(key.upstream, []).append(key)
     rows = []
     for key in sorted(found):
-        label = _label(key, found)
+        label = _label(key, namesakes[key.upstream])
         cells = tuple(
             max(candidates, key=lambda row: _worth(row, layers)) if candidates else None
             for candidates in found[key]
@@ -206,8 +211,7 @@ def _worth(row: Row, layers: Sequence[str]) -> tuple[object, ...]:
     )
 
 
-def _label(key: _Key, keys: Iterable[_Key]) -> str:
-    same = [other for other in keys if other.upstream == key.upstream]
+def _label(key: _Key, same: Sequence[_Key]) -> str:
     label = key.upstream
     if len({other.fingerprint for other in same}) > 1:
         label += f" @{key.fingerprint[:8]}"
@@ -228,14 +232,11 @@ def _present(means: Mapping[str, Sequence[Mean | None]], position: int) -> dict[
     }
 
 
-_Draws = list[list[list[float]] | None]
-
-
-def _draw(tables: Sequence[Table], rows: _Rows, layer: str) -> _Draws:
-    """For each row and task its score, then as many draws of it; None where a task is missing."""
+def _draw(tables: Sequence[Table], rows: _Rows, layer: str) -> list[Floats | None]:
+    """For each row ``[draw, task]``, its scores first; None where a task is missing."""
     # A generator of its own, so that nothing else in the process decides what is drawn.
-    generator = random.Random(0)
-    drawn: _Draws = []
+    generator = np.random.default_rng(0)
+    drawn: list[Floats | None] = []
     for _, _, cells in rows:
         scores = [
             None if row is None else _score(table, row.cells.get(layer))
@@ -243,7 +244,7 @@ def _draw(tables: Sequence[Table], rows: _Rows, layer: str) -> _Draws:
         ]
         present = [score for score in scores if score is not None]
         complete = len(present) == len(tables)
-        drawn.append([_draws_of(score, generator) for score in present] if complete else None)
+        drawn.append(_draws_of(present, generator) if complete else None)
     return drawn
 
 
@@ -253,52 +254,46 @@ def _score(table: Table, cell: Cell | None) -> MetricValue | None:
     return cell.metrics.get(table.metric)
 
 
-def _draws_of(score: MetricValue, generator: random.Random) -> list[float]:
-    quantile = NormalDist().inv_cdf((1 + score["confidence"]) / 2)
-    value = score["value"]
-    up, down = (score["high"] - value) / quantile, (value - score["low"]) / quantile
-    drawn = [value + step * (up if step > 0 else down) for step in _NORMAL]
-    return [value, *(drawn[byte] for byte in generator.randbytes(_DRAWS))]
+def _draws_of(scores: Sequence[MetricValue], generator: np.random.Generator) -> Floats:
+    columns = [[s["value"], s["low"], s["high"], s["confidence"]] for s in scores]
+    value, low, high, confidence = np.array(columns).T
+    quantile = np.array([NormalDist().inv_cdf((1 + level) / 2) for level in confidence])
+    steps = generator.standard_normal((_DRAWS, len(scores)))
+    drawn = value + steps * np.where(steps > 0, high - value, value - low) / quantile
+    return np.vstack([value, drawn])
 
 
-def _mean_ranks(drawn: _Draws, lower: Sequence[bool]) -> list[Mean | None]:
+def _mean_ranks(drawn: Sequence[Floats | None], lower: Sequence[bool]) -> list[Mean | None]:
     complete = [scores for scores in drawn if scores is not None]
     if len(complete) < 2:  # alone, it is the first of one
         return [None] * len(drawn)
-    # [task][draw][upstream]
-    ranks = [
-        [rank_values(v, is_lower) for v in zip(*(scores[task] for scores in complete), strict=True)]
-        for task, is_lower in enumerate(lower)
-    ]
-    by_draw = [
-        [sum(of_tasks) / len(lower) for of_tasks in zip(*of_draw, strict=True)]
-        for of_draw in zip(*ranks, strict=True)
-    ]
-    means = iter(_mean(draws) for draws in zip(*by_draw, strict=True))
-    return [None if scores is None else next(means) for scores in drawn]
+    scores = np.stack(complete, axis=2)  # [draw, task, upstream]
+    signs = np.where(lower, 1.0, -1.0)
+    ranks = rank_values(scores * signs[:, None], lower_is_better=True)
+    means = iter(ranks.mean(axis=1).T)
+    return [None if scores is None else _mean(next(means)) for scores in drawn]
 
 
-def rank_values(values: Sequence[float], lower_is_better: bool) -> list[float]:
-    """The rank of each value, 1 for the best; equal values share the mean of their ranks.
+def rank_values(values: Sequence[float] | Floats, lower_is_better: bool) -> Floats:
+    """The rank of each value along the last axis, 1 for the best.
 
-    >>> rank_values([7.0, 9.0, 7.0, 5.0], lower_is_better=False)
+    Equal values share the mean of their ranks.
+
+    >>> rank_values([7.0, 9.0, 7.0, 5.0], lower_is_better=False).tolist()
     [2.5, 1.0, 2.5, 4.0]
     """
-    order = sorted(range(len(values)), key=values.__getitem__, reverse=not lower_is_better)
-    ranks = [0.0] * len(values)
-    if len(set(values)) == len(values):  # no ties: far quicker, and nearly always so
-        for place, position in enumerate(order, start=1):
-            ranks[position] = float(place)
-        return ranks
-    start = 0
-    while start < len(order):
-        end = start
-        while end + 1 < len(order) and values[order[end + 1]] == values[order[start]]:
-            end += 1
-        rank = 1 + (start + end) / 2
-        for position in order[start : end + 1]:
-            ranks[position] = rank
-        start = end + 1
+    given = np.asarray(values) if lower_is_better else -np.asarray(values)
+    order = given.argsort(axis=-1)
+    differs = np.diff(np.take_along_axis(given, order, -1), axis=-1) != 0
+    places = np.broadcast_to(np.arange(1.0, given.shape[-1] + 1), given.shape)
+    # each run of equal values reaches from its first place to its last
+    first, last = places.copy(), places.copy()
+    first[..., 1:][~differs] = 0
+    last[..., :-1][~differs] = np.inf
+    first = np.maximum.accumulate(first, axis=-1)
+    last = np.minimum.accumulate(last[..., ::-1], axis=-1)[..., ::-1]
+    ranks: Floats = np.empty(given.shape)
+    np.put_along_axis(ranks, order, (first + last) / 2, -1)
     return ranks
 
 
@@ -311,18 +306,28 @@ def overall_score(values: Mapping[str, float]) -> float:
     Raises:
         ValueError: for a task without published constants.
     """
-    return fmean(_scaled(task, value) for task, value in values.items())
+    return float(_overall_scores(list(values), np.array([list(values.values())]))[0])
 
 
-def _scaled(task: str, value: float) -> float:
+def _overall_scores(tasks: Sequence[str], scores: Floats) -> Floats:
+    """Of each row of ``[draw, task]``."""
+    constants = np.array([_constants(task) for task in tasks])
+    fbank, sota = constants.T
+    means: Floats = (1000 * (scores - fbank) / (sota - fbank)).mean(axis=1)
+    return means
+
+
+def _constants(task: str) -> tuple[float, float]:
     metric = "wer" if task == "asr" else "accuracy"
     fbank, sota = (find_figure(kind, task, metric) for kind in ("fbank", "sota"))
     if fbank is None or sota is None:
         raise ValueError(f"SUPERB published no constants for {task}")
-    return 1000 * (value - fbank.value) / (sota.value - fbank.value)
+    return fbank.value, sota.value
 
 
-def _overall(tables: Sequence[Table], rows: _Rows, drawn: _Draws) -> list[Mean | None]:
+def _overall(
+    tables: Sequence[Table], rows: _Rows, drawn: Sequence[Floats | None]
+) -> list[Mean | None]:
     if {table.downstream for table in tables} != set(PUBLISHED_CORPORA):
         return [None] * len(drawn)
     means: list[Mean | None] = []
@@ -335,12 +340,7 @@ def _overall(tables: Sequence[Table], rows: _Rows, drawn: _Draws) -> list[Mean |
         if scores is None or not counts:
             means.append(None)
             continue
-        tasks = [table.downstream for table in tables]
-        draws = [
-            overall_score(dict(zip(tasks, values, strict=True)))
-            for values in zip(*scores, strict=True)
-        ]
-        means.append(_mean(draws))
+        means.append(_mean(_overall_scores([table.downstream for table in tables], scores)))
     return means
 
 
@@ -358,11 +358,10 @@ def _about_overall(tables: Sequence[Table], overall: Mapping[str, Sequence[Mean 
     )
 
 
-def _mean(draws: Sequence[float]) -> Mean:
+def _mean(draws: Floats) -> Mean:
     """The first is the value; the rest are its draws."""
-    value, *rest = draws
-    rest.sort()
+    value = float(draws[0])
     cut = (1 - _CONFIDENCE) / 2
-    low, high = (rest[round(share * (len(rest) - 1))] for share in (cut, 1 - cut))
+    low, high = map(float, np.quantile(draws[1:], [cut, 1 - cut], method="nearest"))
     # Draws of ranks are pulled to the middle: the best by a little is rarely drawn as the best.
     return Mean(value, min(low, value), max(high, value))

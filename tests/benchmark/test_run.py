@@ -180,7 +180,7 @@ def test_a_result_says_how_it_came_about(places):
     (result,) = run(Bands(), "ks", layers="weighted-sum", **places)
     path = result_path(places["output"], "ks", "bands", result.run_id)
     record = json.loads(path.read_text())
-    assert record["schema"] == 1
+    assert record["schema"] == 2
     assert record["protocol"]["updates"] == 60
     assert record["protocol"]["head"] == {"projection": 16}
     assert [point["learning_rate"] for point in record["learning_rate_curve"]] == [1e-3, 1e-2, 1e-1]

@@ -28,8 +28,8 @@ def published(result):
 
 
 def test_ranks_with_ties():
-    assert rank_values([7.0, 9.0, 7.0, 5.0], lower_is_better=False) == [2.5, 1.0, 2.5, 4.0]
-    assert rank_values([7.0, 9.0, 7.0, 5.0], lower_is_better=True) == [2.5, 4.0, 2.5, 1.0]
+    assert rank_values([7.0, 9.0, 7.0, 5.0], lower_is_better=False).tolist() == [2.5, 1.0, 2.5, 4.0]
+    assert rank_values([7.0, 9.0, 7.0, 5.0], lower_is_better=True).tolist() == [2.5, 4.0, 2.5, 1.0]
 
 
 def test_mean_rank_goes_by_each_tasks_direction(result):
