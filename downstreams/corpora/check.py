@@ -302,8 +302,10 @@ def _check_audio(
     """Open every file once, however many utterances it holds; seconds of audio per split."""
     of_file: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in survey.utterances:
-        of_file[_name(utterance, root)].append(utterance)
-    files = list(of_file)
+        of_file[_name(utterance.audio, utterance.id, root)].append(utterance)
+    audio = {name: utterances[0].audio for name, utterances in of_file.items()}
+    audio |= {_name(path, "", root): path for path in survey.sources}
+    files = list(audio)
     seconds: dict[str, float] = defaultdict(float)
     # Where an audio was met first; spans of one recording are different audio.
     known: dict[tuple[str, tuple[float, float] | None], tuple[str, str]] = {}
@@ -313,14 +315,13 @@ def _check_audio(
     ):
         for start in range(0, len(files), _CHUNK):
             chunk = files[start : start + _CHUNK]
-            heard_of = pool.map(
-                lambda name: _listen(of_file[name][0].audio, survey.rate, quick), chunk
-            )
+            heard_of = pool.map(lambda name: _listen(audio[name], survey.rate, quick), chunk)
             for name, heard in zip(chunk, heard_of, strict=True):
                 bar.advance()
+                own = of_file.get(name, [])
                 for kind, detail in heard.faults:
-                    found[kind, of_file[name][0].split].append(Item(name, detail))
-                for utterance in of_file[name]:
+                    found[kind, own[0].split if own else ""].append(Item(name, detail))
+                for utterance in own:
                     seconds[utterance.split] += (
                         utterance.span[1] if utterance.span else heard.seconds
                     )
@@ -335,11 +336,10 @@ def _check_audio(
     return seconds
 
 
-def _name(utterance: Utterance, root: Path) -> str:
+def _name(audio: Path | bytes | StoredAudio, utterance: str, root: Path) -> str:
     """How findings call an utterance's file."""
-    audio = utterance.audio
     if not isinstance(audio, Path):
-        return utterance.id
+        return utterance
     return str(audio.relative_to(root) if audio.is_relative_to(root) else audio)
 
 

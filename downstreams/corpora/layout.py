@@ -63,6 +63,7 @@ class Survey:
         rate: sample rate in Hz that all files should have.
         disjoint: pairs of the corpus's own splits that may have no speaker in common.
         notes: what else a user should be told, e.g. a list that is not there.
+        sources: audio that is no utterance but that the corpus cuts some from.
     """
 
     utterances: tuple[Utterance, ...]
@@ -71,6 +72,7 @@ class Survey:
     rate: int = 16_000
     disjoint: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    sources: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,10 @@ KEYWORDS: Final = ("yes", "no", "up", "down", "left", "right", "on", "off", "sto
 UNKNOWN: Final = "_unknown_"
 SILENCE: Final = "_silence_"
 NOISE: Final = "_background_noise_"
-NOISES: Final = 6
+NOISES: Final = (
+    *("doing_the_dishes.wav", "dude_miaowing.wav", "exercise_bike.wav", "pink_noise.wav"),
+    *("running_tap.wav", "white_noise.wav"),
+)
 FOLDER_V1: Final = "speech_commands_v0.01"
 TEST_FOLDER_V1: Final = "speech_commands_test_set_v0.01"
 FOLDER_V2: Final = "speech_commands_v0.02"
@@ -115,7 +118,7 @@ def load_v1(task: str, options: CorpusOptions) -> Corpus:
     _require_splits("speech-commands-v1", root, found, OBTAIN_V1)
     utterances = list(found.utterances)
     folder = _folder(root, FOLDER_V1)
-    noise = sorted((folder / NOISE).glob("*.wav")) if folder else []
+    noise = _noise(folder) if folder else ()
     if not noise:
         raise SuperbError(f"no {NOISE}/*.wav in {folder}, of which silence is made. {OBTAIN_V1}")
     lengths = {path: _length_ms(path) for path in noise}
@@ -123,8 +126,8 @@ def load_v1(task: str, options: CorpusOptions) -> Corpus:
         words = sum(u.split == split and u.label in KEYWORDS for u in found.utterances)
         utterances += silence(lengths, split, max(1, round(words / len(KEYWORDS))))
     notes = [partial(found.utterances, OFFICIAL_V1)]
-    if len(noise) < NOISES:
-        notes.append(f"silence from {len(noise)} of {NOISES} background recordings")
+    if len(noise) < len(NOISES):
+        notes.append(f"silence from {len(noise)} of {len(NOISES)} background recordings")
     return _corpus("speech-commands-v1", root, utterances, "; ".join(filter(None, notes)))
 
 
@@ -179,7 +182,24 @@ def survey_v1(root: Path) -> Survey:
             f"{left_out} recordings of {FOLDER_V1} are in no split: its own test part, in whose "
             f"place {TEST_FOLDER_V1} stands"
         )
-    return Survey(tuple(utterances), extra=extra, disjoint=_DISJOINT, notes=tuple(notes))
+    missing: dict[Path, str] = {}
+    sources: tuple[Path, ...] = ()
+    if folder := folders[FOLDER_V1]:
+        sources = _noise(folder)
+        there = {path.name for path in sources}
+        missing = {
+            (folder / NOISE / name).relative_to(root): "train"
+            for name in NOISES
+            if name not in there
+        }
+    return Survey(
+        tuple(utterances),
+        missing=missing,
+        extra=extra,
+        sources=sources,
+        disjoint=_DISJOINT,
+        notes=tuple(notes),
+    )
 
 
 def survey_v2(root: Path) -> Survey:
@@ -296,6 +316,11 @@ def _absent(root: Path, wanted: str, obtain: str) -> SuperbError:
             f"{root} is itself an archive; give the folder above: --data-root {root.parent}"
         )
     return not_found("Speech Commands", root, wanted, obtain)
+
+
+def _noise(folder: Path) -> tuple[Path, ...]:
+    """The long recordings that silence is cut from."""
+    return tuple(sorted((folder / NOISE).glob("*.wav")))
 
 
 def _recordings(folder: Path | None) -> Iterator[Path]:

@@ -12,6 +12,7 @@ from benchmark.audio import decode
 from benchmark.errors import AudioError, SuperbError
 from downstreams import DOWNSTREAMS
 from downstreams.corpora import CorpusOptions, load_corpus, speech_commands
+from downstreams.corpora.check import audit
 from downstreams.corpora.speech_commands import KEYWORDS, SILENCE, UNKNOWN, part, silence
 
 KS = DOWNSTREAMS["ks"].card
@@ -211,6 +212,18 @@ def test_noise_that_is_too_short_or_no_audio(tmp_path):
     write(root / "speech_commands_v0.01/_background_noise_/white_noise.wav", b"no audio")
     with pytest.raises(AudioError, match=r"cannot read .*white_noise\.wav"):
         load(root)
+
+
+def test_the_recordings_that_silence_is_cut_from_are_checked_too(tmp_path):
+    root = make_v1(tmp_path)
+    folder = Path("speech_commands_v0.01/_background_noise_")
+    write(root / folder / "pink_noise.wav", wav(20)[:1000])
+    survey = speech_commands.survey_v1(root)
+    gone = {"dude_miaowing.wav", "exercise_bike.wav", "running_tap.wav"}
+    assert survey.missing == dict.fromkeys((folder / name for name in gone), "train")
+    found = {finding.kind: finding for finding in audit(survey, {}, root).findings}
+    assert [item.name for item in found["truncated"].items] == [str(folder / "pink_noise.wav")]
+    assert len(found["missing"].items) == len(gone)
 
 
 # v0.02
