@@ -95,7 +95,8 @@ class Table:
         metrics: the one that ranks first.
         lower_is_better: direction of the first metric.
         corpus: its name.
-        corpus_sha256: its content.
+        corpus_sha256: its content, by names, sizes, labels and texts.
+        audio_sha256: the content of its audio; "" when the result does not say.
         corpus_note: one line about it.
         skipped: ids of its utterances that every run left out, sorted.
         protocol: its name.
@@ -113,6 +114,7 @@ class Table:
     lower_is_better: bool
     corpus: str
     corpus_sha256: str
+    audio_sha256: str
     corpus_note: str
     skipped: tuple[str, ...]
     protocol: str
@@ -126,6 +128,12 @@ class Table:
     def metric(self) -> str:
         """The metric that ranks."""
         return self.metrics[0]
+
+    @property
+    def content(self) -> str:
+        """What tells its corpus from another of the same name, in short."""
+        audio = f", audio {self.audio_sha256[:8]}" if self.audio_sha256 else ""
+        return self.corpus_sha256[:8] + audio
 
 
 @dataclass(frozen=True)
@@ -188,12 +196,17 @@ def _group_key(result: Result) -> tuple[object, ...]:
         result.downstream["version"],
         result.corpus["name"],
         result.corpus["sha256"],
+        _audio(result),
         (len(skipped), skipped),  # the whole corpus comes first
         result.protocol["name"],
         str(result.protocol["version"]),
         _identity(result, "protocol", "sha256"),
         _engine(result),
     )
+
+
+def _audio(result: Result) -> str:
+    return str(result.corpus.get("audio_sha256") or "")
 
 
 def _engine(result: Result) -> str:
@@ -253,6 +266,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         lower_is_better=lower,
         corpus=str(newest.corpus["name"]),
         corpus_sha256=str(newest.corpus["sha256"]),
+        audio_sha256=_audio(newest),
         corpus_note=str(newest.corpus.get("note", "")),
         skipped=skipped_utterances(newest),
         protocol=str(newest.protocol["name"]),

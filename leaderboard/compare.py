@@ -218,6 +218,7 @@ def as_json(comparisons: Comparisons) -> dict[str, Any]:
                 "lower_is_better": table.lower_is_better,
                 "corpus": table.corpus,
                 "corpus_sha256": table.corpus_sha256,
+                "audio_sha256": table.audio_sha256,
                 "protocol": table.protocol,
                 "protocol_version": table.protocol_version,
                 "layer": found.layer,
@@ -378,7 +379,7 @@ def _inventory(tables: Sequence[Table], name: str) -> str:
                 ]
                 left_out = f", {len(table.skipped)} utterances left out" if table.skipped else ""
                 entries.append(
-                    f"{', '.join(layers)} on {table.corpus} ({table.corpus_sha256[:8]}) under "
+                    f"{', '.join(layers)} on {table.corpus} ({table.content}) under "
                     f"{table.protocol} v{table.protocol_version}{left_out}"
                 )
     return "; ".join(entries) or "none"

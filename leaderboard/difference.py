@@ -172,6 +172,7 @@ def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
         "downstream": (a.downstream["name"], b.downstream["name"]),
         "task version": (a.downstream["version"], b.downstream["version"]),
         "corpus": (a.corpus["sha256"], b.corpus["sha256"]),
+        "audio": (a.corpus.get("audio_sha256"), b.corpus.get("audio_sha256")),
         "protocol": (a.identity.get("protocol"), b.identity.get("protocol")),
         "engine version": (a.identity.get("engine"), b.identity.get("engine")),
         "seeds": (sorted(a.seeds), sorted(b.seeds)),

@@ -82,7 +82,7 @@ def table_grid(table: Table) -> Grid:
     protocol = f"protocol {table.protocol} version {table.protocol_version}"
     if table.protocol_sha256:
         protocol += f" ({table.protocol_sha256[:8]})"
-    details = [f"corpus {table.corpus} ({table.corpus_sha256[:8]}), {protocol}{_engine(table)}"]
+    details = [f"corpus {table.corpus} ({table.content}), {protocol}{_engine(table)}"]
     if table.skipped:
         count = len(table.skipped)
         noun = "utterance" if count == 1 else "utterances"
@@ -155,7 +155,7 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
         f"version {summary.protocol_version}",
         details=tuple(
             f"{table.downstream} version {table.version}: {table.metric} in %, corpus "
-            f"{table.corpus} ({table.corpus_sha256[:8]})"
+            f"{table.corpus} ({table.content})"
             + (f", protocol content {table.protocol_sha256[:8]}" if table.protocol_sha256 else "")
             + _engine(table)
             + (f", {len(table.skipped)} utterances left out" if table.skipped else "")
@@ -296,7 +296,7 @@ def headline(table: Table) -> str:
     """What a table is about, in one line."""
     return (
         f"{table.downstream}: {table.metric} in % {arrow(table)}, corpus {table.corpus} "
-        f"({table.corpus_sha256[:8]}), protocol {table.protocol} v{table.protocol_version}"
+        f"({table.content}), protocol {table.protocol} v{table.protocol_version}"
     )
 
 
@@ -320,7 +320,7 @@ def label_of(label: str, untrained: bool) -> str:
 def _task(summary: Summary, table: Table) -> str:
     """The heading of a task's columns, with its corpus where that tells it from another."""
     alike = [other for other in summary.tables if other.downstream == table.downstream]
-    corpus = f" {table.corpus} {table.corpus_sha256[:8]}" if len(alike) > 1 else ""
+    corpus = f" {table.corpus} {table.content}" if len(alike) > 1 else ""
     return f"{table.downstream}{corpus} {table.metric} {arrow(table)}"
 
 

@@ -384,7 +384,7 @@ def _latex_item(item: Item) -> str:
 
 
 _CSV_COLUMNS: Final = (
-    *("kind", "downstream", "downstream_version", "corpus", "corpus_sha256"),
+    *("kind", "downstream", "downstream_version", "corpus", "corpus_sha256", "audio_sha256"),
     *("utterances_left_out", "left_out_sha256"),
     *("protocol", "protocol_version", "protocol_sha256", "engine"),
     *("upstream", "fingerprint", "precision", "storage", "device"),
@@ -438,6 +438,7 @@ def _csv_run(table: Table, row: Row, layer: str) -> Iterator[dict[str, object]]:
         "downstream_version": table.version,
         "corpus": table.corpus,
         "corpus_sha256": table.corpus_sha256,
+        "audio_sha256": table.audio_sha256,
         "utterances_left_out": len(table.skipped),
         "left_out_sha256": left_out if table.skipped else "",
         "protocol": table.protocol,

@@ -150,15 +150,17 @@ def test_protocols_corpora_and_versions_never_mix(save, tmp_path):
     save("wavlm", "ks", "last", 91.0, protocol_version=2)
     save("cpc", "ks", "last", 92.0, corpus_sha256="d1" * 32)
     save("fbank", "ks", "last", 93.0, version=2)
+    save("apc", "ks", "last", 94.0, audio_sha256="a1" * 32)
     tables = collect(tmp_path / "results").tables
     assert [[row.upstream for row in table.rows] for table in tables] == [
         ["hubert"],
         ["wavlm"],
+        ["apc"],
         ["cpc"],
         ["fbank"],
     ]
     text = render(collect(tmp_path / "results"))
-    for word in ("superb version 2", "d1d1d1d1", "ks version 2"):
+    for word in ("superb version 2", "d1d1d1d1", "audio a1a1a1a1", "ks version 2"):
         assert word in text
 
 

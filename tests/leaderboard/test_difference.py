@@ -40,6 +40,7 @@ def test_other_metric(save):
     [
         ({"seeds": (0,)}, "seeds"),
         ({"corpus_sha256": "d1" * 32}, "corpus"),
+        ({"audio_sha256": "a1" * 32}, "audio"),
         ({"version": 2}, "task version"),
         ({"protocol_version": 2}, "protocol"),
         ({"skipped": ("x.wav",)}, r"the utterances left out \(none and x\.wav\)"),

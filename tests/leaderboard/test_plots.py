@@ -17,7 +17,8 @@ from leaderboard.plots import draw, draw_differences, draw_layers
 def table(task="ks", lower=False):
     return Table(
         downstream=task, title="", version=1, metrics=("wer" if lower else "accuracy",),
-        lower_is_better=lower, corpus="mini", corpus_sha256="c0" * 32, corpus_note="", skipped=(),
+        lower_is_better=lower, corpus="mini", corpus_sha256="c0" * 32, audio_sha256="",
+        corpus_note="", skipped=(),
         protocol="mini", protocol_version="1", protocol_sha256="", engine="", layers=(), rows=(),
     )  # fmt: skip
 
