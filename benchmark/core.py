@@ -168,8 +168,26 @@ class StoredAudio(Protocol):
         """Its size in bytes."""
         ...
 
+    @property
+    def origin(self) -> tuple[str, int] | None:
+        """What stands for its bytes: a name, and when they last changed (ns, 0 for never).
+
+        What was found out about them is remembered with that. None where nothing can be said.
+        """
+        ...
+
+    @property
+    def far(self) -> bool:
+        """Whether it lies across a network, so that it is read for use and not for an estimate."""
+        ...
+
     def read(self) -> bytes:
-        """Its bytes, in any format that soundfile reads; raises OSError if they are gone."""
+        """Its bytes, in any format that soundfile reads.
+
+        Raises:
+            OSError: when they are gone.
+            SuperbError: when no audio can be had at all, as without a network.
+        """
         ...
 
 

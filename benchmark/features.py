@@ -29,6 +29,7 @@ from benchmark.audio import audio_sha256, audio_size, decode
 from benchmark.core import HiddenStates, StoredAudio, Upstream, UpstreamCard, Utterance
 from benchmark.errors import AudioError, SuperbError, UpstreamError
 from benchmark.layers import normalise
+from benchmark.processes import ALONE, Processes
 from benchmark.progress import Progress
 from benchmark.store import (
     NONE,
@@ -45,7 +46,9 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 BATCHING = "one"
+_BAD_AUDIO = "bad audio"
 _DECODE_AHEAD = 8
+_FAR_SAMPLE = 8
 # Decoding, pooling and normalising are as much part of a feature as the encoder.
 _ENGINE = hashlib.sha256(
     b"".join((Path(__file__).parent / name).read_bytes() for name in ("audio.py", "features.py"))
@@ -70,9 +73,9 @@ class Features:
             absent.
         skipped: utterances left out because of their audio.
         layers: the layers that frames are kept of, None for all; time means have all.
-        audio_s: seconds of audio that passed the encoder in this run.
-        encoder_s: seconds that the encoder took for them, 0 if all was stored before.
-        extraction_s: seconds that reading, encoding and storing took.
+        audio_s: seconds of audio that passed the encoder in this run, in all processes together.
+        encoder_s: seconds that the encoder took for them, likewise; 0 if all was stored before.
+        extraction_s: seconds that reading, encoding and storing took, on the clock.
     """
 
     stores: dict[str, FeatureStore]
@@ -95,6 +98,7 @@ class ExtractionSettings:
         storage: ``float16``, ``float32`` or ``int8`` on disk, or ``none``: frames are encoded anew
             whenever they are read.
         on_bad_audio: ``fail`` or ``skip``.
+        processes: those that share the work.
     """
 
     cache_dir: Path
@@ -102,6 +106,7 @@ class ExtractionSettings:
     precision: str = "float32"
     storage: str = "float16"
     on_bad_audio: str = "fail"
+    processes: Processes = ALONE
 
 
 def features_of(states: HiddenStates, kind: str, layers: Sequence[int] | None = None) -> Tensor:
@@ -134,6 +139,7 @@ def extract(
 
     Audio is read once: hashed, and decoded if nothing is stored under its hash. Files that have
     not changed since an earlier run are not read at all. A few utterances are in memory at a time.
+    Several processes share the recordings, and each knows in the end what all of them found.
 
     Args:
         upstream: the frozen encoder.
@@ -151,7 +157,9 @@ def extract(
         SuperbError: when the disk has no room.
     """
     started = time.perf_counter()
-    layers = _kept_layers(upstream, fingerprint, wanted, settings, layers)
+    processes = settings.processes
+    kept = processes.agree(lambda: _kept_layers(upstream, fingerprint, wanted, settings, layers))
+    layers = None if kept is None else tuple(kept)
     stores = {
         kind: resources.enter_context(
             FeatureStore(settings.cache_dir, about(upstream, fingerprint, kind, settings, layers))
@@ -181,16 +189,21 @@ def extract(
             if lacks := {kind for kind in kinds[name] if key in missing[kind]}:
                 todo.append(utterance)
                 lacking[key] = lacking.get(key, set()) | lacks
-        if todo:
+        if todo and processes.main:
             _say(upstream, todo, kinds, settings, progress, layers)
+        todo = _own(todo, utterances.values(), processes)
+        if todo:
             job = _Job(upstream, settings, kinds, lacking, features, hashes)
             _encode_all(job, todo, progress)
     for store in stores.values():
         store.commit()
         if features.encoder_s:
             store.log_session(features.audio_s, features.encoder_s)
+    _join(features, todo, list(utterances), processes)
     if features.skipped and settings.on_bad_audio == "fail":
         raise _bad_audio(features.skipped, len(utterances))
+    if processes.count > 1:
+        _require_all(features, wanted, settings)
     if "frames" in stores and settings.storage == NONE:
         stores["frames"].again = _again(upstream, wanted["frames"], features, settings)
     features.extraction_s = time.perf_counter() - started
@@ -238,6 +251,51 @@ def _kept_layers(
     return tuple(layers)
 
 
+def _own(
+    todo: Sequence[Utterance], everyone: Iterable[Utterance], processes: Processes
+) -> list[Utterance]:
+    """What of it this process encodes: all utterances of every n-th recording of the corpus.
+
+    That is the same for all processes, however much the first has stored when the last one looks;
+    and each recording is read by one.
+    """
+    if processes.count == 1:
+        return list(todo)
+    own = set(processes.share(list(dict.fromkeys(utterance.audio for utterance in everyone))))
+    return [utterance for utterance in todo if utterance.audio in own]
+
+
+def _join(
+    features: Features, own: Sequence[Utterance], order: Sequence[str], processes: Processes
+) -> None:
+    """Wait for all processes; then every one knows the keys and the bad audio that each found."""
+    keys = {u.id: features.keys[u.id] for u in own if u.id in features.keys}
+    skipped = [(item.utterance, item.reason) for item in features.skipped]
+    parts = processes.gather((keys, skipped, features.audio_s, features.encoder_s))
+    for found, _, _, _ in parts:
+        features.keys.update(found)
+    place = {name: index for index, name in enumerate(order)}
+    bad = sorted((item for part in parts for item in part[1]), key=lambda item: place[item[0]])
+    for name, _ in bad:
+        features.keys.pop(name, None)  # a file that was known may have gone bad
+    features.skipped = [Skipped(name, reason) for name, reason in bad]
+    features.audio_s = math.fsum(part[2] for part in parts)
+    features.encoder_s = math.fsum(part[3] for part in parts)
+
+
+def _require_all(
+    features: Features, wanted: Mapping[str, Sequence[Utterance]], settings: ExtractionSettings
+) -> None:
+    """Find out that another process has stored its part where this one cannot see it."""
+    for kind, group in wanted.items():
+        keys = [features.keys[u.id] for u in group if u.id in features.keys]
+        if features.stores[kind].missing(keys):
+            raise SuperbError(
+                f"features that another process stored are not in {settings.cache_dir}: choose a "
+                "folder that all machines share with --cache-dir DIR or SUPERB_CACHE"
+            )
+
+
 def _key(audio: str, span: tuple[float, float] | None) -> str:
     """The key of an utterance in a store: what its audio is, and which part of it is meant."""
     if span is None:
@@ -281,12 +339,10 @@ def _known_keys(utterances: Iterable[Utterance], hashes: AudioHashes) -> dict[st
         audio = utterance.audio
         if isinstance(audio, bytes):
             sha256: str | None = audio_sha256(audio)
-        elif isinstance(audio, Path):
+        else:
             if audio not in found:
                 found[audio] = hashes.find(audio)
             sha256 = found[audio]
-        else:
-            sha256 = None
         if sha256 is not None:
             keys[utterance.id] = _key(sha256, utterance.span)
     return keys
@@ -319,16 +375,21 @@ def estimate_s(utterances: Sequence[Utterance], sample: int = 256) -> float:
     """Seconds of audio, from the headers of at most `sample` files and the sizes of all.
 
     Opening every header of a big corpus takes minutes. Files without a readable header count 0.
+    Of audio across a network the first few are looked at, which are wanted first anyway.
     """
     spans = math.fsum(u.span[1] for u in utterances if u.span is not None)
     whole = [u for u in utterances if u.span is None]
     step = max(1, -(-len(whole) // sample))
-    looked_at = whole[::step]
+    looked_at = whole[:_FAR_SAMPLE] if any(map(_far, whole[:1])) else whole[::step]
     seconds = math.fsum(map(duration_s, looked_at))
-    if step == 1:
+    if len(looked_at) == len(whole):
         return spans + seconds
     size = sum(map(_size, looked_at))
     return spans + (seconds / size * sum(map(_size, whole)) if size else 0.0)
+
+
+def _far(utterance: Utterance) -> bool:
+    return not isinstance(utterance.audio, Path | bytes) and utterance.audio.far
 
 
 def _size(utterance: Utterance) -> int:
@@ -384,6 +445,19 @@ class _Job:
         asked = {*self.kinds[utterance.id], *self.lacking.get(key, ())}
         return {kind for kind in asked if key not in self.features.stores[kind]}
 
+    def skip(self, utterance: Utterance, error: AudioError) -> None:
+        """Leave out an utterance whose audio cannot be used."""
+        self.features.keys.pop(utterance.id, None)
+        self.features.skipped.append(Skipped(utterance.id, str(error)))
+        self.settings.processes.announce(_BAD_AUDIO)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether bad audio, found here or by another process, ends the run."""
+        if self.settings.on_bad_audio != "fail":
+            return False
+        return bool(self.features.skipped) or self.settings.processes.announced(_BAD_AUDIO)
+
 
 @dataclass(frozen=True)
 class _Loaded:
@@ -419,12 +493,10 @@ def _encode_all(job: _Job, todo: Sequence[Utterance], progress: Progress) -> Non
         def lacking() -> Iterator[tuple[Utterance, _Loaded]]:
             for utterance, loaded in _ahead(pool, load, todo):
                 if isinstance(loaded, AudioError):
-                    features.keys.pop(utterance.id, None)
-                    features.skipped.append(Skipped(utterance.id, str(loaded)))
+                    job.skip(utterance, loaded)
                     bar.advance()
                     continue
-                if loaded.status is not None:
-                    assert isinstance(utterance.audio, Path)
+                if not isinstance(utterance.audio, bytes):
                     job.hashes.remember(utterance.audio, loaded.status, loaded.sha256)
                 key = _key(loaded.sha256, utterance.span)
                 features.keys[utterance.id] = key
@@ -437,10 +509,9 @@ def _encode_all(job: _Job, todo: Sequence[Utterance], progress: Progress) -> Non
             bar.advance()
             key = features.keys[utterance.id]
             if isinstance(waveform, AudioError):
-                del features.keys[utterance.id]
-                features.skipped.append(Skipped(utterance.id, str(waveform)))
+                job.skip(utterance, waveform)
                 continue
-            if features.skipped and job.settings.on_bad_audio == "fail":
+            if job.given_up:
                 continue  # keep looking for bad files, but encode nothing more
             # the same audio may have come by since this was read
             kinds = job.needs(utterance, key)

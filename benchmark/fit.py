@@ -664,10 +664,12 @@ def ranked_rates(probes: Sequence[Probe], direction: str, by: str = "score") -> 
 
 
 def _cores() -> int:
-    """Processor cores that this process may use."""
+    """Processor cores for this process: its part, where a launcher started several."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _one_after_another(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:

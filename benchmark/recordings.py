@@ -8,14 +8,18 @@ as plain WAV does, is found here.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from benchmark.audio import audio_sha256
-from benchmark.core import Utterance
+from benchmark.core import StoredAudio, Utterance
 from benchmark.errors import AudioError
 from benchmark.features import duration_s
 from benchmark.store import AudioHashes
+
+Hashes = Mapping[Path | StoredAudio, str]
+"""Audio file → SHA-256 of its bytes."""
 
 
 def durations(utterances: Iterable[Utterance], cache_dir: Path) -> dict[str, float]:
@@ -38,24 +42,24 @@ def durations(utterances: Iterable[Utterance], cache_dir: Path) -> dict[str, flo
     with AudioHashes(cache_dir) as known:
         for utterance in utterances:
             audio = utterance.audio
-            if not isinstance(audio, Path) or utterance.span is not None:
+            if isinstance(audio, bytes) or utterance.span is not None:
                 seconds[utterance.id] = duration_s(utterance)
                 continue
             found = known.find_duration(audio)
             if found is None:
-                status = audio.stat() if audio.is_file() else None
+                status = _status(audio)
                 found = duration_s(utterance)
-                if status is not None and found:
+                if found:
                     known.remember_duration(audio, status, found)
             seconds[utterance.id] = found
     return seconds
 
 
-def file_hashes(utterances: Iterable[Utterance], cache_dir: Path) -> dict[Path, str]:
+def file_hashes(utterances: Iterable[Utterance], cache_dir: Path) -> Hashes:
     """SHA-256 of the bytes of each audio file, in order; "" for one that cannot be read.
 
-    Only files that are new or changed since they were last hashed are read. Audio in memory or in
-    a table is no file.
+    Only files that are new or changed since they were last hashed are read. Audio in memory is no
+    file, and counts with its bytes in the corpus's own hash.
 
     Args:
         utterances: of a corpus.
@@ -64,22 +68,22 @@ def file_hashes(utterances: Iterable[Utterance], cache_dir: Path) -> dict[Path, 
     Raises:
         SuperbError: when the cache folder cannot be used.
     """
-    hashes: dict[Path, str] = {}
+    hashes = {}
     with AudioHashes(cache_dir) as known:
-        for path in _files(utterances):
-            found = known.find(path)
+        for audio in _files(utterances):
+            found = known.find(audio)
             if found is None:
+                status = _status(audio)
                 try:
-                    status = path.stat()
-                    found = audio_sha256(path)
-                    known.remember(path, status, found)
-                except (OSError, AudioError):
+                    found = audio_sha256(audio)
+                    known.remember(audio, status, found)
+                except AudioError:
                     found = ""
-            hashes[path] = found
+            hashes[audio] = found
     return hashes
 
 
-def joint_sha256(hashes: Mapping[Path, str]) -> str | None:
+def joint_sha256(hashes: Hashes) -> str | None:
     """One hash of all files, in order; None where there are none."""
     text = "\n".join(hashes.values())
     return hashlib.sha256(text.encode()).hexdigest() if hashes else None
@@ -88,8 +92,16 @@ def joint_sha256(hashes: Mapping[Path, str]) -> str | None:
 def any_known(utterances: Iterable[Utterance], cache_dir: Path) -> bool:
     """Whether audio files were hashed before, in this state or another."""
     with AudioHashes(cache_dir) as known:
-        return any(known.seen(path) for path in _files(utterances))
+        return any(known.seen(audio) for audio in _files(utterances))
 
 
-def _files(utterances: Iterable[Utterance]) -> list[Path]:
-    return list(dict.fromkeys(u.audio for u in utterances if isinstance(u.audio, Path)))
+def _files(utterances: Iterable[Utterance]) -> list[Path | StoredAudio]:
+    return list(dict.fromkeys(u.audio for u in utterances if not isinstance(u.audio, bytes)))
+
+
+def _status(audio: Path | StoredAudio) -> os.stat_result | None:
+    """What the file system says of a file; None for what is none."""
+    try:
+        return audio.stat() if isinstance(audio, Path) else None
+    except OSError:
+        return None

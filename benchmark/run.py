@@ -51,10 +51,11 @@ from benchmark.plan import (
     settle,
     size,
 )
+from benchmark.processes import ALONE, Processes, find_processes
 from benchmark.progress import Progress
 from benchmark.protocol import LanguageModel, Protocol, Training, load_protocol
 from benchmark.provenance import provenance
-from benchmark.recordings import any_known, durations, file_hashes, joint_sha256
+from benchmark.recordings import Hashes, any_known, durations, file_hashes, joint_sha256
 from benchmark.results import (
     HistoryPoint,
     LearningRatePoint,
@@ -189,12 +190,14 @@ def run(
     """Score frozen encoders on tasks, with every layer choice, and write one result file each.
 
     What is finished already is read, not run again; what was interrupted goes on where it stopped.
+    Several processes that ``torchrun`` or ``accelerate launch`` started share the work, each on a
+    GPU of its own; every one returns all results, and one reports.
 
     Args:
         upstream: names, paths or objects (see `superb.load_upstream`); one or several.
         downstream: ``asr``, ``sid``, ``ks`` or ``all``; one or several.
-        corpus: a name, ``hf:`` with a Hugging Face dataset, or a manifest (CSV, TSV, JSONL,
-            Parquet).
+        corpus: a name, ``hf:`` or ``hf-stream:`` with a Hugging Face dataset, or a manifest (CSV,
+            TSV, JSONL, Parquet).
         data_root: folder of a corpus that has a name and is not bundled.
         train_split: which of the corpus's own splits to train on, several joined by ``+``; the
             official one if None. Likewise `valid_split` and `test_split`.
@@ -225,65 +228,70 @@ def run(
     Raises:
         SuperbError: for anything wrong with the input.
     """
-    progress = progress or Progress()
-    names = [downstream] if isinstance(downstream, str) else list(downstream)
-    choices = [layers] if isinstance(layers, str) else list(layers)
-    _require("precision", precision, ("float32", "bfloat16"))
-    _require("storage", storage, (AUTO, *STORAGES))
-    _require("on-bad-audio", on_bad_audio, ("fail", "skip"))
-    if seeds < 1:
-        raise SuperbError(f"seeds must be at least 1, got {seeds}")
-    if isinstance(upstream, str) or not isinstance(upstream, Sequence):
-        given: list[str | Upstream] = [upstream]
-    else:
-        given = list(upstream)
-    settings = ExtractionSettings(
-        Path(cache_dir).expanduser() if cache_dir else cache_folder(),
-        find_device(device),
-        precision,
-        storage,
-        on_bad_audio,
-    )
-    if not given:
-        raise SuperbError("no upstream given; superb upstreams lists those with a name")
-    _require_writable(Path(output))
-    logs = None if log_dir is None else Path(log_dir).expanduser()
-    if logs is not None:
-        _require_writable(logs, "logs", "--log-dir")
-    splits = {"train": train_split, "valid": valid_split, "test": test_split}
-    options = CorpusOptions(
-        Path(data_root).expanduser() if data_root is not None else None,
-        {split: own for split, own in splits.items() if own is not None},
-    )
-    tasks = prepare_tasks(names, corpus, protocol, options, settings.cache_dir)
-    if lm is not None:
-        words = None if lexicon is None else Path(lexicon).expanduser()
-        tasks = _with_language_model(tasks, Path(lm).expanduser(), words)
-    elif lexicon is not None:
-        raise SuperbError("--lexicon gives the words for a language model; give one with --lm FILE")
-    # every name is resolved before the first second of work
-    encoders = [
-        prepare_encoder(item, settings.device, progress, trust_remote_code) for item in given
-    ]
-    for encoder in encoders:
-        expand(choices, encoder.card.layers)
-    once = {(encoder.card.name, encoder.fingerprint): encoder for encoder in encoders}
-    if plan_only:
-        for encoder in once.values():
-            mixes = expand(choices, encoder.card.layers)
-            everything = [(task, mixes) for task in tasks]
-            own, reason = _settled(encoder, tasks, mixes, seeds, Path(output), settings)
-            for work in _works(encoder, everything).values():
-                progress.console.print(plan_table(plan_run(work, own, reason)))
-        return []
-    results: list[Result] = []
-    # float32 means float32 on a GPU too, and kernels that repeat themselves are preferred
-    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
-        for encoder in once.values():
-            results += _run_encoder(
-                encoder, tasks, choices, seeds, Path(output), settings, progress, logs
+    processes = find_processes()
+    progress = processes.voice(progress or Progress())
+    with processes.together():
+        names = [downstream] if isinstance(downstream, str) else list(downstream)
+        choices = [layers] if isinstance(layers, str) else list(layers)
+        _require("precision", precision, ("float32", "bfloat16"))
+        _require("storage", storage, (AUTO, *STORAGES))
+        _require("on-bad-audio", on_bad_audio, ("fail", "skip"))
+        if seeds < 1:
+            raise SuperbError(f"seeds must be at least 1, got {seeds}")
+        if isinstance(upstream, str) or not isinstance(upstream, Sequence):
+            given: list[str | Upstream] = [upstream]
+        else:
+            given = list(upstream)
+        settings = ExtractionSettings(
+            Path(cache_dir).expanduser() if cache_dir else cache_folder(),
+            find_device(device, processes),
+            precision,
+            storage,
+            on_bad_audio,
+            processes,
+        )
+        if not given:
+            raise SuperbError("no upstream given; superb upstreams lists those with a name")
+        _require_writable(Path(output))
+        logs = None if log_dir is None else Path(log_dir).expanduser()
+        if logs is not None:
+            _require_writable(logs, "logs", "--log-dir")
+        splits = {"train": train_split, "valid": valid_split, "test": test_split}
+        options = CorpusOptions(
+            Path(data_root).expanduser() if data_root is not None else None,
+            {split: own for split, own in splits.items() if own is not None},
+        )
+        tasks = prepare_tasks(names, corpus, protocol, options, settings.cache_dir)
+        if lm is not None:
+            words = None if lexicon is None else Path(lexicon).expanduser()
+            tasks = _with_language_model(tasks, Path(lm).expanduser(), words)
+        elif lexicon is not None:
+            raise SuperbError(
+                "--lexicon gives the words for a language model; give one with --lm FILE"
             )
-    return results
+        # every name is resolved before the first second of work
+        encoders = [
+            prepare_encoder(item, settings.device, progress, trust_remote_code) for item in given
+        ]
+        for encoder in encoders:
+            expand(choices, encoder.card.layers)
+        once = {(encoder.card.name, encoder.fingerprint): encoder for encoder in encoders}
+        if plan_only:
+            for encoder in once.values() if processes.main else ():
+                mixes = expand(choices, encoder.card.layers)
+                everything = [(task, mixes) for task in tasks]
+                own, reason = _settled(encoder, tasks, mixes, seeds, Path(output), settings)
+                for work in _works(encoder, everything).values():
+                    progress.console.print(plan_table(plan_run(work, own, reason)))
+            return []
+        results: list[Result] = []
+        # float32 means float32 on a GPU too, and kernels that repeat themselves are preferred
+        with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+            for encoder in once.values():
+                results += _run_encoder(
+                    encoder, tasks, choices, seeds, Path(output), settings, progress, logs
+                )
+        return results
 
 
 def _require_writable(output: Path, what: str = "results", option: str = "--output") -> None:
@@ -304,14 +312,29 @@ def _require(option: str, value: str, allowed: Sequence[str]) -> None:
         raise unknown(f"value of --{option}", value, allowed)
 
 
-def find_device(name: str) -> str:
+def find_device(name: str, processes: Processes = ALONE) -> str:
     """The device behind ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Of several processes, each gets the GPU of its number on its machine.
 
     Raises:
         SuperbError: when it cannot be used.
     """
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes.count > 1 and name.startswith("cuda"):
+        if name != "cuda":
+            raise SuperbError(
+                f"device {name!r} is one GPU, but {processes.count} processes share the run; with "
+                "--device cuda, or auto, each takes one of its own"
+            )
+        gpus = torch.cuda.device_count()
+        if processes.local_rank >= gpus:
+            raise SuperbError(
+                f"this machine shows {gpus} GPUs, too few for process {processes.local_rank} (from "
+                "0) on it: start at most one process for each GPU, or use --device cpu"
+            )
+        name = f"cuda:{processes.local_rank}"
     try:
         if torch.device(name).type not in ("cpu", "cuda"):
             raise RuntimeError("only processors and CUDA devices are supported")
@@ -452,30 +475,43 @@ def _run_encoder(
     progress: Progress,
     logs: Path | None,
 ) -> list[Result]:
-    card = encoder.card
+    card, processes = encoder.card, settings.processes
     mixes = expand(choices, card.layers)
     asked = settings.storage
     settings, reason = _settled(encoder, tasks, mixes, seeds, output, settings)
+    identities = {
+        (task.downstream.card.name, label): _identity(
+            encoder, task, label, _seeds(task, seeds), settings
+        )
+        for task in tasks
+        for label in mixes
+    }
+    _require_same_work(list(identities.values()), processes)
+
+    def find(task: str, label: str) -> Result | None:
+        return find_result(output, task, card.name, run_id(identities[task, label]))
+
     if asked == AUTO and settings.storage != PREFERRED[0]:
         progress.warn(f"{card.name}: features are kept as {reason}")
-    done: dict[tuple[str, str], Result] = {}
+    # found once, by one process: another may write results before the last one looks
+    finished = processes.agree(lambda: [find(*cell) is not None for cell in identities])
+    done = {
+        cell: _written(find(*cell), output)
+        for cell, there in zip(identities, finished, strict=True)
+        if there
+    }
     open_tasks: list[tuple[Task, dict[str, Mix]]] = []
     for task in tasks:
         name = task.downstream.card.name
-        todo: dict[str, Mix] = {}
-        for label, mix in mixes.items():
-            identity = _identity(encoder, task, label, _seeds(task, seeds), settings)
-            found = find_result(output, name, card.name, run_id(identity))
-            if found is None:
-                todo[label] = mix
-            else:
-                done[name, label] = found
-        _require_same_audio(task, [r for (own, _), r in done.items() if own == name], output)
+        todo = {label: mix for label, mix in mixes.items() if (name, label) not in done}
+        if processes.main:
+            _require_same_audio(task, [r for (own, _), r in done.items() if own == name], output)
         if len(todo) < len(mixes):
-            finished = ", ".join(label for label in mixes if label not in todo)
-            progress.note(f"{card.name}, {name}: finished before, not run again: {finished}")
+            before = ", ".join(label for label in mixes if label not in todo)
+            progress.note(f"{card.name}, {name}: finished before, not run again: {before}")
         if todo:
             open_tasks.append((task, todo))
+    trainings = processes.share(_trainings(open_tasks))
     for gain_db, work in _works(encoder, open_tasks).items():
         alike = [(task, todo) for task, todo in open_tasks if task.training.gain_db == gain_db]
         big = size(card, amounts(work.wanted), PREFERRED[0], work.layers) >= WORTH_A_TABLE
@@ -498,12 +534,70 @@ def _run_encoder(
                     f"first: {first.utterance}: {first.reason}"
                 )
             for task, todo in alike:
-                own = _seeds(task, seeds)
+                name, own = task.downstream.card.name, _seeds(task, seeds)
+                mine = {label: mix for label, mix in todo.items() if (name, mix) in trainings}
+                if not mine:
+                    continue
                 for result in _run_task(
-                    encoder, task, todo, own, output, settings, features, progress, logs
+                    encoder, task, mine, own, output, settings, features, progress, logs
                 ):
-                    done[task.downstream.card.name, result.layer] = result
+                    _warn(result, progress)
+                    done[name, result.layer] = result
+    if processes.count > 1:
+        progress.note(f"{card.name}: waiting for what other processes train")
+        processes.gather(None)
+    for cell in [cell for cell in identities if cell not in done]:
+        done[cell] = _written(find(*cell), output)
+        _warn(done[cell], progress)
     return [done[task.downstream.card.name, label] for task in tasks for label in mixes]
+
+
+def _trainings(open_tasks: Sequence[tuple[Task, Mapping[str, Mix]]]) -> list[tuple[str, Mix]]:
+    """What can be trained apart from each other: each layer choice of each task.
+
+    Learning rates and seeds of a layer choice cannot: successive halving compares them.
+    """
+    return [
+        (task.downstream.card.name, mix)
+        for task, todo in open_tasks
+        for mix in dict.fromkeys(todo.values())
+    ]
+
+
+def _require_same_work(identities: Sequence[Mapping[str, Any]], processes: Processes) -> None:
+    """Refuse to share what not all processes see alike."""
+    everywhere = processes.gather(list(identities))
+    differ = {
+        key
+        for others in everywhere
+        for one, other in zip(everywhere[0], others, strict=False)
+        for key in one
+        if one[key] != other[key]
+    }
+    if differ:
+        raise SuperbError(
+            f"the processes do not see the same {' and '.join(sorted(differ))}, so they cannot "
+            "share the run. Corpora and checkpoints must be the same on all machines, and so must "
+            "the kind of device; an upstream of your own whose weights cannot be hashed needs an "
+            "attribute `fingerprint`"
+        )
+
+
+def _written(found: Result | None, output: Path) -> Result:
+    """A result that another process has written, or has found."""
+    if found is None:
+        raise SuperbError(
+            f"a result of another process is not in {output}: choose a folder that all machines "
+            "share with --output DIR"
+        )
+    return found
+
+
+def _warn(result: Result, progress: Progress) -> None:
+    """Say what a reader of a new score must know."""
+    upstream, task = result.upstream["name"], result.downstream["name"]
+    for warning in result.warnings:
+        progress.warn(f"{upstream}, {task}, {result.layer}: {warning}")
 
 
 def _require_same_audio(task: Task, found: Sequence[Result], output: Path) -> None:
@@ -548,6 +642,22 @@ def _settled(
     """
     if settings.storage != AUTO:
         return settings, f"{settings.storage}, as --storage says"
+    # what lies on the disk and what is free there changes while processes look
+    storage, reason = settings.processes.agree(
+        lambda: _preferred(encoder, tasks, mixes, seeds, output, settings)
+    )
+    return replace(settings, storage=storage), reason
+
+
+def _preferred(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    mixes: Mapping[str, Mix],
+    seeds: int,
+    output: Path,
+    settings: ExtractionSettings,
+) -> tuple[str, str]:
+    """What ``auto`` comes to, and why."""
     for storage in PREFERRED:
         trial = replace(settings, storage=storage)
         for task in tasks:
@@ -555,10 +665,9 @@ def _settled(
                 identity = _identity(encoder, task, label, _seeds(task, seeds), trial)
                 name = task.downstream.card.name
                 if find_result(output, name, encoder.card.name, run_id(identity)) is not None:
-                    return trial, f"{storage}, as in earlier results"
+                    return storage, f"{storage}, as in earlier results"
     works = list(_works(encoder, [(task, mixes) for task in tasks]).values())
-    storage, reason = settle(works, settings)
-    return replace(settings, storage=storage), reason
+    return settle(works, settings)
 
 
 def _works(
@@ -727,8 +836,6 @@ def _run_task(
             corpus,
             training_s,
         )
-        for warning in result.warnings:
-            progress.warn(f"{card.name}, {downstream.card.name}, {label}: {warning}")
         results.append(read_result(write_result(output, result, tallies)))
     snapshot.discard()
     return results
@@ -759,15 +866,13 @@ def _information(train: SplitData, stores: Mapping[str, Any], card: UpstreamCard
     return []
 
 
-def _shared_audio(
-    data: Mapping[str, SplitData], corpus: Corpus, files: Mapping[Path, str]
-) -> list[str]:
+def _shared_audio(data: Mapping[str, SplitData], corpus: Corpus, files: Hashes) -> list[str]:
     """Warn when the same recording stands in train or valid and in test."""
     heard = set(data["train"].keys) | set(data["valid"].keys)
-    # crops have keys of their own; the files that they are from tell
+    # crops have keys of their own; the recordings that they are from tell
 
     def recording(utterance: Utterance) -> tuple[str, tuple[float, float] | None] | None:
-        sha256 = files.get(utterance.audio) if isinstance(utterance.audio, Path) else None
+        sha256 = None if isinstance(utterance.audio, bytes) else files.get(utterance.audio)
         return (sha256, utterance.span) if sha256 else None
 
     known = {recording(u) for u in corpus.utterances if u.split != "test"} - {None}
@@ -898,7 +1003,8 @@ def _result(
             "throughput": store.throughput(),
             "rounding_error": store.rounding_error(keys),
         },
-        provenance=provenance(_device_name(settings.device)),
+        provenance=provenance(_device_name(settings.device))
+        | {"processes": settings.processes.count},
     )
 
 
@@ -969,7 +1075,7 @@ def _curve(probes: Sequence[Probe], training: Training) -> list[LearningRatePoin
     return points
 
 
-def _describe(task: Task, features: Features, files: Mapping[Path, str]) -> dict[str, Any]:
+def _describe(task: Task, features: Features, files: Hashes) -> dict[str, Any]:
     corpus, splits = task.corpus, {}
     usable = {
         name for name, group in task.takes.items() if any(u.id in features.keys for u in group)

@@ -35,6 +35,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.core import StoredAudio
 from benchmark.errors import SuperbError
 
 FORMAT_VERSION = 2
@@ -365,11 +366,15 @@ class FeatureStore:
         return math.fsum(times[audio] * seconds for audio, seconds in rows if audio in times)
 
     def log_session(self, audio_s: float, encoder_s: float) -> None:
-        """Remember how long the encoder took for how much audio."""
+        """Remember how long the encoder of one process took for how much audio."""
         self._index.execute("INSERT INTO sessions VALUES (?, ?)", (audio_s, encoder_s))
 
     def throughput(self) -> float | None:
-        """Seconds of audio per second of encoder over all sessions, None before the first."""
+        """Seconds of audio per second of encoder over all sessions, None before the first.
+
+        Processes that share a run log a session each, so this is the speed of one of them, as it
+        was beside the others.
+        """
         ((audio_s, encoder_s),) = self._rows("SELECT SUM(audio_s), SUM(encoder_s) FROM sessions")
         return float(audio_s / encoder_s) if encoder_s else None
 
@@ -388,7 +393,9 @@ class FeatureStore:
 
 
 class AudioHashes:
-    """SHA-256 and length of audio files, remembered by path, size and time of last change.
+    """SHA-256 and length of audio, remembered by path, size and time of last change.
+
+    For audio inside another file, its origin stands for these.
 
     A second run over the same corpus need not read it to know what is stored. Only a cache:
     losing it costs time.
@@ -433,50 +440,60 @@ class AudioHashes:
         finally:
             self._index.close()
 
-    def find(self, path: Path) -> str | None:
-        """The hash of a file that has not changed since, None when it must be read."""
-        found = self._find("files", path)
+    def find(self, audio: Path | StoredAudio) -> str | None:
+        """The hash of audio that has not changed since, None when it must be read."""
+        found = self._find("files", audio)
         return None if found is None else str(found)
 
-    def seen(self, path: Path) -> bool:
-        """Whether the hash of a file is known, though perhaps from before it changed."""
+    def seen(self, audio: Path | StoredAudio) -> bool:
+        """Whether the hash of audio is known, though perhaps from before it changed."""
+        name = _name(audio)
         with self._explained():
-            found = self._index.execute(
-                "SELECT 1 FROM files WHERE path = ?",
-                (os.path.abspath(path),),  # noqa: PTH100
-            ).fetchone()
+            found = self._index.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone()
         return found is not None
 
-    def find_duration(self, path: Path) -> float | None:
-        """The seconds of a file that has not changed since, None when it must be opened."""
-        found = self._find("durations", path)
+    def find_duration(self, audio: Path | StoredAudio) -> float | None:
+        """The seconds of audio that has not changed since, None when it must be opened."""
+        found = self._find("durations", audio)
         return None if found is None else float(found)
 
-    def remember(self, path: Path, status: os.stat_result, sha256: str) -> None:
-        """Note the hash of a file whose `status` was taken before it was read."""
-        self._remember("files", path, status, sha256)
+    def remember(
+        self, audio: Path | StoredAudio, status: os.stat_result | None, sha256: str
+    ) -> None:
+        """Note the hash of audio; the `status` of a file was taken before it was read."""
+        self._remember("files", audio, status, sha256)
 
-    def remember_duration(self, path: Path, status: os.stat_result, seconds: float) -> None:
-        """Note the length of a file whose `status` was taken before it was opened."""
-        self._remember("durations", path, status, seconds)
+    def remember_duration(
+        self, audio: Path | StoredAudio, status: os.stat_result | None, seconds: float
+    ) -> None:
+        """Note the length of audio; the `status` of a file was taken before it was opened."""
+        self._remember("durations", audio, status, seconds)
 
-    def _find(self, table: str, path: Path) -> str | float | None:
+    def _find(self, table: str, audio: Path | StoredAudio) -> str | float | None:
         try:
-            status = path.stat()
+            state = _state(audio, audio.stat() if isinstance(audio, Path) else None)
         except OSError:
+            return None
+        if state is None:
             return None
         with self._explained():
             row = self._index.execute(
                 f"SELECT * FROM {table} WHERE path = ? AND size = ? AND mtime_ns = ?",
-                (os.path.abspath(path), status.st_size, status.st_mtime_ns),  # noqa: PTH100
+                (_name(audio), *state),
             ).fetchone()
         return None if row is None else row[-1]
 
-    def _remember(self, table: str, path: Path, status: os.stat_result, value: str | float) -> None:
-        if time.time_ns() - status.st_mtime_ns < _CLOCK_NS:
+    def _remember(
+        self,
+        table: str,
+        audio: Path | StoredAudio,
+        status: os.stat_result | None,
+        value: str | float,
+    ) -> None:
+        state = _state(audio, status)
+        if state is None or time.time_ns() - state[1] < _CLOCK_NS:
             return
-        place = os.path.abspath(path)  # noqa: PTH100 - resolving links would cost a call a folder
-        self._pending[table].append((place, status.st_size, status.st_mtime_ns, value))
+        self._pending[table].append((_name(audio), *state, value))
         if time.monotonic() - self._committed >= _COMMIT_S:
             self.commit()
 
@@ -502,6 +519,21 @@ class AudioHashes:
                 f"the list of audio hashes {self.file} cannot be used: {error}. Delete it (it is "
                 "made again), or choose another folder with --cache-dir DIR or SUPERB_CACHE"
             ) from error
+
+
+def _name(audio: Path | StoredAudio) -> str:
+    """What audio is remembered by; "" for what is not."""
+    if isinstance(audio, Path):
+        return os.path.abspath(audio)  # noqa: PTH100 - resolving links would cost a call a folder
+    return audio.origin[0] if audio.origin is not None else ""
+
+
+def _state(audio: Path | StoredAudio, status: os.stat_result | None) -> tuple[int, int] | None:
+    """Size and time of last change; None where these are not known."""
+    if isinstance(audio, Path):
+        return (status.st_size, status.st_mtime_ns) if status is not None else None
+    # whoever streams does not know the size, which the name stands for too
+    return (0, audio.origin[1]) if audio.origin is not None else None
 
 
 def free_bytes(root: Path) -> int:

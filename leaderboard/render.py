@@ -48,7 +48,7 @@ def render(
     Args:
         board: what to show.
         format: ``terminal`` (plain text, without colours), ``markdown``, ``csv``, ``latex`` (for
-            the package booktabs) or ``html`` (a fragment).
+            the packages booktabs and graphicx) or ``html`` (a fragment).
         width: columns of the terminal.
         with_published: with the published SUPERB table after the measured ones.
         wide: one line per upstream whatever the width, and all published tasks.
@@ -71,7 +71,9 @@ def render(
         # Cells are padded to their column; a file should not end its lines in blanks.
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip() + "\n"
     write = {"markdown": _markdown, "latex": _latex, "html": _html}[format]
-    return write(grids(board, with_published=with_published, wide=wide), _below(board))
+    stacked = format == "latex" and not wide  # a page is as narrow as a terminal
+    found = grids(board, with_published=with_published, wide=wide, stacked=stacked)
+    return write(found, _below(board))
 
 
 def grids(
@@ -335,14 +337,15 @@ def _escape_html(text: str) -> str:
 
 
 def _latex(found: Sequence[Grid], below: Sequence[str]) -> str:
-    lines = ["% needs \\usepackage{booktabs}"]
+    lines = [r"% needs \usepackage{booktabs} and \usepackage{graphicx}"]
     # A comment ends with its line, and no line break is left in any of these.
     lines += [f"% {line}" for line in below]
     for grid in found:
         count = len(grid.labels)
-        lines += ["", r"\begin{table}", r"  \centering"]
+        lines += ["", r"\begin{table}", r"  \centering\small\setlength{\tabcolsep}{4pt}"]
         caption = "; ".join([grid.title, *grid.details])
-        lines.append(f"  \\caption{{{escape_latex(caption)}}}")
+        lines.append(f"  \\caption{{{escape_latex(caption)}}}\\smallskip")
+        lines.append(r"  \resizebox{\ifdim\width>\linewidth \linewidth\else\width\fi}{!}{%")
         lines.append(f"  \\begin{{tabular}}{{{'l' * count}{'r' * len(grid.columns)}}}")
         lines.append(r"    \toprule")
         if any(grid.groups):
@@ -352,9 +355,9 @@ def _latex(found: Sequence[Grid], below: Sequence[str]) -> str:
         for row in grid.rows:
             labels = [escape_latex(label) for label in row.labels]
             lines.append(_latex_row([*labels, *(_latex_item(item) for item in row.items)]))
-        lines += [r"    \bottomrule", r"  \end{tabular}"]
+        lines += [r"    \bottomrule", r"  \end{tabular}}"]
         notes = [*([f"Bold: {grid.bold}"] if grid.bold else []), *grid.footnotes]
-        lines += [f"  \\par{{\\footnotesize {escape_latex(line)}\\par}}" for line in notes]
+        lines += [r"  \par\raggedright\footnotesize", *(f"  {escape_latex(n)}\\par" for n in notes)]
         lines.append(r"\end{table}")
     return "\n".join(lines) + "\n"
 

@@ -122,8 +122,9 @@ def load_corpus(
     """Load a corpus by its name in the table, a Hugging Face dataset, or one's own manifest.
 
     Args:
-        name_or_path: a name in `CORPORA`; ``hf:`` with a dataset of the hub or a folder; or a
-            file that ends in one of `MANIFEST_SUFFIXES`.
+        name_or_path: a name in `CORPORA`; ``hf:`` with a dataset of the hub or a folder, or
+            ``hf-stream:`` with a dataset of the hub; or a file that ends in one of
+            `MANIFEST_SUFFIXES`.
         card: the task that is to read it.
         label_from: the column that holds the label (``"speaker"`` for SID).
         options: where it lies, and which of its splits are wanted.
@@ -146,7 +147,7 @@ def load_corpus(
             )
         corpus: Corpus = load_attribute(entry.target)(card.name, options)
         return corpus
-    if name_or_path.startswith("hf:"):
+    if name_or_path.startswith(("hf:", "hf-stream:")):
         from downstreams.corpora import huggingface
 
         return huggingface.load(name_or_path, card, label_from, options)
@@ -186,27 +187,33 @@ def refuse_options(
         raise SuperbError(f"corpus {name!r} takes no {' or '.join(given)}: {why}. Leave it out")
 
 
-def content_sha256(utterances: Iterable[Utterance]) -> str:
+def content_sha256(utterances: Iterable[Utterance], pinned: str = "") -> str:
     """Identity of a corpus: ids, splits, speakers, texts, labels, spans and audio, in order.
 
     Audio in memory counts with its bytes, a file with its size alone: hashing a thousand hours
     would take longer than much of what is done with them. What is in a file is hashed when its
     features are made, which are found by that hash.
 
+    Args:
+        utterances: all of them.
+        pinned: what fixes the bytes of all audio for ever, such as a commit. It counts instead of
+            sizes, which need not be known then.
+
     Raises:
         AudioError: when an audio file is missing.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(json.dumps(pinned).encode() + b"\n" if pinned else b"")
     for utterance in utterances:
-        audio = utterance.audio
         row: list[object] = [
             utterance.id,
             utterance.split,
             utterance.speaker,
             utterance.text,
             utterance.label,
-            audio_sha256(audio) if isinstance(audio, bytes) else audio_size(audio),
         ]
+        if not pinned:
+            audio = utterance.audio
+            row.append(audio_sha256(audio) if isinstance(audio, bytes) else audio_size(audio))
         if utterance.span is not None:
             row.append(utterance.span)
         # JSON keeps the cells apart whatever they contain.

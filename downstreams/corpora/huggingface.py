@@ -3,12 +3,14 @@
 ``hf:org/name[:config][@revision]`` or ``hf:/folder``. Columns have the names that a manifest's
 have: ``audio``, ``text``, ``speaker``, ``label``. Splits are ``train``, ``validation`` (else taken
 from train) and ``test`` unless others are named. Audio stays where ``datasets`` keeps it, encoded,
-until an encoder wants it; code that a dataset brings along is never run.
+until an encoder wants it; code that a dataset brings along is never run. ``hf-stream:`` in place of
+``hf:`` leaves a dataset on the hub, as is done with one that does not fit on the disk.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,13 +18,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.core import Corpus, DownstreamCard
 from benchmark.errors import SuperbError
+from benchmark.progress import Progress
+from benchmark.store import format_bytes, free_bytes
 from downstreams.corpora import CorpusOptions, refuse_options
 from downstreams.corpora.layout import choose_splits, naming
 from downstreams.corpora.manifest import Row, from_rows
+from downstreams.corpora.streaming import StreamedSplit, obstacle, streamed
 
 if TYPE_CHECKING:  # two seconds to import
     from datasets.arrow_dataset import Dataset
-    from datasets.dataset_dict import DatasetDict
+    from datasets.builder import DatasetBuilder
 
 DEFAULTS: Final[Mapping[str, str]] = {"train": "train", "valid": "validation", "test": "test"}
 EXAMPLES: Final = "hf:org/name, hf:org/name:config@revision or hf:/path/to/folder"
@@ -41,16 +46,82 @@ class TableAudio:
         table: a dataset with an undecoded column ``audio``.
         row: which.
         size: in bytes.
+        origin: what stands for its bytes, and when they last changed; None for a table in memory.
     """
 
     table: Dataset = field(repr=False)
     row: int
     size: int
+    origin: tuple[str, int] | None
+
+    @property
+    def far(self) -> bool:
+        """False: it lies on the disk."""
+        return False
 
     def read(self) -> bytes:
         """The bytes of the file."""
         data: bytes = self.table[self.row]["audio"]["bytes"]
         return data
+
+
+@dataclass(frozen=True, eq=False)
+class TableSplit:
+    """A split of a dataset that is on the disk.
+
+    Attributes:
+        table: all of it.
+        folder: where paths of audio files start.
+        origin: what stands for all of it.
+        pinned: whether it does so for ever.
+    """
+
+    table: Dataset
+    folder: Path
+    origin: str
+    pinned: bool
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """All columns and their types."""
+        found: Mapping[str, Any] = self.table.features
+        return found
+
+    def cells(self, columns: Sequence[str]) -> Dataset:
+        """Some columns."""
+        found: Dataset = self.table.select_columns(list(columns))
+        return found
+
+    def audio(self) -> Iterator[TableAudio | str]:
+        """Where the audio of each row is: in the table, or a file beside it. Reads no audio.
+
+        Raises:
+            SuperbError: when the column ``audio`` does not hold audio, or a file is not there.
+        """
+        import pyarrow.compute as pc
+        from datasets import Audio
+
+        try:
+            stored = self.cells(["audio"]).cast_column("audio", Audio(decode=False))
+        except Exception as error:  # of Arrow and of the library alike
+            raise SuperbError(
+                f"column 'audio' holds {self.features['audio']}, not audio"
+            ) from error
+        number = 0
+        changed = 0 if self.pinned else _changed_ns(self.table)
+        for batch in stored.with_format("arrow").iter(_ROWS_AT_A_TIME):
+            for chunk in batch["audio"].chunks:
+                data, paths = chunk.flatten()
+                sizes = pc.binary_length(data)  # type: ignore[attr-defined]
+                for size, path in zip(sizes.to_pylist(), paths.to_pylist(), strict=True):
+                    if size is not None:
+                        origin = None if changed is None else (f"{self.origin}/{number}", changed)
+                        yield TableAudio(stored, number, size, origin)
+                    elif path and (file := self.folder / path).is_file():
+                        yield str(file)
+                    else:
+                        raise SuperbError(f"row {number} has no audio: {path!r} is no file")
+                    number += 1
 
 
 @dataclass(frozen=True)
@@ -61,15 +132,32 @@ class _Place:
     folder: Path | None = None
     config: str | None = None
     revision: str | None = None
+    stream: bool = False
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A dataset: its splits, where exactly they are from, and what is known of all of them.
+
+    Attributes:
+        pinned: what fixes its bytes for ever, "" for a folder.
+    """
+
+    splits: Mapping[str, TableSplit | StreamedSplit]
+    source: str
+    licence: str
+    pinned: str = ""
+    note: str = ""
 
 
 def load(name: str, card: DownstreamCard, label_from: str, options: CorpusOptions) -> Corpus:
     """Load a dataset and check it as a manifest is checked.
 
-    Utterances are called by the dataset's own split and the row in it, such as ``train/0``.
+    Utterances are called by the dataset's own split and the row in it, such as ``train/0``. A
+    dataset of the hub is the same corpus whether it is downloaded or streamed.
 
     Args:
-        name: as typed, with ``hf:``.
+        name: as typed, with ``hf:`` or ``hf-stream:``.
         card: the task, which says what columns it needs.
         label_from: the column that holds the label (``"speaker"`` for SID).
         options: which of the dataset's splits are wanted, several joined by ``+``.
@@ -80,17 +168,15 @@ def load(name: str, card: DownstreamCard, label_from: str, options: CorpusOption
     """
     refuse_options(name, options, f"the name says where it is: {EXAMPLES}", splits=False)
     place = _place(name)
-    splits, source = _fetch(name, place)
+    found = _fetch(name, place)
     carve = "valid" not in options.splits
-    wanted = choose_splits(
-        name, [str(split) for split in splits], DEFAULTS, options.splits, carve=carve
-    )
+    wanted = choose_splits(name, list(found.splits), DEFAULTS, options.splits, carve=carve)
     needed = [label_from if need == "label" else need for need in card.needs]
     rows = [
         row
         for split, parts in wanted.items()
         for part in parts
-        for row in _rows(name, splits[part], part, split, needed, place.folder)
+        for row in _rows(name, found.splits[part], part, split, needed)
     ]
     if not rows:
         raise SuperbError(f"{name} has no rows in {', '.join(map('+'.join, wanted.values()))}")
@@ -99,49 +185,113 @@ def load(name: str, card: DownstreamCard, label_from: str, options: CorpusOption
         rows,
         card,
         label_from,
-        name=name.partition("@")[0] if place.folder is None else place.folder.resolve().name,
-        source=source,
-        licence=str(splits[wanted["train"][0]].info.license or ""),
+        name=_called(place),
+        source=found.source,
+        licence=found.licence,
+        pinned=found.pinned,
     )
-    return replace(corpus, note="; ".join(filter(None, [naming(wanted, DEFAULTS), corpus.note])))
+    notes = (found.note, naming(wanted, DEFAULTS), corpus.note)
+    return replace(corpus, note="; ".join(filter(None, notes)))
+
+
+def _called(place: _Place) -> str:
+    """The name of the corpus: that of the folder, or of the dataset without its revision."""
+    if place.folder is not None:
+        return place.folder.resolve().name
+    return f"hf:{place.name}" + (f":{place.config}" if place.config else "")
 
 
 def _place(name: str) -> _Place:
-    given = name.removeprefix("hf:")
+    prefix, _, given = name.partition(":")
+    stream = prefix == "hf-stream"
     if given.startswith(("/", "./", "../", "~")):
         folder = Path(given).expanduser()
+        if stream:
+            raise SuperbError(f"a folder is on the disk already: give it as hf:{given}")
         if not folder.is_dir():
             raise SuperbError(f"no folder at {folder}; give a dataset as {EXAMPLES}")
         return _Place(given, folder)
     found = _HUB.fullmatch(given)
     if found is None:
         raise SuperbError(f"{name!r} names no dataset; give one as {EXAMPLES}")
-    return _Place(found["name"], None, found["config"], found["revision"])
+    return _Place(found["name"], None, found["config"], found["revision"], stream)
 
 
-def _fetch(name: str, place: _Place) -> tuple[DatasetDict, str]:
-    """All splits of a dataset, on disk, and where exactly they are from."""
+def _fetch(name: str, place: _Place) -> _Found:
+    """All splits of a dataset."""
     from datasets.dataset_dict import DatasetDict
+    from datasets.exceptions import DatasetGenerationError
     from datasets.load import load_dataset
 
     try:
         if place.folder is None:
-            commit = _commit(place)
-            source = f"https://huggingface.co/datasets/{place.name}/tree/{commit}"
-            return load_dataset(place.name, place.config, revision=commit), source
+            return _fetch_from_hub(name, place)
         source = str(place.folder)
         if (place.folder / "dataset_dict.json").is_file():  # written by save_to_disk
-            return DatasetDict.load_from_disk(source), source
-        return load_dataset(source), source
+            return _on_disk(DatasetDict.load_from_disk(source), place.folder, source)
+        return _on_disk(load_dataset(source), place.folder, source)
+    except SuperbError:
+        raise
     except Exception as error:  # the library's errors, and those of its readers, vary by release
         # "An error occurred while generating the dataset" has the reason behind it.
-        cause = error.__cause__ or error
+        generating = isinstance(error, DatasetGenerationError)
+        cause = (error.__cause__ or error) if generating else error
         what = (str(cause).splitlines() or [""])[0].rstrip(".")
         raise SuperbError(
             f"cannot load {name}: {type(cause).__name__}: {what}. Give a dataset as {EXAMPLES}; "
             "what has a loading script or needs a log-in (hf auth login) is best saved with "
             "DatasetDict.save_to_disk and given as a folder"
         ) from error
+
+
+def _on_disk(splits: Mapping[Any, Dataset], folder: Path, source: str, pinned: str = "") -> _Found:
+    origin = pinned or str(folder.resolve())
+    tables = {
+        str(split): TableSplit(table, folder.resolve(), f"{origin}/{split}", bool(pinned))
+        for split, table in splits.items()
+    }
+    licences = [str(table.info.license or "") for table in splits.values()]
+    return _Found(tables, source, licences[0] if licences else "", pinned)
+
+
+def _changed_ns(table: Dataset) -> int | None:
+    """When the files of a table last changed; None for one in memory."""
+    files = [Path(file["filename"]) for file in table.cache_files]
+    return max((file.stat().st_mtime_ns for file in files), default=None)
+
+
+def _fetch_from_hub(name: str, place: _Place) -> _Found:
+    """A dataset of the hub at a commit: downloaded if it fits on the disk, else streamed."""
+    from datasets.load import load_dataset_builder
+
+    commit = _commit(place)
+    source = f"https://huggingface.co/datasets/{place.name}/tree/{commit}"
+    builder = load_dataset_builder(place.name, place.config, revision=commit)
+    # Where the hub cannot be reached, the library takes whatever commit it loaded last.
+    if builder.hash != commit:
+        raise SuperbError(
+            f"cannot load {name}: the hub cannot be reached, and {builder.cache_dir} holds commit "
+            f"{builder.hash}, not {commit}. Go online, or ask for @{builder.hash}"
+        )
+    # A dataset has the same rows at a commit, however they get here.
+    pinned = f"hf:{place.name}:{builder.config.name}@{commit}"
+    shortage = "" if place.stream else _shortage(builder)
+    if not place.stream and not shortage:
+        builder.download_and_prepare()
+        tables: Any = builder.as_dataset()
+        return _on_disk(tables, Path(), source, pinned)
+    if why_not := obstacle(builder):
+        if place.stream:
+            instead = name.replace("hf-stream:", "hf:", 1)
+            raise SuperbError(f"{name} cannot be streamed: {why_not}. Download it: {instead}")
+        raise SuperbError(
+            f"{name} cannot be downloaded: {shortage}. Nor can it be streamed: {why_not}. Make "
+            "room, or set HF_HOME to a folder on a larger disk"
+        )
+    if shortage:
+        Progress().warn(f"{name} is streamed from the hub: {shortage}")
+    note = f"streamed from the hub: {shortage}" if shortage else "streamed from the hub"
+    return _Found(streamed(builder, pinned), source, str(builder.info.license or ""), pinned, note)
 
 
 def _commit(place: _Place) -> str:
@@ -154,11 +304,40 @@ def _commit(place: _Place) -> str:
     return str(found.sha)
 
 
+def _shortage(builder: DatasetBuilder) -> str:
+    """What is missing on the disk to download and prepare a dataset, in words; "" for nothing."""
+    import datasets
+    from huggingface_hub import constants
+
+    if (Path(builder.cache_dir) / datasets.config.DATASET_INFO_FILENAME).is_file():
+        return ""  # was prepared before
+    info = builder.info
+    download = info.download_size or _size_of_files(builder)
+    folders = [Path(constants.HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)]
+    needed: Counter[int] = Counter()
+    for folder, size in zip(folders, (download, info.dataset_size or download), strict=True):
+        free = free_bytes(folder)
+        disk = folder.stat().st_dev  # they may share one
+        needed[disk] += size
+        if needed[disk] > free:
+            return f"it takes {format_bytes(needed[disk])} on a disk with {format_bytes(free)} free"
+    return ""
+
+
+def _size_of_files(builder: DatasetBuilder) -> int:
+    """Bytes of all files of a dataset on the hub."""
+    from huggingface_hub import HfFileSystem
+
+    hub = HfFileSystem()
+    files = [path for paths in (builder.config.data_files or {}).values() for path in paths]
+    return sum(int(hub.info(path)["size"]) for path in files if path.startswith("hf://"))
+
+
 def _rows(
-    name: str, table: Dataset, part: str, split: str, needed: Sequence[str], folder: Path | None
+    name: str, found: TableSplit | StreamedSplit, part: str, split: str, needed: Sequence[str]
 ) -> Iterator[Row]:
     """The rows of one split, audio left where it is."""
-    columns = list(table.column_names)
+    columns = list(found.features)
     if missing := [column for column in ("audio", *needed) if column not in columns]:
         raise SuperbError(
             f"{name}, split {part}, lacks the column{'s' * (len(missing) > 1)} "
@@ -166,10 +345,14 @@ def _rows(
             "Dataset.rename_column, save with DatasetDict.save_to_disk, and give that folder"
         )
     kept = [column for column in dict.fromkeys((*needed, "speaker")) if column in columns]
+    table = found.cells(kept)
     cells = {column: _named(table, column) for column in kept}
-    for number, audio in enumerate(_audio(name, table, folder)):
-        row = {column: values[number] for column, values in cells.items()}
-        yield Row(number, {**row, "id": f"{part}/{number}", "split": split, "audio": audio})
+    try:
+        for number, audio in enumerate(found.audio()):
+            row = {column: values[number] for column, values in cells.items()}
+            yield Row(number, {**row, "id": f"{part}/{number}", "split": split, "audio": audio})
+    except SuperbError as error:
+        raise SuperbError(f"{name}, split {part}: {error}") from error
 
 
 def _named(table: Dataset, column: str) -> list[Any]:
@@ -180,29 +363,3 @@ def _named(table: Dataset, column: str) -> list[Any]:
         return values
     # -1 is what datasets writes for a class that is not known.
     return ["" if value is None or value < 0 else kind.int2str(value) for value in values]
-
-
-def _audio(name: str, table: Dataset, folder: Path | None) -> Iterator[TableAudio | str]:
-    """Where the audio of each row is: in the table, or a file beside it. Reads no audio."""
-    import pyarrow.compute as pc
-    from datasets import Audio
-
-    try:
-        stored = table.select_columns(["audio"]).cast_column("audio", Audio(decode=False))
-    except Exception as error:  # of Arrow and of the library alike
-        raise SuperbError(
-            f"{name}: column 'audio' holds {table.features['audio']}, not audio"
-        ) from error
-    number = 0
-    for batch in stored.with_format("arrow").iter(_ROWS_AT_A_TIME):
-        for chunk in batch["audio"].chunks:
-            data, paths = chunk.flatten()
-            sizes = pc.binary_length(data)  # type: ignore[attr-defined]
-            for size, path in zip(sizes.to_pylist(), paths.to_pylist(), strict=True):
-                if size is not None:
-                    yield TableAudio(stored, number, size)
-                elif path and (file := (folder or Path()).resolve() / path).is_file():
-                    yield str(file)
-                else:
-                    raise SuperbError(f"{name}: row {number} has no audio: {path!r} is no file")
-                number += 1

@@ -7,7 +7,7 @@ splits are asked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -121,7 +121,8 @@ def load(task: str, options: CorpusOptions) -> Corpus:
     if task != "asr":
         raise unknown("task of corpus 'librispeech'", task, ("asr",))
     root = data_root(NAME, options, OBTAIN)
-    base = _base(root)
+    asked = [part.strip() for parts in options.splits.values() for part in parts.split("+")]
+    base = _base(root, asked)
     # Only where the user chose both: a run that looks official is not to lack the official valid.
     carve = "valid" not in options.splits and {"train", "test"} <= set(options.splits)
     there = [path.name for path in base.iterdir() if path.is_dir()]
@@ -180,18 +181,18 @@ LAYOUT: Final = Layout(
 )
 
 
-def _base(root: Path) -> Path:
-    """The folder that holds the splits."""
-    if base := _holding_splits(root):
+def _base(root: Path, asked: Collection[str] = ()) -> Path:
+    """The folder that holds the splits: official ones, or others that were asked for."""
+    if base := _holding_splits(root, asked):
         return base
     wanted = f"folders such as {DEFAULTS['train']}, there or in {FOLDER}/"
     raise not_found("LibriSpeech", root, wanted, OBTAIN)
 
 
-def _holding_splits(root: Path) -> Path | None:
+def _holding_splits(root: Path, asked: Collection[str] = ()) -> Path | None:
     """The root, or LibriSpeech in it, or None where neither holds a split."""
     for base in (root, root / FOLDER):
-        if any((base / split).is_dir() for split in OFFICIAL):
+        if any((base / split).is_dir() for split in (*OFFICIAL, *asked) if split):
             return base
     if root.resolve().name in OFFICIAL:
         raise SuperbError(

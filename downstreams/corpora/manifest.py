@@ -87,6 +87,7 @@ def from_rows(
     name: str,
     source: str,
     licence: str = "",
+    pinned: str = "",
 ) -> Corpus:
     """Check rows of any origin as `load` does, and make a corpus of them.
 
@@ -98,6 +99,7 @@ def from_rows(
         name: of the corpus.
         source: where it comes from.
         licence: of the audio.
+        pinned: what fixes the bytes of all audio, as for `content_sha256`.
 
     Raises:
         SuperbError: for whatever is wrong with the rows, naming the first few.
@@ -146,7 +148,7 @@ def from_rows(
         check_closed_set(path, utterances)
     return Corpus(
         name=name,
-        sha256=content_sha256(utterances),
+        sha256=content_sha256(utterances, pinned),
         utterances=tuple(utterances),
         licence=licence,
         source=source,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import soundfile
@@ -90,3 +92,53 @@ def test_audio_in_memory_is_no_file(tmp_path):
 def test_what_is_not_there_has_no_hash(tmp_path):
     gone = tmp_path / "gone.wav"
     assert file_hashes([Utterance("gone", gone, "train")], tmp_path / "cache") == {gone: ""}
+
+
+@dataclass(eq=False)
+class Stored:
+    """Audio inside another file."""
+
+    path: Path
+    origin: tuple[str, int] | None
+    reads: int = 0
+    size: int = 0
+    far: bool = False
+
+    def read(self) -> bytes:
+        self.reads += 1
+        return self.path.read_bytes()
+
+
+def test_audio_inside_a_file_is_read_once_until_that_file_changes(tmp_path):
+    path, cache = tmp_path / "a.wav", tmp_path / "cache"
+    write(path, 1.0)
+    before = Stored(path, ("table/0", 10**9))
+    first = [Utterance("a", before, "train")]
+    assert not any_known(first, cache)
+    assert durations(first, cache) == {"a": 1.0}
+    hashes = file_hashes(first, cache)
+    assert hashes == {before: hashlib.sha256(path.read_bytes()).hexdigest()}
+    assert before.reads == 2  # once for its length, once for its hash
+
+    same = Stored(path, ("table/0", 10**9))
+    again = [Utterance("a", same, "train")]
+    assert durations(again, cache) == {"a": 1.0}
+    assert joint_sha256(file_hashes(again, cache)) == joint_sha256(hashes)
+    assert same.reads == 0
+
+    write(path, 2.0)
+    changed = Stored(path, ("table/0", 2 * 10**9))
+    last = [Utterance("a", changed, "train")]
+    assert any_known(last, cache)
+    assert durations(last, cache) == {"a": 2.0}
+    assert joint_sha256(file_hashes(last, cache)) != joint_sha256(hashes)
+
+
+def test_audio_of_which_nothing_can_be_said_is_read_every_time(tmp_path):
+    path = tmp_path / "a.wav"
+    write(path, 1.0)
+    stored = Stored(path, None)
+    utterances = [Utterance("a", stored, "train")]
+    assert file_hashes(utterances, tmp_path) == file_hashes(utterances, tmp_path)
+    assert stored.reads == 2
+    assert not any_known(utterances, tmp_path)

@@ -277,6 +277,8 @@ class Stored:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self.origin = None
+        self.far = False
 
     @property
     def size(self) -> int:

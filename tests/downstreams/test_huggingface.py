@@ -1,9 +1,9 @@
-"""Hugging Face datasets: folders for real, the hub as far as it can be had without a network."""
+"""Hugging Face datasets: folders, and what a hub on this machine serves."""
 
 import io
 import json
+import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import huggingface_hub
@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 
+import superb
 from benchmark.audio import audio_sha256, decode
 from benchmark.errors import AudioError, SuperbError
+from benchmark.progress import Progress
 from downstreams import DOWNSTREAMS
 from downstreams.corpora import CorpusOptions, huggingface, load_corpus
 
 ASR, KS, SID = (DOWNSTREAMS[name].card for name in ("asr", "ks", "sid"))
 COUNTS = {"train": 6, "validation": 2, "test": 3}
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +55,8 @@ def dataset(counts=COUNTS, **columns):
     for offset, (split, count) in enumerate(counts.items()):
         rows = {name: [make(split, row) for row in range(count)] for name, make in columns.items()}
         # The same name in every split, as real ones have it.
-        rows["audio"] = [
-            {"bytes": wav(100 * offset + row), "path": f"{row}.wav"} for row in range(count)
-        ]
+        plain = [{"bytes": wav(100 * offset + row), "path": f"{row}.wav"} for row in range(count)]
+        rows.setdefault("audio", plain)
         table = datasets.Dataset.from_dict(rows, features=features)
         splits[split] = table.cast_column("audio", datasets.Audio())
     return datasets.DatasetDict(splits)
@@ -235,6 +235,8 @@ def test_errors_say_what_is_there(tmp_path, edit, splits, says):
         ("hf:", "names no dataset"),
         ("hf:a/b/c", "names no dataset"),
         ("hf:/nowhere/at/all", "no folder at /nowhere/at/all"),
+        ("hf-stream:name", "names no dataset"),
+        ("hf-stream:/some/folder", "on the disk already: give it as hf:/some/folder"),
     ],
 )
 def test_names_that_are_none(name, says):
@@ -265,40 +267,81 @@ def test_code_of_a_dataset_is_never_run(tmp_path):
     assert not trace.exists()
 
 
-class Hub:
-    """What would have been asked of the hub."""
+def push(hub, name="org/name", table=None, folder="data", readme=None):
+    """A commit with one Parquet file a split, as DatasetDict.push_to_hub makes it."""
+    files = {} if readme is None else {"README.md": readme.encode()}
+    for split, part in (table or dataset()).items():
+        buffer = io.BytesIO()
+        part.to_parquet(buffer)
+        files[f"{folder}/{split}-00000-of-00001.parquet"] = buffer.getvalue()
+    return hub.push(name, files)
 
-    def __init__(self, monkeypatch):
-        self.looked_up, self.loaded = [], []
-        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", self._info)
-        monkeypatch.setattr(datasets.load, "load_dataset", self._load)
 
-    def _info(self, name, revision=None, timeout=None):
-        self.looked_up.append((name, revision))
-        return SimpleNamespace(sha=COMMIT)
+@pytest.mark.parametrize("revision", ["", "@main", "@COMMIT"])
+def test_a_dataset_of_the_hub_is_pinned_to_a_commit(hub, revision):
+    commit = push(hub, "org/na.me")
+    corpus = load("hf:org/na.me" + revision.replace("COMMIT", commit))
+    assert corpus.name == "hf:org/na.me"
+    assert corpus.source == f"https://huggingface.co/datasets/org/na.me/tree/{commit}"
+    assert sizes(corpus) == {"train": 6, "valid": 2, "test": 3}
+    assert corpus.utterances[1].audio.read() == wav(1)
+    assert corpus.note == ""
 
-    def _load(self, name, config=None, revision=None):
-        self.loaded.append((name, config, revision))
-        return dataset()
+
+def test_the_commit_is_part_of_the_identity(hub):
+    """Also where ids, labels and sizes of audio are what they were."""
+
+    def louder(row):
+        return {"audio": {**row["audio"], "bytes": row["audio"]["bytes"][:-2] + b"\0\1"}}
+
+    first = push(hub)
+    undecoded = dataset().cast_column("audio", datasets.Audio(decode=False))
+    second = push(hub, table=undecoded.map(louder).cast_column("audio", datasets.Audio()))
+    old, new = load(f"hf:org/name@{first}"), load("hf:org/name")
+    assert new.source.endswith(second)
+    assert [u.audio.size for u in old.utterances] == [u.audio.size for u in new.utterances]
+    assert old.sha256 != new.sha256
+    assert load(f"hf:org/name@{second}").sha256 == new.sha256
+
+
+def test_the_configuration_is_part_of_the_identity(hub):
+    configs = """---
+configs:
+- config_name: one
+  data_files: [{split: train, path: data/train-*}, {split: test, path: data/test-*}]
+- config_name: two
+  data_files: [{split: train, path: data/train-*}, {split: test, path: data/test-*}]
+---
+"""
+    push(hub, table=dataset({"train": 6, "test": 2}), readme=configs)
+    one, two = load("hf:org/name:one"), load("hf:org/name:two")
+    assert (one.name, two.name) == ("hf:org/name:one", "hf:org/name:two")
+    assert one.sha256 != two.sha256
+
+
+def test_what_was_downloaded_works_offline_at_its_commit_only(hub, monkeypatch):
+    first = push(hub)
+    online = load("hf:org/name")
+    second = push(hub, table=dataset({"train": 7, "validation": 2, "test": 3}))
+    for module in (datasets.config, huggingface_hub.constants):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
+    assert load(f"hf:org/name@{first}").sha256 == online.sha256
+    with pytest.raises(SuperbError, match=f"holds commit {first}, not {second}"):
+        load(f"hf:org/name@{second}")
 
 
 @pytest.mark.parametrize(
-    ("name", "asked", "config"),
+    ("name", "says"),
     [
-        ("hf:org/na.me", [("org/na.me", None)], None),
-        ("hf:org/name:clean", [("org/name", None)], "clean"),
-        ("hf:org/name:v1:x@refs/pr/2", [("org/name", "refs/pr/2")], "v1:x"),
-        (f"hf:org/name@{COMMIT}", [], None),  # as exact as can be, so that it works offline
+        ("hf:org/other", "cannot load hf:org/other: RepositoryNotFoundError: "),
+        ("hf:org/name@v9", "cannot load hf:org/name@v9: RevisionNotFoundError: "),
+        ("hf:org/name:clean", "cannot load hf:org/name:clean: .*'clean' not found"),
     ],
 )
-def test_a_dataset_of_the_hub_is_pinned_to_a_commit(monkeypatch, name, asked, config):
-    hub = Hub(monkeypatch)
-    corpus = load(name)
-    repository = "org/na.me" if "." in name else "org/name"
-    assert hub.looked_up == asked
-    assert hub.loaded == [(repository, config, COMMIT)]
-    assert corpus.name == name.partition("@")[0]
-    assert corpus.source == f"https://huggingface.co/datasets/{repository}/tree/{COMMIT}"
+def test_datasets_that_are_not_there(hub, name, says):
+    push(hub)
+    with pytest.raises(SuperbError, match=says):
+        load(name)
 
 
 def test_a_hub_that_cannot_be_reached_is_one_clear_error(monkeypatch):
@@ -322,3 +365,46 @@ def test_many_rows_take_no_memory_for_their_audio(tmp_path):
         assert by_id[f"train/{row}"].audio.read() == wav(row)
         assert by_id[f"train/{row}"].audio.size == len(wav(row))
     assert Path(folder).is_dir()
+
+
+def test_audio_of_a_folder_is_remembered_until_the_folder_changes(tmp_path):
+    name = saved(tmp_path / "data")
+    first, again = load(name), load(name)
+    origins = [utterance.audio.origin for utterance in first.utterances]
+    assert [utterance.audio.origin for utterance in again.utterances] == origins
+    assert len(set(origins)) == len(origins)
+    for file in (tmp_path / "data").rglob("*.arrow"):
+        os.utime(file, ns=(10**18, 10**18))
+    changed = [utterance.audio.origin for utterance in load(name).utterances]
+    assert [place for place, _ in changed] == [place for place, _ in origins]
+    assert {when for _, when in changed} == {10**18}
+
+
+def test_a_test_recording_of_which_crops_were_trained_on_is_called_out(tmp_path, quick):
+    protocol = tmp_path / "crops.toml"
+    protocol.write_text(quick.read_text().replace("crop_s = 0.0", "crop_s = 0.1"))
+    asr, _, rest = protocol.read_text().partition("[sid]")
+    protocol.write_text(asr.replace("crop_s = 0.1", "crop_s = 0.0") + "[sid]" + rest)
+
+    def sound(split, row):
+        """Noise of 0.5 s, the same in the last row of test as in the first of train."""
+        seed = 0 if (split, row) in (("train", 0), ("test", 2)) else [len(split), row, 1]
+        noise = np.random.default_rng(seed).normal(0, 0.1, 8000)
+        buffer = io.BytesIO()
+        soundfile.write(buffer, noise, 16_000, format="WAV")
+        return {"bytes": buffer.getvalue(), "path": f"{row}.wav"}
+
+    table = dataset(audio=sound)
+    (result,) = superb.run(
+        "fbank",
+        "ks",
+        corpus=saved(tmp_path / "data", table),
+        protocol=str(protocol),
+        layers="last",
+        output=tmp_path / "results",
+        cache_dir=tmp_path / "features",
+        device="cpu",
+        progress=Progress(quiet=True),
+    )
+    assert result.corpus["audio_sha256"]
+    assert any("test/2" in warning and "too good" in warning for warning in result.warnings)

@@ -90,6 +90,15 @@ def test_other_splits_and_several_at_once(tmp_path):
     assert corpus.sha256 != load(root).sha256
 
 
+def test_splits_of_the_mini_release_in_the_same_layout(tmp_path):
+    folder = make(tmp_path / "LibriSpeech", ("train-clean-5", "dev-clean-2"))
+    corpus = load(tmp_path, train="train-clean-5", test="dev-clean-2")
+    assert corpus.sha256 == load(folder, train="train-clean-5", test="dev-clean-2").sha256
+    assert sizes(corpus).keys() == {"train", "valid", "test"}
+    with pytest.raises(SuperbError, match=r"no LibriSpeech in .*train-clean-5"):
+        load(folder)
+
+
 @pytest.mark.parametrize("splits", [("dev-clean", "test-clean"), ("dev-other", "test-clean")])
 def test_without_a_split_to_choose_on_train_gives_a_part(tmp_path, splits):
     train, test = splits

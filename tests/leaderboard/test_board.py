@@ -3,6 +3,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -398,7 +399,8 @@ def rows_of_html(text):
 
 def check_latex(text):
     """What TeX would stumble over: groups, environments, cells per row, bare special characters."""
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    lines = (line.removesuffix("{%") + "{" * line.endswith("{%") for line in text.splitlines())
+    body = "\n".join(line for line in lines if not line.startswith("%"))
     bare = re.sub(r"\\\\|\\[{}$&#%_]", "", body)  # without what is escaped
     depth = 0
     for char in bare:
@@ -423,11 +425,34 @@ def check_latex(text):
     assert body.isascii() or all(char.isalpha() and char <= "ÿ" for char in body if char > "~")
 
 
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.parametrize("wide", [False, True])
+def test_latex_compiles(result, tmp_path, wide):
+    names = [r"<b> & $x_%# | ~^{}\ ", 'a--b "c" `d\'', "é Б 日本 x\ny"]
+    runs = [
+        result(name, task, layer, 50.0)
+        for name in names
+        for task in ("asr", "ks")
+        for layer in ("last", "weighted-sum")
+    ]
+    table = tmp_path / "table.tex"
+    table.write_text(render(arrange(runs), "latex", with_published=True, wide=wide))
+    document = tmp_path / "document.tex"
+    document.write_text(
+        r"\documentclass{article}\usepackage{booktabs,graphicx}"
+        r"\begin{document}\input{table.tex}\end{document}"
+    )
+    command = ["pdflatex", "-draftmode", "-interaction=nonstopmode", "-halt-on-error", document]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+
+
 def test_latex_and_html_of_a_whole_board(folder):
     board = collect(folder)
     latex = render(board, "latex", with_published=True)
     check_latex(latex)
-    assert r"\multicolumn{2}{c}{asr wer $\downarrow$}" in latex
+    assert r"\multicolumn{2}{c}{asr wer $\downarrow$}" in render(board, "latex", wide=True)
     assert r"\textbf{20.0 {[}18.0, 22.0{]}}" in latex
     assert r"\textsuperscript{1}" in latex
     rows = rows_of_html(render(board, "html", with_published=True))
