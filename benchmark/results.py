@@ -314,7 +314,7 @@ def read_tallies(path: Path | str) -> dict[int, list[Tally]]:
     Raises:
         DamagedResultError: when the CSV file is missing, damaged, or belongs to another result.
     """
-    return _read_table(Path(path), read_result(path))
+    return _read_table(Path(path), read_result(path, history=False))
 
 
 def result_files(folder: Path | str) -> list[Path]:

@@ -77,7 +77,7 @@ def pair_results(
     # Here, so that a leaderboard that asks for no difference does not wait for numpy.
     from benchmark.statistics import difference, matched_pairs, mcnemar
 
-    first, second = read_result(a), read_result(b)
+    first, second = (read_result(path, history=False) for path in (a, b))
     metric = metric or str(first.downstream["metrics"][0])
     _refuse_incomparable(first, second, metric)
     if metric not in first.metrics or metric not in second.metrics:
@@ -121,8 +121,14 @@ def pair_results(
     )
 
 
-def read_board(folder: Path | str) -> tuple[Board, dict[str, tuple[Path, Result]]]:
+def read_board(
+    folder: Path | str, *, history: bool = False
+) -> tuple[Board, dict[str, tuple[Path, Result]]]:
     """The board of a folder, and the file and result behind each of its run ids.
+
+    Args:
+        folder: of results.
+        history: with the validations during training, which take most of the time to read.
 
     Raises:
         SuperbError: when the folder does not exist or holds no result that can be read.
@@ -131,7 +137,7 @@ def read_board(folder: Path | str) -> tuple[Board, dict[str, tuple[Path, Result]
     problems: list[str] = []
     for path in result_files(folder):
         try:
-            result = read_result(path)
+            result = read_result(path, history=history)
         except SuperbError as error:
             problems.append(str(error))
             continue

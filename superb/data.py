@@ -207,9 +207,10 @@ def print_audit(name: str, audit: Audit, console: Console) -> None:
 def _lines(finding: Finding) -> list[str]:
     """A split with its only item beside it, or with their count and the first few below."""
     items = [_text(item) for item in finding.items[:EXAMPLES]]
+    where = finding.split or "of no split"
     if len(finding.items) == 1 and len(items[0]) == 1:
-        return [f"{finding.split}: {items[0][0]}"]
-    lines = [f"{finding.split}: {len(finding.items):,}"]
+        return [f"{where}: {items[0][0]}"]
+    lines = [f"{where}: {len(finding.items):,}"]
     lines += [f"  {line}" for item in items for line in item]
     if (more := len(finding.items) - EXAMPLES) > 0:
         lines.append(f"  … and {more:,} more; --json lists all")

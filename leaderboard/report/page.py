@@ -102,7 +102,7 @@ def build_report(folder: Path | str, *, detailed: int = DETAILED, with_audio: bo
 
 
 def _read(folder: Path) -> tuple[Board, dict[str, Run]]:
-    board, files = read_board(folder)
+    board, files = read_board(folder, history=True)
     return board, {
         run_id: Run(path.relative_to(folder).as_posix(), result)
         for run_id, (path, result) in files.items()
