@@ -191,7 +191,8 @@ def extract(
                 lacking[key] = lacking.get(key, set()) | lacks
         if todo and processes.main:
             _say(upstream, todo, kinds, settings, progress, layers)
-        todo = _own(todo, utterances.values(), processes)
+        own = _own(list(utterances.values()), processes)
+        todo = [utterance for utterance in todo if utterance.id in own]
         if todo:
             job = _Job(upstream, settings, kinds, lacking, features, hashes)
             _encode_all(job, todo, progress)
@@ -199,7 +200,7 @@ def extract(
         store.commit()
         if features.encoder_s:
             store.log_session(features.audio_s, features.encoder_s)
-    _join(features, todo, list(utterances), processes)
+    _join(features, own, list(utterances), processes)
     if features.skipped and settings.on_bad_audio == "fail":
         raise _bad_audio(features.skipped, len(utterances))
     if processes.count > 1:
@@ -251,25 +252,19 @@ def _kept_layers(
     return tuple(layers)
 
 
-def _own(
-    todo: Sequence[Utterance], everyone: Iterable[Utterance], processes: Processes
-) -> list[Utterance]:
-    """What of it this process encodes: all utterances of every n-th recording of the corpus.
+def _own(everyone: Sequence[Utterance], processes: Processes) -> set[str]:
+    """The utterances that this process answers for: those of every n-th recording of the corpus.
 
-    That is the same for all processes, however much the first has stored when the last one looks;
-    and each recording is read by one.
+    That is the same for all processes, however much another has stored when the last one looks; and
+    each recording is read by one.
     """
-    if processes.count == 1:
-        return list(todo)
     own = set(processes.share(list(dict.fromkeys(utterance.audio for utterance in everyone))))
-    return [utterance for utterance in todo if utterance.audio in own]
+    return {utterance.id for utterance in everyone if utterance.audio in own}
 
 
-def _join(
-    features: Features, own: Sequence[Utterance], order: Sequence[str], processes: Processes
-) -> None:
+def _join(features: Features, own: set[str], order: Sequence[str], processes: Processes) -> None:
     """Wait for all processes; then every one knows the keys and the bad audio that each found."""
-    keys = {u.id: features.keys[u.id] for u in own if u.id in features.keys}
+    keys = {name: key for name, key in features.keys.items() if name in own}
     skipped = [(item.utterance, item.reason) for item in features.skipped]
     parts = processes.gather((keys, skipped, features.audio_s, features.encoder_s))
     for found, _, _, _ in parts:
@@ -279,6 +274,7 @@ def _join(
     for name, _ in bad:
         features.keys.pop(name, None)  # a file that was known may have gone bad
     features.skipped = [Skipped(name, reason) for name, reason in bad]
+    assert features.keys.keys() | {name for name, _ in bad} == place.keys()
     features.audio_s = math.fsum(part[2] for part in parts)
     features.encoder_s = math.fsum(part[3] for part in parts)
 
@@ -454,6 +450,7 @@ class _Job:
     @property
     def given_up(self) -> bool:
         """Whether bad audio, found here or by another process, ends the run."""
+        self.settings.processes.require_others()
         if self.settings.on_bad_audio != "fail":
             return False
         return bool(self.features.skipped) or self.settings.processes.announced(_BAD_AUDIO)

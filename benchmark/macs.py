@@ -3,7 +3,7 @@
 Counted where torch hands an operation to its kernels, while one utterance of noise passes: matrix
 products, convolutions, attention, recurrences and Fourier transforms, whatever library the encoder
 is written with. Everything else (norms, activations, sums) is small beside them and left out, as
-is usual; so are biases.
+is usual; so are biases. What an encoder computes outside torch, in NumPy say, is not seen.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from benchmark.core import Upstream
 
 # Attention grows with the square of the length, so a figure belongs to a length.
 SECONDS: Final = 10.0
-# A kernel called by one of these names without a formula below makes the sum worthless.
+# A kernel called like one of these without a formula below makes the sum worthless.
 _HEAVY: Final = re.compile(
-    r"mm$|mv$|dot$|conv|(^|_)linear(_|$)|attention|transformer|gru|lstm|rnn|fft"
+    r"mm(_|$)|matmul|mv$|dot$|conv|(^|_)linear(_|$)|trilinear(?!3d)|cdist|attention|transformer"
+    r"|gru|lstm|rnn|fft|mm_activation"
 )
 _TORCHS: Final = ("aten", "prim", "prims")  # another library's operators do anything
 _SEED: Final = 0
@@ -34,8 +35,8 @@ def macs_per_second(upstream: Upstream, device: str = "cpu") -> float | None:
     """Multiply-accumulate operations that a second of audio costs, in an utterance of 10 s.
 
     Returns:
-        None where it cannot be told: the encoder computes outside torch, or with a kernel whose
-        cost is not known here.
+        None where it cannot be told: all is computed outside torch, or with a kernel whose cost is
+        not known here.
     """
     generator = torch.Generator().manual_seed(_SEED)
     samples = round(SECONDS * upstream.card.sample_rate)
@@ -73,18 +74,28 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return out
         out = func(*args, **kwargs)
         if formula is not None:
-            self.macs += formula(out, args, kwargs)
-        elif func.namespace not in _TORCHS or _HEAVY.search(func._overloadpacket.__name__):
+            macs = formula(out, args, kwargs)
+        else:
+            name = func._overloadpacket.__name__
+            macs = None if func.namespace not in _TORCHS or _HEAVY.search(name) else 0.0
+        if macs is None:
             self.unknown.add(func.name())
+        else:
+            self.macs += macs
         return out
 
 
-Formula = Callable[[Any, Sequence[Any], Mapping[str, Any]], float]
+Formula = Callable[[Any, Sequence[Any], Mapping[str, Any]], float | None]
 
 
 def _torchs(count: Callable[..., int]) -> Formula:
     """A formula of torch's own, which counts a multiplication and an addition as two."""
-    return lambda out, args, kwargs: count(*args, **kwargs, out_val=out) / 2
+
+    def macs(out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float | None:  # noqa: ANN401
+        complex_valued = isinstance(out, Tensor) and out.is_complex()  # those take four
+        return None if complex_valued else count(*args, **kwargs, out_val=out) / 2
+
+    return macs
 
 
 def _linear(out: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
@@ -95,13 +106,24 @@ def _linear(out: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> floa
 def _attention(out: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
     """Both products of attention, over ``[..., frame, dim]``."""
     query, key, value = args[:3]
-    return float(query.numel() * key.shape[-2] + out.numel() * value.shape[-2])
+    pairs = out.numel() // value.shape[-1] * key.shape[-2]
+    return float(pairs * (query.shape[-1] + value.shape[-1]))
+
+
+def _product(out: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:
+    """A matrix or a vector times a vector."""
+    return float(args[0].numel())
 
 
 def _fused_attention(out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:  # noqa: ANN401
     """Self-attention with its projections, or a whole layer: weights once a frame, and products."""
     given = args[0]
-    weights = [value for value in args if isinstance(value, Tensor) and value.dim() == 2]
+    mask = given.shape[:2]
+    weights = [
+        value
+        for value in args
+        if isinstance(value, Tensor) and value.dim() == 2 and value.shape != mask
+    ]
     frames = given.numel() / given.shape[-1]
     products = 2.0 * given.numel() * given.shape[-2]
     return float(frames * sum(weight.numel() for weight in weights) + products)
@@ -124,16 +146,25 @@ def _fourier(out: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any]) -> flo
     return float(per_value * values * math.log2(max(size, 1)))
 
 
+def _nothing(out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> float:  # noqa: ANN401
+    """What is left of a recurrence after its matrix products."""
+    return 0.0
+
+
 _ATEN: Final = torch.ops.aten
 _FORMULAS: Final[dict[Any, Formula]] = {
     **{operator: _torchs(count) for operator, count in flop_registry.items()},
     torch.ops.mkldnn._linear_pointwise: _linear,
     _ATEN.linear: _linear,
+    _ATEN.mv: _product,
+    _ATEN.dot: _product,
     _ATEN.scaled_dot_product_attention: _attention,
     _ATEN._transformer_encoder_layer_fwd: _fused_attention,
     _ATEN._native_multi_head_attention: _fused_attention,
     _ATEN.gru: _recurrence,
     _ATEN.lstm: _recurrence,
+    _ATEN._thnn_fused_gru_cell: _nothing,
+    _ATEN._thnn_fused_lstm_cell: _nothing,
     _ATEN._fft_r2c: _fourier,
     _ATEN._fft_c2r: _fourier,
     _ATEN._fft_c2c: _fourier,

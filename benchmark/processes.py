@@ -30,8 +30,9 @@ Item = TypeVar("Item")
 _LOOK_EVERY_S = 0.1
 # From the first process that is ready to the last.
 _START_S = 600.0
-# One process may train for days after another is done. One that fails ends the others at once,
-# and launchers end them when one dies, so this is for machines that vanish.
+# One process may train for days after another is done. One that fails ends those that wait at once
+# and the others at their next look, and launchers end them when one dies, so this is for machines
+# that vanish.
 _WAIT_S = 7 * 24 * 3600.0
 # Launchers end all processes as soon as one has ended: the one that says why goes first.
 _SPEAK_S = 5.0
@@ -105,6 +106,15 @@ class Processes:
         with _in_touch():
             return bool(self.store.check([word]))
 
+    def require_others(self) -> None:
+        """Find out that work goes on in vain.
+
+        Raises:
+            OtherProcessError: when another process has failed.
+        """
+        if self.announced(_FAILED):
+            raise OtherProcessError("another process failed")
+
     @contextmanager
     def together(self) -> Iterator[None]:
         """Around the run: when one process fails, all end, and the first to fail says why.
@@ -171,8 +181,7 @@ class Processes:
     def _await(self, key: str, wait_s: float) -> None:
         until = time.monotonic() + wait_s
         while not self.announced(key):
-            if self.announced(_FAILED):
-                raise OtherProcessError("another process failed")
+            self.require_others()
             if time.monotonic() > until:
                 raise SuperbError(
                     f"process {self.rank} of {self.count} (from 0) waited {wait_s:.0f} s for "
@@ -202,7 +211,10 @@ def find_processes() -> Processes:
 
     store, rank, count = _rendezvous()
     local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    return Processes(rank, count, local_rank, PrefixStore(f"superb run {next(_runs)}", store))
+    # a launcher that starts failed processes again keeps the store, and what they wrote to it
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    prefix = f"superb run {next(_runs)}, attempt {attempt}"
+    return Processes(rank, count, local_rank, PrefixStore(prefix, store))
 
 
 @cache

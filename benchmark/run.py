@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, runtime_checkable
 from typing import Protocol as TypingProtocol
@@ -26,6 +26,7 @@ from benchmark.errors import SuperbError, UpstreamError, unknown
 from benchmark.features import ExtractionSettings, Features, extract
 from benchmark.fingerprint import count_parameters, fingerprint, modules_of
 from benchmark.fit import (
+    Look,
     Probe,
     ProbeSpec,
     SplitData,
@@ -76,6 +77,8 @@ from downstreams.corpora import CorpusOptions, load_corpus
 from upstreams.load import load_upstream
 
 _FEW_CLUSTERS = 10
+# Network file systems may remember for a minute that a file is not there.
+_VISIBLE_S = 60.0
 # Raised whenever training, selection or scoring changes a score that the protocol does not name.
 ENGINE_VERSION = 1
 
@@ -332,13 +335,16 @@ def find_device(name: str, processes: Processes = ALONE) -> str:
         if processes.local_rank >= gpus:
             raise SuperbError(
                 f"this machine shows {gpus} GPUs, too few for process {processes.local_rank} (from "
-                "0) on it: start at most one process for each GPU, or use --device cpu"
+                "0) on it: start at most one process for each GPU, use --device cpu, or set "
+                "LOCAL_RANK to 0 where each process sees one GPU, its own"
             )
         name = f"cuda:{processes.local_rank}"
     try:
         if torch.device(name).type not in ("cpu", "cuda"):
             raise RuntimeError("only processors and CUDA devices are supported")
         torch.empty(1, device=name)
+        if name.startswith("cuda:"):  # kernels of other libraries look nowhere else
+            torch.cuda.set_device(name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise SuperbError(
@@ -496,7 +502,7 @@ def _run_encoder(
     # found once, by one process: another may write results before the last one looks
     finished = processes.agree(lambda: [find(*cell) is not None for cell in identities])
     done = {
-        cell: _written(find(*cell), output)
+        cell: _written(partial(find, *cell), output)
         for cell, there in zip(identities, finished, strict=True)
         if there
     }
@@ -511,7 +517,8 @@ def _run_encoder(
             progress.note(f"{card.name}, {name}: finished before, not run again: {before}")
         if todo:
             open_tasks.append((task, todo))
-    trainings = processes.share(_trainings(open_tasks))
+    # of all, done or not: training that was cut off is found by what one process trains together
+    trainings = processes.share(_trainings([(task, mixes) for task in tasks]))
     for gain_db, work in _works(encoder, open_tasks).items():
         alike = [(task, todo) for task, todo in open_tasks if task.training.gain_db == gain_db]
         big = size(card, amounts(work.wanted), PREFERRED[0], work.layers) >= WORTH_A_TABLE
@@ -538,8 +545,10 @@ def _run_encoder(
                 mine = {label: mix for label, mix in todo.items() if (name, mix) in trainings}
                 if not mine:
                     continue
+                # what goes wrong with its training, each process has to say itself
+                said = progress if processes.main else Progress(quiet=True)
                 for result in _run_task(
-                    encoder, task, mine, own, output, settings, features, progress, logs
+                    encoder, task, mine, own, output, settings, features, said, logs
                 ):
                     _warn(result, progress)
                     done[name, result.layer] = result
@@ -547,33 +556,35 @@ def _run_encoder(
         progress.note(f"{card.name}: waiting for what other processes train")
         processes.gather(None)
     for cell in [cell for cell in identities if cell not in done]:
-        done[cell] = _written(find(*cell), output)
+        done[cell] = _written(partial(find, *cell), output)
         _warn(done[cell], progress)
     return [done[task.downstream.card.name, label] for task in tasks for label in mixes]
 
 
-def _trainings(open_tasks: Sequence[tuple[Task, Mapping[str, Mix]]]) -> list[tuple[str, Mix]]:
+def _trainings(wanted: Sequence[tuple[Task, Mapping[str, Mix]]]) -> list[tuple[str, Mix]]:
     """What can be trained apart from each other: each layer choice of each task.
 
     Learning rates and seeds of a layer choice cannot: successive halving compares them.
     """
     return [
         (task.downstream.card.name, mix)
-        for task, todo in open_tasks
+        for task, todo in wanted
         for mix in dict.fromkeys(todo.values())
     ]
 
 
 def _require_same_work(identities: Sequence[Mapping[str, Any]], processes: Processes) -> None:
     """Refuse to share what not all processes see alike."""
-    everywhere = processes.gather(list(identities))
+    first, *rest = processes.gather(list(identities))
     differ = {
         key
-        for others in everywhere
-        for one, other in zip(everywhere[0], others, strict=False)
-        for key in one
-        if one[key] != other[key]
+        for others in rest
+        for one, other in zip(first, others, strict=False)
+        for key in one.keys() | other.keys()
+        if one.get(key) != other.get(key)
     }
+    if any(len(others) != len(first) for others in rest):
+        differ |= {"tasks", "layer choices"}
     if differ:
         raise SuperbError(
             f"the processes do not see the same {' and '.join(sorted(differ))}, so they cannot "
@@ -583,13 +594,16 @@ def _require_same_work(identities: Sequence[Mapping[str, Any]], processes: Proce
         )
 
 
-def _written(found: Result | None, output: Path) -> Result:
+def _written(find: Callable[[], Result | None], output: Path) -> Result:
     """A result that another process has written, or has found."""
-    if found is None:
-        raise SuperbError(
-            f"a result of another process is not in {output}: choose a folder that all machines "
-            "share with --output DIR"
-        )
+    until = time.monotonic() + _VISIBLE_S
+    while (found := find()) is None:
+        if time.monotonic() > until:
+            raise SuperbError(
+                f"a result of another process is not in {output}: choose a folder that all "
+                "machines share with --output DIR"
+            )
+        time.sleep(1)
     return found
 
 
@@ -801,6 +815,13 @@ def _run_task(
     started = time.perf_counter()
     with ExitStack() as resources:
         metric, name = downstream.card.metric, downstream.card.name
+        written = None if logs is None else Logs(logs, name, card.name, metric, resources)
+
+        def listen(probe: Probe, look: Look) -> None:
+            settings.processes.require_others()
+            if written is not None:
+                written(probe, look)
+
         fit(
             probes,
             data["train"],
@@ -812,7 +833,7 @@ def _run_task(
             f"{card.name}, {name}: {len(probes)} probes",
             takes=_groups(task, data["train"]),
             snapshot=snapshot,
-            listen=None if logs is None else Logs(logs, name, card.name, metric, resources),
+            listen=listen,
         )
     training_s = time.perf_counter() - started
     results = []

@@ -185,7 +185,9 @@ def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
     # Oldest first; the id settles equal times.
     for result in sorted(results, key=lambda result: (result.created, result.run_id)):
         groups.setdefault(_group_key(result), []).append(result)
-    tables = [_table(groups[key], notes) for key in sorted(groups, key=repr)]
+    tables = [
+        _table(part, notes) for key in sorted(groups, key=repr) for part in _by_audio(groups[key])
+    ]
     return Board(tuple(tables), tuple(sorted(notes)), tuple(problems))
 
 
@@ -196,13 +198,21 @@ def _group_key(result: Result) -> tuple[object, ...]:
         result.downstream["version"],
         result.corpus["name"],
         result.corpus["sha256"],
-        _audio(result),
         (len(skipped), skipped),  # the whole corpus comes first
         result.protocol["name"],
         str(result.protocol["version"]),
         _identity(result, "protocol", "sha256"),
         _engine(result),
     )
+
+
+def _by_audio(results: Sequence[Result]) -> list[list[Result]]:
+    """Results on the same audio; those that do not say which stand apart in case of doubt."""
+    known = sorted({_audio(result) for result in results} - {""})
+    if len(known) < 2:
+        return [list(results)]
+    parts = [[result for result in results if _audio(result) == audio] for audio in ("", *known)]
+    return [part for part in parts if part]
 
 
 def _audio(result: Result) -> str:
@@ -266,7 +276,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         lower_is_better=lower,
         corpus=str(newest.corpus["name"]),
         corpus_sha256=str(newest.corpus["sha256"]),
-        audio_sha256=_audio(newest),
+        audio_sha256=max(map(_audio, results)),
         corpus_note=str(newest.corpus.get("note", "")),
         skipped=skipped_utterances(newest),
         protocol=str(newest.protocol["name"]),

@@ -74,7 +74,6 @@ def pair_results(
     Raises:
         SuperbError: when the two cannot be compared.
     """
-    # Here, so that a leaderboard that asks for no difference does not wait for numpy.
     from benchmark.statistics import difference, matched_pairs, mcnemar
 
     first, second = (read_result(path, history=False) for path in (a, b))
@@ -173,12 +172,14 @@ def _by_utterance(keys: Sequence[tuple[int, str]], counts: Sequence[tuple[int, i
 
 
 def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
+    # earlier results do not all say
+    audio = (a.corpus.get("audio_sha256"), b.corpus.get("audio_sha256"))
     pairs = {
         "status": (a.status, b.status),
         "downstream": (a.downstream["name"], b.downstream["name"]),
         "task version": (a.downstream["version"], b.downstream["version"]),
         "corpus": (a.corpus["sha256"], b.corpus["sha256"]),
-        "audio": (a.corpus.get("audio_sha256"), b.corpus.get("audio_sha256")),
+        "audio": audio if all(audio) else (None, None),
         "protocol": (a.identity.get("protocol"), b.identity.get("protocol")),
         "engine version": (a.identity.get("engine"), b.identity.get("engine")),
         "seeds": (sorted(a.seeds), sorted(b.seeds)),

@@ -13,6 +13,7 @@ in the presence of ties and near ties"); a simulation of both is in the tests.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -29,6 +30,9 @@ Floats: TypeAlias = NDArray[np.float64]
 
 _DRAWS = 500
 _CONFIDENCE = 0.95
+# A standard normal distribution as 256 equally likely values: a draw is a random byte, which is the
+# same wherever Python runs, as NumPy's draws are not.
+_NORMAL = np.array([NormalDist().inv_cdf((number + 0.5) / 256) for number in range(256)])
 
 
 @dataclass(frozen=True)
@@ -234,16 +238,16 @@ def _present(means: Mapping[str, Sequence[Mean | None]], position: int) -> dict[
 
 def _draw(tables: Sequence[Table], rows: _Rows, layer: str) -> list[Floats | None]:
     """For each row ``[draw, task]``, its scores first; None where a task is missing."""
-    # A generator of its own, so that nothing else in the process decides what is drawn.
-    generator = np.random.default_rng(0)
     drawn: list[Floats | None] = []
-    for _, _, cells in rows:
+    for key, _, cells in rows:
         scores = [
             None if row is None else _score(table, row.cells.get(layer))
             for table, row in zip(tables, cells, strict=True)
         ]
         present = [score for score in scores if score is not None]
         complete = len(present) == len(tables)
+        # a generator of its own, so that no other row decides what is drawn
+        generator = random.Random("\n".join(key))
         drawn.append(_draws_of(present, generator) if complete else None)
     return drawn
 
@@ -254,11 +258,12 @@ def _score(table: Table, cell: Cell | None) -> MetricValue | None:
     return cell.metrics.get(table.metric)
 
 
-def _draws_of(scores: Sequence[MetricValue], generator: np.random.Generator) -> Floats:
+def _draws_of(scores: Sequence[MetricValue], generator: random.Random) -> Floats:
     columns = [[s["value"], s["low"], s["high"], s["confidence"]] for s in scores]
     value, low, high, confidence = np.array(columns).T
     quantile = np.array([NormalDist().inv_cdf((1 + level) / 2) for level in confidence])
-    steps = generator.standard_normal((_DRAWS, len(scores)))
+    codes = np.frombuffer(generator.randbytes(_DRAWS * len(scores)), np.uint8)
+    steps = _NORMAL[codes].reshape(_DRAWS, len(scores))
     drawn = value + steps * np.where(steps > 0, high - value, value - low) / quantile
     return np.vstack([value, drawn])
 

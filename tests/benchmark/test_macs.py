@@ -45,12 +45,14 @@ class Attention(nn.Module):
 class Layer(nn.Module):
     """A Transformer layer that torch computes in one kernel."""
 
-    def __init__(self):
+    def __init__(self, masked=False):
         super().__init__()
+        self.masked = masked
         self.layer = nn.TransformerEncoderLayer(HOP, 2, DIM, batch_first=True).eval()
 
     def forward(self, frames):
-        return self.layer(frames)
+        mask = torch.zeros(frames.shape[:2], dtype=torch.bool) if self.masked else None
+        return self.layer(frames, src_key_padding_mask=mask)
 
 
 class Packed(nn.Module):
@@ -80,11 +82,47 @@ class Outside(nn.Module):
         return torch.from_numpy(frames.numpy() @ torch.ones(HOP, DIM).numpy())
 
 
-class Fused(nn.Module):
+class Unknown(nn.Module):
     """Ends in a kernel whose cost no formula tells."""
 
+    def __init__(self, kernel):
+        super().__init__()
+        self.kernel = kernel
+
     def forward(self, frames):
-        return torch.ops.aten.mv(frames[0], torch.ones(HOP))[None, :, None]
+        return self.kernel(frames[..., :DIM])
+
+
+class Function(nn.Module):
+    """Any function of frames."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, frames):
+        return self.function(frames)
+
+
+def one_query_for_four_heads(frames):
+    """Attention whose queries are the same in all heads."""
+    heads = frames[:, None].expand(-1, 4, -1, -1)
+    return nn.functional.scaled_dot_product_attention(frames[:, None], heads, heads).sum(1)
+
+
+class Cell(nn.Module):
+    """A recurrence written out step by step."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.cell = kind(HOP, DIM)
+
+    def forward(self, frames):
+        state, out = None, []
+        for frame in frames[0]:
+            state = self.cell(frame[None], state)
+            out.append(state[0] if isinstance(state, tuple) else state)
+        return torch.stack(out, dim=1)
 
 
 class Broken(nn.Module):
@@ -112,18 +150,47 @@ class Convolution(nn.Module):
         (Convolution(), (FRAMES - 4) // 2 * 4 * (HOP // 2) * DIM + 4 * (HOP // 2) * DIM),
         (Attention(), 2 * FRAMES**2 * HOP),
         (Layer(), FRAMES * (4 * HOP * HOP + 2 * HOP * DIM) + 2 * FRAMES**2 * HOP),
+        (Layer(True), FRAMES * (4 * HOP * HOP + 2 * HOP * DIM) + 2 * FRAMES**2 * HOP),
+        (Function(lambda frames: (frames @ torch.ones(HOP))[..., None]), FRAMES * HOP),
+        (Function(one_query_for_four_heads), 4 * 2 * FRAMES**2 * HOP),
+        (Cell(nn.GRUCell), FRAMES * 3 * DIM * (HOP + DIM)),
+        (Cell(nn.LSTMCell), FRAMES * 4 * DIM * (HOP + DIM)),
         (nn.GRU(HOP, DIM, 2, batch_first=True), FRAMES * 3 * DIM * (HOP + 3 * DIM)),
         (nn.LSTM(HOP, DIM, batch_first=True), FRAMES * 4 * DIM * (HOP + DIM)),
         (Packed(), FRAMES * 3 * DIM * (HOP + DIM)),
         (Fourier(), 1.25 * FRAMES * HOP * math.log2(HOP)),
     ],
-    ids=["linear", "convolution", "attention", "layer", "GRU", "LSTM", "packed GRU", "Fourier"],
+    ids=[
+        "linear",
+        "convolution",
+        "attention",
+        "layer",
+        "masked layer",
+        "vector",
+        "broadcast",
+        "GRU cell",
+        "LSTM cell",
+        "GRU",
+        "LSTM",
+        "packed GRU",
+        "Fourier",
+    ],
 )
 def test_closed_forms(module, per_utterance):
     assert macs_per_second(Encoder(module)) == pytest.approx(per_utterance / SECONDS, rel=1e-12)
 
 
-@pytest.mark.parametrize("module", [Outside(), Fused(), Broken(), nn.Identity()])
+@pytest.mark.parametrize(
+    "module",
+    [
+        Outside(),
+        Broken(),
+        nn.Identity(),
+        Unknown(lambda frames: torch.cdist(frames, frames)),
+        Unknown(lambda frames: nn.functional.bilinear(frames, frames, torch.ones(DIM, DIM, DIM))),
+        Unknown(lambda frames: (frames[0].cfloat() @ torch.ones(DIM, DIM).cfloat())[None].real),
+    ],
+)
 def test_what_cannot_be_told_is_not_given(module):
     assert macs_per_second(Encoder(module)) is None
 

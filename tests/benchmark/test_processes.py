@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -17,15 +18,18 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
+import benchmark.features
+import benchmark.run
 import superb
 from benchmark import processes as module
 from benchmark.core import Utterance
 from benchmark.errors import AudioError, SuperbError
 from benchmark.features import ExtractionSettings, extract
+from benchmark.layers import Mix
 from benchmark.processes import ALONE, OtherProcessError, Processes, find_processes
 from benchmark.progress import Progress
 from benchmark.results import read_tallies, result_path
-from benchmark.run import find_device, run
+from benchmark.run import _require_same_work, find_device, run
 
 PLUGIN = f"{Path(__file__).resolve().parents[1] / 'plugin' / 'my_encoder.py'}:MyEncoder"
 # What says when and where, and not what came out.
@@ -55,6 +59,9 @@ def several(work, count=2):
             return work(Processes(rank, count, rank, store))
         except SuperbError as error:
             return error
+        except BaseException:  # or the others would wait for it
+            store.add("failed", 1)
+            raise
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))
@@ -329,6 +336,36 @@ def test_a_process_that_comes_late_leaves_nothing_out(tones, tmp_path, monkeypat
     assert [len(toy.heard) for toy in toys] == [36, 36]
 
 
+def test_what_another_run_stores_meanwhile_is_not_lost(tones, tmp_path, monkeypatch):
+    """One process has looked at what is stored before that, the other looks after it."""
+    monkeypatch.setattr("benchmark.store._COMMIT_S", 0.0)
+    utterances = utterances_of(tones)
+    begun, here = threading.Event(), threading.local()
+    look = benchmark.features._known_keys
+
+    def late(*given):
+        if here.rank == 0:
+            assert begun.wait(10)
+            here.rank = None
+            features(Toy(), utterances[:30], tmp_path)
+        return look(*given)
+
+    monkeypatch.setattr("benchmark.features._known_keys", late)
+
+    class First(Toy):
+        def __call__(self, waveforms):
+            begun.set()
+            return super().__call__(waveforms)
+
+    def work(processes):
+        here.rank = processes.rank
+        return features((Toy(), First())[processes.rank], utterances, tmp_path, processes)
+
+    for found, arrays in several(work):
+        assert list(found.keys) == list(arrays["mean"])
+        assert found.keys.keys() == {utterance.id for utterance in utterances}
+
+
 @pytest.mark.parametrize("choice", ["fail", "skip"])
 def test_bad_audio_of_all_processes_is_listed_in_order(tones, tmp_path, choice):
     bad = [Utterance(name, b"no audio", "train") for name in ("bad 1",)]
@@ -417,6 +454,55 @@ def test_processes_that_see_different_things_do_not_share(runs):
     assert "do not see the same upstream" in said
 
 
+def test_processes_that_want_different_amounts_of_work_do_not_share():
+    def work(processes):
+        _require_same_work([{"layer": "last"}] * (1 + processes.rank), processes)
+
+    assert ["same layer choices and tasks" in str(error) for error in several(work)] == [True, True]
+
+    def other(processes):
+        _require_same_work([{"lm": {}} if processes.rank else {}], processes)
+
+    assert ["the same lm" in str(error) for error in several(other)] == [True, True]
+
+
+def test_what_is_finished_does_not_change_who_trains_what(runs, monkeypatch):
+    """Training that was cut off is found again by what one process trains together."""
+    trained = []
+    fit = benchmark.run.fit
+
+    def recorded(probes, *given, **named):
+        trained.append({str(probe.spec.mix) for probe in probes})
+        fit(probes, *given, **named)
+
+    monkeypatch.setattr("benchmark.run.fit", recorded)
+    runs(Marked("a"), Marked("a"), layers=["weighted-sum", "0"])
+    assert len(trained) == 2
+    trained.clear()
+    runs(Marked("a"), Marked("a"), layers=["last", "weighted-sum", "0"])
+    assert trained == [{str(Mix(1))}]
+    trained.clear()
+    runs(Marked("b"), Marked("b"), layers=["last", "weighted-sum", "0"])
+    assert sorted(map(len, trained)) == [1, 2]
+    assert {str(Mix(1)), str(Mix(0))} in trained
+
+
+def test_a_launcher_that_starts_again_starts_with_nothing_said(monkeypatch):
+    store = HashStore()
+    monkeypatch.setattr(module, "_rendezvous", lambda: (store, 0, 2))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    seen = []
+    for attempt in ("0", "1"):
+        monkeypatch.setattr(module, "_runs", itertools.count())
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        processes = find_processes()
+        seen.append(processes.announced("failed"))
+        processes.announce("failed")
+        with pytest.raises(OtherProcessError):
+            processes.require_others()
+    assert seen == [False, False]
+
+
 def test_a_plan_is_made_by_one(runs, monkeypatch):
     planned = []
     monkeypatch.setattr("benchmark.run.plan_run", lambda *given: planned.append(given))
@@ -435,9 +521,11 @@ def test_each_process_takes_the_gpu_of_its_number(monkeypatch):
         with pytest.raises(SuperbError, match=r"shows 1 GPUs, too few for process 1"):
             find_device(name, second)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    asked = []
+    asked, current = [], []
     monkeypatch.setattr(torch, "empty", lambda size, device: asked.append(device))
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     assert find_device("auto", second) == "cuda:1"
     assert find_device("cuda", second) == "cuda:1"
     assert find_device("cpu", second) == "cpu"
     assert asked == ["cuda:1", "cuda:1", "cpu"]
+    assert current == ["cuda:1", "cuda:1"]

@@ -40,7 +40,6 @@ def test_other_metric(save):
     [
         ({"seeds": (0,)}, "seeds"),
         ({"corpus_sha256": "d1" * 32}, "corpus"),
-        ({"audio_sha256": "a1" * 32}, "audio"),
         ({"version": 2}, "task version"),
         ({"protocol_version": 2}, "protocol"),
         ({"skipped": ("x.wav",)}, r"the utterances left out \(none and x\.wav\)"),
@@ -51,6 +50,15 @@ def test_what_cannot_be_compared(save, changes, word):
     other = save("hubert", "ks", "weighted-sum", 60.0, **changes)
     with pytest.raises(SuperbError, match=f"differ in {word}"):
         paired_difference(last, other)
+
+
+def test_other_audio_cannot_be_compared_but_what_does_not_say_can(save):
+    unknown = save("hubert", "ks", "last", 50.0)
+    one = save("apc", "ks", "last", 50.0, audio_sha256="a1" * 32)
+    other = save("npc", "ks", "last", 60.0, audio_sha256="b2" * 32)
+    assert paired_difference(unknown, other).value == 0
+    with pytest.raises(SuperbError, match="differ in audio"):
+        paired_difference(one, other)
 
 
 def with_identity(path, **changes):
