@@ -378,7 +378,15 @@ def to_frame(results: Sequence[Result]) -> pandas.DataFrame:
 
     columns = [
         *("run_id", "status", "created", "upstream", "downstream", "downstream_version", "corpus"),
-        *("corpus_sha256", "protocol", "protocol_version", "layer", "seeds", "learning_rate"),
+        *(
+            "corpus_sha256",
+            "audio_sha256",
+            "protocol",
+            "protocol_version",
+            "layer",
+            "seeds",
+            "learning_rate",
+        ),
         *("metric", "value", "low", "high", "confidence", "clusters", "utterances", "seed_std"),
     ]
     rows: list[dict[str, object]] = []
@@ -392,6 +400,7 @@ def to_frame(results: Sequence[Result]) -> pandas.DataFrame:
             "downstream_version": result.downstream["version"],
             "corpus": result.corpus["name"],
             "corpus_sha256": result.corpus["sha256"],
+            "audio_sha256": result.corpus.get("audio_sha256"),
             "protocol": result.protocol.get("name"),
             "protocol_version": result.protocol.get("version"),
             "layer": result.layer,

@@ -191,10 +191,15 @@ def audit(
         progress: where to report.
 
     Raises:
-        SuperbError: the survey found nothing at all.
+        SuperbError: the survey found nothing at all, or a quick check would fetch all audio.
     """
     if not survey.utterances and not survey.missing:
         raise SuperbError(f"no audio in {root}; give the folder that holds the corpus")
+    if quick and any(_far(utterance.audio) for utterance in survey.utterances):
+        raise SuperbError(
+            "--quick reads headers, but those of a streamed dataset come with all of its audio. "
+            "Download it (hf: instead of hf-stream:), or leave --quick out"
+        )
     order = list(dict.fromkeys([*official, *(u.split for u in survey.utterances)]))
     found: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for path, split in survey.missing.items():
@@ -222,6 +227,10 @@ def audit(
         findings=tuple(Finding(kind, split, tuple(items)) for (kind, split), items in ranked),
         notes=tuple(notes),
     )
+
+
+def _far(audio: Path | bytes | StoredAudio) -> bool:
+    return not isinstance(audio, Path | bytes) and audio.far
 
 
 # Names and figures -----------------------------------------------------------------------------

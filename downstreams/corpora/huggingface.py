@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # two seconds to import
 DEFAULTS: Final[Mapping[str, str]] = {"train": "train", "valid": "validation", "test": "test"}
 EXAMPLES: Final = "hf:org/name, hf:org/name:config@revision or hf:/path/to/folder"
 _HUB: Final = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[^@]+))?(@(?P<revision>.+))?")
+_FILE: Final = re.compile(r"hf://datasets/(?P<name>[^@]+)@(?P<commit>[0-9a-f]{40})/(?P<path>.+)")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 # One look-up that fails fast.
 _TIMEOUT_S: Final = 10.0
@@ -60,8 +61,15 @@ class TableAudio:
         return False
 
     def read(self) -> bytes:
-        """The bytes of the file."""
-        data: bytes = self.table[self.row]["audio"]["bytes"]
+        """The bytes of the file.
+
+        Raises:
+            OSError: when the row holds none.
+        """
+        cell: Mapping[str, Any] | None = self.table[self.row]["audio"]
+        data: bytes | None = cell["bytes"] if cell is not None else None
+        if data is None:
+            raise OSError(f"row {self.row} holds no audio")
         return data
 
 
@@ -114,14 +122,23 @@ class TableSplit:
                 data, paths = chunk.flatten()
                 sizes = pc.binary_length(data)  # type: ignore[attr-defined]
                 for size, path in zip(sizes.to_pylist(), paths.to_pylist(), strict=True):
-                    if size is not None:
-                        origin = None if changed is None else (f"{self.origin}/{number}", changed)
-                        yield TableAudio(stored, number, size, origin)
-                    elif path and (file := self.folder / path).is_file():
+                    if size is None and path and (file := self._file(path, number)):
                         yield str(file)
-                    else:
-                        raise SuperbError(f"row {number} has no audio: {path!r} is no file")
+                    else:  # a row without audio is found out when it is read
+                        origin = None if changed is None else (f"{self.origin}/{number}", changed)
+                        yield TableAudio(stored, number, size or 0, origin)
                     number += 1
+
+    def _file(self, path: str, row: int) -> Path | None:
+        """A file beside the table, or wherever the library has put it."""
+        file = Path(path)
+        if not file.is_absolute():
+            if self.pinned:  # of a dataset of the hub, nothing lies in the working folder
+                return None
+            file = self.folder / file
+        if not file.is_file():
+            raise SuperbError(f"row {row} has no audio: {path!r} is no file")
+        return file
 
 
 @dataclass(frozen=True)
@@ -312,10 +329,13 @@ def _shortage(builder: DatasetBuilder) -> str:
     if (Path(builder.cache_dir) / datasets.config.DATASET_INFO_FILENAME).is_file():
         return ""  # was prepared before
     info = builder.info
-    download = info.download_size or _size_of_files(builder)
+    files = [path for paths in (builder.config.data_files or {}).values() for path in paths]
+    left = [path for path in files if path.startswith("hf://") and not _is_cached(path)]
+    download = info.download_size if info.download_size and len(left) == len(files) else _size(left)
+    whole = info.dataset_size or info.download_size or _size(files)
     folders = [Path(constants.HF_HUB_CACHE), Path(datasets.config.HF_DATASETS_CACHE)]
     needed: Counter[int] = Counter()
-    for folder, size in zip(folders, (download, info.dataset_size or download), strict=True):
+    for folder, size in zip(folders, (download, whole), strict=True):
         free = free_bytes(folder)
         disk = folder.stat().st_dev  # they may share one
         needed[disk] += size
@@ -324,13 +344,25 @@ def _shortage(builder: DatasetBuilder) -> str:
     return ""
 
 
-def _size_of_files(builder: DatasetBuilder) -> int:
-    """Bytes of all files of a dataset on the hub."""
+def _size(files: Sequence[str]) -> int:
+    """Bytes of files of the hub."""
     from huggingface_hub import HfFileSystem
 
     hub = HfFileSystem()
-    files = [path for paths in (builder.config.data_files or {}).values() for path in paths]
     return sum(int(hub.info(path)["size"]) for path in files if path.startswith("hf://"))
+
+
+def _is_cached(file: str) -> bool:
+    """Whether a file of the hub, at a commit, was downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = _FILE.fullmatch(file)
+    if found is None:
+        return False
+    cached = try_to_load_from_cache(
+        found["name"], found["path"], revision=found["commit"], repo_type="dataset"
+    )
+    return isinstance(cached, str)
 
 
 def _rows(
@@ -345,9 +377,9 @@ def _rows(
             "Dataset.rename_column, save with DatasetDict.save_to_disk, and give that folder"
         )
     kept = [column for column in dict.fromkeys((*needed, "speaker")) if column in columns]
-    table = found.cells(kept)
-    cells = {column: _named(table, column) for column in kept}
     try:
+        table = found.cells(kept)
+        cells = {column: _named(table, column) for column in kept}
         for number, audio in enumerate(found.audio()):
             row = {column: values[number] for column, values in cells.items()}
             yield Row(number, {**row, "id": f"{part}/{number}", "split": split, "audio": audio})

@@ -191,10 +191,14 @@ def _base(root: Path, asked: Collection[str] = ()) -> Path:
 
 def _holding_splits(root: Path, asked: Collection[str] = ()) -> Path | None:
     """The root, or LibriSpeech in it, or None where neither holds a split."""
-    for base in (root, root / FOLDER):
-        if any((base / split).is_dir() for split in (*OFFICIAL, *asked) if split):
+    bases = (root, root / FOLDER)
+    for base in bases:
+        if asked and all((base / split).is_dir() for split in asked):
             return base
-    if root.resolve().name in OFFICIAL:
+    for base in bases:
+        if any((base / split).is_dir() for split in OFFICIAL):
+            return base
+    if root.resolve().name in (*OFFICIAL, *asked):
         raise SuperbError(
             f"{root} is one split; give the folder above: --data-root {root.resolve().parent}"
         )

@@ -126,8 +126,9 @@ def load_v1(task: str, options: CorpusOptions) -> Corpus:
         words = sum(u.split == split and u.label in KEYWORDS for u in found.utterances)
         utterances += silence(lengths, split, max(1, round(words / len(KEYWORDS))))
     notes = [partial(found.utterances, OFFICIAL_V1)]
-    if len(noise) < len(NOISES):
-        notes.append(f"silence from {len(noise)} of {len(NOISES)} background recordings")
+    there = {path.name for path in noise} & set(NOISES)
+    if len(there) < len(NOISES):
+        notes.append(f"silence from {len(there)} of {len(NOISES)} background recordings")
     return _corpus("speech-commands-v1", root, utterances, "; ".join(filter(None, notes)))
 
 

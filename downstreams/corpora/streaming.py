@@ -185,7 +185,14 @@ class StreamedSplit:
         features = Features(types)  # type: ignore[no-untyped-call]
 
         def read(path: str) -> Table:
-            return table_cast(self.groups.table(path, columns), features.arrow_schema)
+            table = self.groups.table(path, columns)
+            try:
+                return table_cast(table, features.arrow_schema)
+            except Exception as error:  # of Arrow and of the library alike
+                what = (str(error).splitlines() or [""])[0].rstrip(".")
+                raise SuperbError(
+                    f"cannot read {path} as the dataset's card says: {what}"
+                ) from error
 
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             table = concat_tables(list(pool.map(read, self.files)))

@@ -5,16 +5,20 @@ import json
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 from typer.testing import CliRunner
 
 from benchmark.audio import audio_sha256
 from benchmark.errors import AudioError, SuperbError
+from benchmark.progress import Progress
 from downstreams import DOWNSTREAMS
 from downstreams.corpora import CorpusOptions, huggingface, load_corpus, streaming
 from superb.cli import app
+from superb.data import audit_corpus
 
 ASR, KS, SID = (DOWNSTREAMS[name].card for name in ("asr", "ks", "sid"))
 # Far more audio than Parquet reads of a file to find out what is in it.
@@ -227,6 +231,25 @@ def test_what_is_downloaded_already_is_not_streamed_on_a_full_disk(hub, monkeypa
     assert not hub.bytes_of(".parquet")
 
 
+def test_files_that_are_there_already_take_no_room(hub, monkeypatch):
+    commit = push(hub)
+    files = hub.commits["org/name", commit]
+    whole = sum(map(len, files.values()))
+    monkeypatch.setattr(
+        huggingface, "free_bytes", lambda folder: (folder.mkdir(exist_ok=True), 1.5 * whole)[1]
+    )
+    assert load("hf:org/name").note.startswith("streamed from the hub: it takes")
+    for path in files:
+        huggingface_hub.hf_hub_download("org/name", path, repo_type="dataset", revision=commit)
+    assert load("hf:org/name").note == ""
+
+
+def test_a_quick_check_does_not_fetch_all_audio(hub):
+    push(hub)
+    with pytest.raises(SuperbError, match="leave --quick out"):
+        audit_corpus("hf-stream:org/name", None, None, quick=True, progress=Progress(quiet=True))
+
+
 def json_lines(hub):
     rows = [json.dumps({"audio": "a.wav", "label": "no"})]
     hub.push("org/name", {"train.jsonl": rows[0].encode(), "test.jsonl": rows[0].encode()})
@@ -277,14 +300,52 @@ def test_a_connection_that_breaks_at_the_start(hub):
         load("hf-stream:org/name")
 
 
+@pytest.mark.parametrize("prefix", ["hf", "hf-stream"])
 @pytest.mark.parametrize("empty", [{"bytes": None, "path": "3.wav"}, None])
-def test_a_row_without_audio_is_an_audio_error(hub, empty):
+def test_a_row_without_audio_is_an_audio_error(hub, empty, prefix, tmp_path, monkeypatch):
+    """Also where the working folder has a file of that name: it is not the dataset's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "3.wav").write_bytes(clip(3))
     name = "data/train-00000-of-00002.parquet"
     push(hub, **{name: shard([clip(0), clip(1), empty, clip(3)])})
-    train = load("hf-stream:org/name").split("train")
+    train = load(f"{prefix}:org/name").split("train")
     assert train[1].audio.read() == clip(1)
-    with pytest.raises(AudioError, match=r"row 2 of row group 0 of .* holds no audio"):
+    with pytest.raises(AudioError, match=r"row 2 .*holds no audio"):
         audio_sha256(train[2].audio)
+
+
+def test_files_of_several_makes_are_read_as_one_table(hub):
+    """Columns in another order, a row group without rows."""
+    table = pq.read_table(io.BytesIO(shard([clip(row) for row in range(6)])))
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(buffer, table.select(table.column_names[::-1]).schema) as writer:
+        writer.write_table(table.select(table.column_names[::-1]).slice(0, 2))
+        writer.write_table(table.select(table.column_names[::-1]).slice(0, 0))
+        writer.write_table(table.select(table.column_names[::-1]).slice(2))
+    push(hub, **{"data/train-00001-of-00002.parquet": buffer.getvalue()})
+    streamed, downloaded = load("hf-stream:org/name"), load("hf:org/name")
+    assert described(streamed) == described(downloaded)
+    assert [u.audio.read() for u in streamed.utterances] == [
+        u.audio.read() for u in downloaded.utterances
+    ]
+
+
+@pytest.mark.parametrize("prefix", ["hf", "hf-stream"])
+def test_a_file_that_is_not_as_the_card_says(hub, prefix):
+    card = """---
+dataset_info:
+  features:
+  - {name: audio, dtype: audio}
+  - {name: label, dtype: {class_label: {names: {'0': down, '1': up}}}}
+---
+"""
+    rows = {"audio": [{"bytes": clip(0), "path": ""}] * 2, "label": ["down", "sideways"]}
+    buffer = io.BytesIO()
+    datasets.Dataset.from_dict(rows).to_parquet(buffer)
+    files = {f"data/{split}-0.parquet": buffer.getvalue() for split in ("train", "test")}
+    hub.push("org/name", {"README.md": card.encode(), **files})
+    with pytest.raises(SuperbError, match="sideways"):
+        load(f"{prefix}:org/name")
 
 
 def test_a_column_that_is_no_audio(hub):
