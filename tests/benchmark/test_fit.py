@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmark import fit as fit_module
 from benchmark.core import Utterance
 from benchmark.fit import (
     Look,
@@ -568,3 +569,12 @@ def test_a_killed_process_is_taken_up_by_another(stores, quick, eager, tmp_path)
     resumed = train(stores, "ks", specs, training, kinds, diary, snapshot=eager())
     assert 0 < len(diary.splits[0]) < training.updates
     assert_equal_in_all(train(stores, "ks", specs, training, kinds), resumed)
+
+
+def test_processes_of_one_machine_share_its_cores(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone = fit_module._cores()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert fit_module._cores() == max(1, alone // 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(100 * alone))
+    assert fit_module._cores() == 1
