@@ -1,6 +1,5 @@
 import csv
 import io
-import json
 import os
 import re
 import shutil
@@ -8,13 +7,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from benchmark.errors import SuperbError
-from benchmark.results import read_result
 from leaderboard.collect import arrange, collect
 from leaderboard.render import (
     FORMATS,
@@ -541,21 +538,6 @@ def test_an_edited_file_gives_its_place_to_the_run_before(save, tmp_path):
     assert board.tables[0].rows[0].cells["last"].run_id == older.stem
     assert edited.name in board.problems[0]
     assert not board.notes
-
-
-@pytest.mark.parametrize("history", [True, False])
-def test_files_of_the_first_schema_load_in_any_layout(tmp_path, history):
-    (path,) = (Path(__file__).parent / "data" / "schema1").rglob("*.json")
-    whole = read_result(path)
-    assert whole.schema == 1
-    assert whole.history
-    copy = tmp_path / path.name
-    copy.write_text(json.dumps(json.loads(path.read_text())))
-    read = read_result(copy, history=history)
-    assert read == (whole if history else replace(whole, history=[]))
-    copy.write_text(copy.read_text().replace('"seed": 0', '"seed": 7', 1))
-    with pytest.raises(SuperbError, match="does not match its checksum"):
-        read_result(copy, history=history)
 
 
 def test_an_edited_history_is_found_too(save, tmp_path):

@@ -1,9 +1,12 @@
 """Result files of the past must load for ever: never change or delete the files in ``data``."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmark.errors import SuperbError
 from benchmark.results import read_result, read_tallies
 from leaderboard.collect import collect
 from leaderboard.render import render
@@ -35,3 +38,26 @@ def test_schema_1_means_what_it_meant():
     assert result.layer_weights == [0.25, 0.75]
     assert result.learning_rate_curve[2]["valid"] is None
     assert result.warnings == ["an old warning, kept: ä, “quoted”"]
+
+
+def test_schemas_say_the_same():
+    first, second = (next((DATA / f"schema{number}").rglob("*.json")) for number in (1, 2))
+    result = read_result(second)
+    assert result.schema == 2
+    assert replace(read_result(first), schema=2, checksum=result.checksum) == result
+    assert read_tallies(first) == read_tallies(second)
+
+
+@pytest.mark.parametrize("history", [True, False])
+def test_files_of_the_first_schema_load_in_any_layout(tmp_path, history):
+    (path,) = (DATA / "schema1").rglob("*.json")
+    whole = read_result(path)
+    assert whole.schema == 1
+    assert whole.history
+    copy = tmp_path / path.name
+    copy.write_text(json.dumps(json.loads(path.read_text())))
+    read = read_result(copy, history=history)
+    assert read == (whole if history else replace(whole, history=[]))
+    copy.write_text(copy.read_text().replace('"seed": 0', '"seed": 7', 1))
+    with pytest.raises(SuperbError, match="does not match its checksum"):
+        read_result(copy, history=history)
