@@ -182,8 +182,9 @@ def run(
 ) -> None:
     """Score frozen encoders on tasks: last layer beside the weighted sum, with intervals.
 
-    The same command again skips what is finished and takes up what was interrupted. Several GPUs
-    share the work: torchrun --nproc-per-node 4 -m superb run ...
+    The same command again skips what is finished and takes up what was interrupted.
+
+    Several GPUs share the work: torchrun --nproc-per-node 4 -m superb run ...
     """
     from benchmark.progress import Progress
     from benchmark.run import run as run_all
