@@ -138,8 +138,8 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
             for row in _stacked(summary, position, facts, means)
         ]
     else:
-        columns = [*facts, *(list(summary.layers) * (len(tasks) + len(means)))]
-        groups = [""] * len(facts) + [group for group in (*tasks, *means) for _ in summary.layers]
+        columns = [*(list(summary.layers) * (len(tasks) + len(means))), *facts]
+        groups = [group for group in (*tasks, *means) for _ in summary.layers] + [""] * len(facts)
         rows = [
             _unstacked(summary, position, facts, means) for position in range(len(summary.rows))
         ]
@@ -478,9 +478,9 @@ def _unstacked(
     entry = summary.rows[position]
     by_layer = [_layer_items(summary, entry, layer) for layer in summary.layers]
     items = [
-        *(known[position] for known in facts.values()),
         *(items[column] for column in range(len(summary.tables)) for items in by_layer),
         *(_mean_item(name, entry, layer) for name in means for layer in summary.layers),
+        *(known[position] for known in facts.values()),
     ]
     return GridRow((_name(entry),), tuple(items))
 
