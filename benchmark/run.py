@@ -10,21 +10,16 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, runtime_checkable
-from typing import Protocol as TypingProtocol
+from typing import Any
 
-import numpy as np
 import torch
 
-from benchmark import statistics
-from benchmark.core import SPLITS, Corpus, Downstream, Tally, Upstream, UpstreamCard, Utterance
-from benchmark.errors import SuperbError, UpstreamError, unknown
+from benchmark.core import SPLITS, Tally, Upstream
+from benchmark.errors import SuperbError, unknown
 from benchmark.features import ExtractionSettings, Features, extract
-from benchmark.fingerprint import count_parameters, fingerprint, modules_of
 from benchmark.fit import (
     Look,
     Probe,
@@ -33,14 +28,13 @@ from benchmark.fit import (
     build_probe,
     evaluate,
     fit,
-    percentage,
     ranked_rates,
     standardisation,
 )
 from benchmark.gain import Amplified
 from benchmark.layers import Mix, expand
 from benchmark.logs import Logs
-from benchmark.macs import macs_per_second
+from benchmark.outcome import build_result, describe_corpus, missing_information, shared_audio
 from benchmark.plan import (
     AUTO,
     PREFERRED,
@@ -52,17 +46,19 @@ from benchmark.plan import (
     settle,
     size,
 )
-from benchmark.processes import ALONE, Processes, find_processes
+from benchmark.prepare import (
+    Encoder,
+    Task,
+    find_device,
+    prepare_encoder,
+    prepare_tasks,
+    with_language_model,
+)
+from benchmark.processes import Processes, find_processes
 from benchmark.progress import Progress
-from benchmark.protocol import LanguageModel, Protocol, Training, load_protocol
-from benchmark.provenance import provenance
-from benchmark.recordings import Hashes, any_known, durations, file_hashes, joint_sha256
+from benchmark.recordings import any_known, file_hashes, joint_sha256
 from benchmark.results import (
-    HistoryPoint,
-    LearningRatePoint,
-    MetricValue,
     Result,
-    SeedScore,
     find_result,
     read_result,
     result_path,
@@ -71,98 +67,12 @@ from benchmark.results import (
 )
 from benchmark.resume import Snapshot
 from benchmark.store import STORAGES, TRAINING, cache_folder
-from benchmark.takes import takes
-from downstreams import DOWNSTREAMS, PROTOCOLS, find_downstream, load_downstream
-from downstreams.corpora import CorpusOptions, load_corpus
-from upstreams.load import load_upstream
+from downstreams.corpora import CorpusOptions
 
-_FEW_CLUSTERS = 10
 # Network file systems may remember for a minute that a file is not there.
 _VISIBLE_S = 60.0
 # Raised whenever training, selection or scoring changes a score that the protocol does not name.
 ENGINE_VERSION = 1
-
-
-@runtime_checkable
-class DecodesWords(Downstream, TypingProtocol):
-    """A task whose transcripts can be decoded with a language model."""
-
-    def with_language_model(
-        self,
-        model: Path,
-        lexicon: Path | None,
-        vocabulary: Sequence[str],
-        settings: LanguageModel,
-    ) -> Downstream:
-        """The same task, also scored with a language model."""
-        ...
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task on one corpus under one protocol, ready to run.
-
-    Attributes:
-        downstream: what is trained.
-        corpus: what it is trained, chosen and tested on.
-        protocol: the rules.
-        training: those for this task.
-        vocabulary: the output symbols.
-        scorer: what is asked on test: `downstream`, or the same with a language model.
-        lm: hashes of the language model and its lexicon; empty without.
-        cache_dir: where lengths and hashes of recordings are remembered.
-    """
-
-    downstream: Downstream
-    corpus: Corpus
-    protocol: Protocol
-    training: Training
-    vocabulary: tuple[str, ...]
-    scorer: Downstream
-    lm: Mapping[str, str] = field(default_factory=dict)
-    cache_dir: Path = field(default_factory=cache_folder)
-
-    @cached_property
-    def durations(self) -> Mapping[str, float]:
-        """Utterance id → seconds, of those that may be cropped."""
-        train = self.corpus.split("train") if self.training.crop_s else ()
-        return durations(train, self.cache_dir)
-
-    @cached_property
-    def takes(self) -> Mapping[str, tuple[Utterance, ...]]:
-        """Utterance id → what of it is heard: in train perhaps crops, else the whole."""
-        crop_s, crops = self.training.crop_s, self.training.crops
-        return {
-            utterance.id: takes(utterance, self.durations[utterance.id], crop_s, crops)
-            if utterance.id in self.durations
-            else (utterance,)
-            for utterance in self.corpus.utterances
-        }
-
-    @property
-    def heard(self) -> list[Utterance]:
-        """All that passes the encoder."""
-        return [take for group in self.takes.values() for take in group]
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """An upstream with what the engine found out about it."""
-
-    upstream: Upstream
-    fingerprint: str
-    parameters: int | None
-    device: str
-
-    @property
-    def card(self) -> UpstreamCard:
-        """Its card."""
-        return self.upstream.card
-
-    @cached_property
-    def macs(self) -> float | None:
-        """Multiply-accumulate operations per second of audio; see `benchmark.macs`."""
-        return macs_per_second(self.upstream, self.device)
 
 
 def run(
@@ -267,7 +177,7 @@ def run(
         tasks = prepare_tasks(names, corpus, protocol, options, settings.cache_dir)
         if lm is not None:
             words = None if lexicon is None else Path(lexicon).expanduser()
-            tasks = _with_language_model(tasks, Path(lm).expanduser(), words)
+            tasks = with_language_model(tasks, Path(lm).expanduser(), words)
         elif lexicon is not None:
             raise SuperbError(
                 "--lexicon gives the words for a language model; give one with --lm FILE"
@@ -313,162 +223,6 @@ def _require_writable(output: Path, what: str = "results", option: str = "--outp
 def _require(option: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
         raise unknown(f"value of --{option}", value, allowed)
-
-
-def find_device(name: str, processes: Processes = ALONE) -> str:
-    """The device behind ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-
-    Of several processes, each gets the GPU of its number on its machine.
-
-    Raises:
-        SuperbError: when it cannot be used.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if processes.count > 1 and name.startswith("cuda"):
-        if name != "cuda":
-            raise SuperbError(
-                f"device {name!r} is one GPU, but {processes.count} processes share the run; with "
-                "--device cuda, or auto, each takes one of its own"
-            )
-        gpus = torch.cuda.device_count()
-        if processes.local_rank >= gpus:
-            raise SuperbError(
-                f"this machine shows {gpus} GPUs, too few for process {processes.local_rank} (from "
-                "0) on it: start at most one process for each GPU, use --device cpu, or set "
-                "LOCAL_RANK to 0 where each process sees one GPU, its own"
-            )
-        name = f"cuda:{processes.local_rank}"
-    try:
-        if torch.device(name).type not in ("cpu", "cuda"):
-            raise RuntimeError("only processors and CUDA devices are supported")
-        torch.empty(1, device=name)
-        if name.startswith("cuda:"):  # kernels of other libraries look nowhere else
-            torch.cuda.set_device(name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise SuperbError(
-            f"device {name!r} cannot be used: {reason}. Use --device cpu, cuda or auto"
-        ) from error
-    return name
-
-
-def prepare_tasks(
-    names: Sequence[str],
-    corpus: str,
-    protocol: str,
-    options: CorpusOptions | None = None,
-    cache_dir: Path | None = None,
-) -> list[Task]:
-    """Resolve tasks, their corpora and their training values.
-
-    Args:
-        names: of tasks, or ``all``.
-        corpus: as for `run`.
-        protocol: likewise.
-        options: where the corpus lies, and which of its splits are wanted.
-        cache_dir: where lengths and hashes of recordings are remembered; the usual folder if None.
-
-    Raises:
-        SuperbError: for an unknown task, corpus or protocol, or a corpus that does not fit.
-    """
-    wanted = list(DOWNSTREAMS) if "all" in names else list(dict.fromkeys(names))
-    if not wanted:
-        raise SuperbError(f"no task given; choose from {', '.join(DOWNSTREAMS)}, or all")
-    rules = load_protocol(protocol, PROTOCOLS)
-    tasks = []
-    for name in wanted:
-        entry = find_downstream(name)
-        training = rules.training(name)
-        if set(training.head) != set(entry.settings):
-            raise SuperbError(
-                f"protocol {rules.name}, [{name}.head] must give {', '.join(entry.settings)}; "
-                f"it gives {', '.join(training.head) or 'nothing'}"
-            )
-        if training.crop_s and "text" in entry.card.needs:
-            raise SuperbError(
-                f"protocol {rules.name}, [{name}]: crop_s must be 0, since a crop of an utterance "
-                f"does not have its transcript; got {training.crop_s:g}"
-            )
-        data = load_corpus(corpus, entry.card, entry.label_from, options)
-        task = load_downstream(name)
-        vocabulary = task.vocabulary(data.split("train"))
-        place = cache_dir or cache_folder()
-        tasks.append(Task(task, data, rules, training, vocabulary, scorer=task, cache_dir=place))
-    return tasks
-
-
-def _with_language_model(tasks: Sequence[Task], model: Path, lexicon: Path | None) -> list[Task]:
-    """The same tasks, those with transcripts scored with a language model too."""
-    able = [task for task in tasks if isinstance(task.downstream, DecodesWords)]
-    if not able:
-        names = ", ".join(task.downstream.card.name for task in tasks)
-        raise SuperbError(f"--lm is for tasks with transcripts, such as asr; got {names}")
-    lm = {"model": _file_sha256(model, "--lm")}
-    if lexicon is not None:
-        lm["lexicon"] = _file_sha256(lexicon, "--lexicon")
-    scored = []
-    for task in tasks:
-        if not isinstance(task.downstream, DecodesWords):
-            scored.append(task)
-            continue
-        settings = task.training.lm
-        if settings is None:
-            name = task.downstream.card.name
-            raise SuperbError(
-                f"protocol {task.protocol.name} does not say how to decode with --lm; use "
-                f"--protocol superb, or one of your own with a table [{name}.lm]"
-            )
-        scorer = task.downstream.with_language_model(model, lexicon, task.vocabulary, settings)
-        scored.append(replace(task, scorer=scorer, lm=lm))
-    return scored
-
-
-def _file_sha256(path: Path, option: str) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise SuperbError(f"{option} {path} cannot be read: {error.strerror}") from error
-
-
-def prepare_encoder(
-    item: str | Upstream, device: str, progress: Progress, trust_remote_code: bool = False
-) -> Encoder:
-    """Load an upstream, move it to its device and take its fingerprint."""
-    upstream = load_upstream(item, trust_remote_code) if isinstance(item, str) else item
-    if isinstance(upstream, type):
-        raise SuperbError(
-            f"{upstream.__name__} is a class; pass an instance of it: {upstream.__name__}()"
-        )
-    card = getattr(upstream, "card", None)
-    if not isinstance(card, UpstreamCard) or not callable(upstream):
-        raise SuperbError(
-            f"{type(upstream).__name__} is not an upstream: it needs a .card (superb.UpstreamCard) "
-            "and must be callable with a list of waveforms. See docs/adding-an-upstream.md"
-        )
-    # frozen and in evaluation mode, whoever built it
-    for module in modules_of(upstream):
-        module.eval()
-    mark, stable = fingerprint(upstream)
-    if not stable:
-        progress.warn(
-            f"{card.name} holds something that cannot be hashed, so its features will not be "
-            "found again by a later run. Give it an attribute `fingerprint` (a text that changes "
-            "whenever its output may)"
-        )
-    move = getattr(upstream, "to", None)
-    if callable(move):
-        try:
-            move(device)
-        except Exception as error:
-            raise UpstreamError(
-                f"upstream {card.name} cannot be moved to {device}: {type(error).__name__}: {error}"
-            ) from error
-    if card.note:
-        progress.warn(f"{card.name}: {card.note}")
-    parameters = card.parameters if card.parameters is not None else count_parameters(upstream)
-    return Encoder(upstream, mark, parameters, device)
 
 
 def _run_encoder(
@@ -800,10 +554,10 @@ def _run_task(
         for seed in seeds
     ]
     notes = downstream.notes(data["train"].utterances, data["train"].lengths, hop_s, training.head)
-    notes += _information(data["train"], stores, card)
+    notes += missing_information(data["train"], stores, card)
     files = file_hashes(task.corpus.utterances, task.cache_dir)
-    notes += _shared_audio(data, task.corpus, files)
-    corpus = _describe(task, features, files)
+    notes += shared_audio(data, task.corpus, files)
+    corpus = describe_corpus(task, features, files)
     snapshot = Snapshot(
         settings.cache_dir / TRAINING,
         {
@@ -843,7 +597,8 @@ def _run_task(
         if mix not in outcomes:
             outcomes[mix] = _test(own, data["test"], task)
         rate, tallies = outcomes[mix]
-        result = _result(
+        result = build_result(
+            _identity(encoder, task, label, seeds, settings),
             encoder,
             task,
             label,
@@ -873,43 +628,6 @@ def _digest(keys: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(keys).encode()).hexdigest()
 
 
-def _information(train: SplitData, stores: Mapping[str, Any], card: UpstreamCard) -> list[str]:
-    """Warn when time means hold nothing, as after mean normalisation of each utterance."""
-    if "mean" not in stores:
-        return []
-    sample = list(range(min(len(train.utterances), 64)))
-    means = train.batch(sample, normalised=False).plain.values
-    if float(means.square().mean().sqrt()) < 1e-3 * train.frame_size(Mix(None)):
-        return [
-            f"the time means of {card.name} are zero, as after mean normalisation of each "
-            "utterance; a head on time means can only guess"
-        ]
-    return []
-
-
-def _shared_audio(data: Mapping[str, SplitData], corpus: Corpus, files: Hashes) -> list[str]:
-    """Warn when the same recording stands in train or valid and in test."""
-    heard = set(data["train"].keys) | set(data["valid"].keys)
-    # crops have keys of their own; the recordings that they are from tell
-
-    def recording(utterance: Utterance) -> tuple[str, tuple[float, float] | None] | None:
-        sha256 = None if isinstance(utterance.audio, bytes) else files.get(utterance.audio)
-        return (sha256, utterance.span) if sha256 else None
-
-    known = {recording(u) for u in corpus.utterances if u.split != "test"} - {None}
-    shared = [
-        utterance.id
-        for utterance, key in zip(data["test"].utterances, data["test"].keys, strict=True)
-        if key in heard or recording(utterance) in known
-    ]
-    if not shared:
-        return []
-    return [
-        f"{len(shared)} of {len(data['test'].keys)} test recordings are in train or valid too "
-        f"({', '.join(shared[:3])}{', …' if len(shared) > 3 else ''}): the score is too good"
-    ]
-
-
 def _test(
     probes: Sequence[Probe], data: SplitData, task: Task
 ) -> tuple[float | None, dict[int, list[Tally]]]:
@@ -926,215 +644,3 @@ def _test(
         for probe in probes
         if probe.spec.learning_rate == rate
     }
-
-
-def _result(
-    encoder: Encoder,
-    task: Task,
-    label: str,
-    probes: Sequence[Probe],
-    rate: float | None,
-    tallies: Mapping[int, Sequence[Tally]],
-    seeds: list[int],
-    settings: ExtractionSettings,
-    features: Features,
-    notes: Sequence[str],
-    corpus: Mapping[str, Any],
-    training_s: float,
-) -> Result:
-    card, downstream, training = encoder.card, task.scorer.card, task.training
-    chosen = [probe for probe in probes if probe.spec.learning_rate == rate]
-    metrics = {metric: _metric(tallies, metric) for metric in downstream.metrics} if tallies else {}
-    at_edge = rate in (training.learning_rates[0], training.learning_rates[-1])
-    warnings = list(notes)
-    if rate is None:
-        reason = next(probe.reason for probe in probes if probe.status == "failed")
-        warnings.append(f"every learning rate failed: {reason}")
-    elif chosen[0].status == "dropped":
-        warnings.append(
-            f"every learning rate that was kept failed; {rate:g}, dropped after "
-            f"{chosen[0].updates} updates, stands in"
-        )
-    if len(training.learning_rates) == 1:
-        warnings.append(
-            f"one learning rate was tried, {training.learning_rates[0]:g}: a better one may exist"
-        )
-    elif at_edge:
-        warnings.append(
-            f"the best learning rate, {rate:g}, is at the edge of the grid "
-            f"({training.learning_rates[0]:g} to {training.learning_rates[-1]:g}): a better one "
-            "may lie outside"
-        )
-    if metrics and metrics[downstream.metric].get("by_utterance"):
-        warnings.append(_without_speakers([t.speaker for t in next(iter(tallies.values()))]))
-    elif metrics and metrics[downstream.metric]["clusters"] < _FEW_CLUSTERS:
-        clusters = metrics[downstream.metric]["clusters"]
-        warnings.append(f"the interval rests on {clusters} test speakers only")
-    kind = "frames" if downstream.features == "frames" else "mean"
-    store = features.stores[kind]
-    heard = dict.fromkeys(utterance.id for utterance in task.heard)  # in corpus order
-    keys = [features.keys[name] for name in heard if name in features.keys]
-    weights = [probe.mix.weights for probe in chosen]
-    known = [weight for weight in weights if weight is not None]
-    identity = _identity(encoder, task, label, seeds, settings)
-    return Result(
-        run_id=run_id(identity),
-        status="failed" if rate is None else "finished",
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        identity=identity,
-        upstream=_plain(asdict(card)),
-        downstream=_plain(asdict(downstream)),
-        corpus=corpus,
-        protocol=_plain(task.protocol.record(downstream.name)),
-        layer=label,
-        seeds=seeds,
-        metrics=metrics,
-        learning_rate=rate,
-        learning_rate_at_edge=at_edge,
-        learning_rate_curve=_curve(probes, training),
-        per_seed=[_seed_score(probe, tallies, downstream.metrics) for probe in chosen],
-        history=[
-            HistoryPoint(
-                learning_rate=probe.spec.learning_rate,
-                seed=probe.spec.seed,
-                update=look.update,
-                train_loss=look.train_loss,
-                valid=look.valid,
-                valid_loss=look.valid_loss,
-            )
-            for probe in probes
-            for look in probe.looks
-        ],
-        layer_weights=[float(w) for w in np.mean(known, axis=0)] if known else None,
-        layer_norms=store.layer_norms(keys),
-        skipped_audio=[
-            {"utterance": skipped.utterance, "reason": skipped.reason}
-            for skipped in features.skipped
-            if skipped.utterance in heard
-        ],
-        warnings=warnings,
-        timings={
-            "extraction_s": features.extraction_s,
-            "extraction_audio_s": features.audio_s,
-            "training_s": training_s,
-        },
-        encoder={
-            "parameters": encoder.parameters,
-            "macs": encoder.macs,
-            "throughput": store.throughput(),
-            "rounding_error": store.rounding_error(keys),
-        },
-        provenance=provenance(_device_name(settings.device))
-        | {"processes": settings.processes.count},
-    )
-
-
-def _without_speakers(speakers: Sequence[str]) -> str:
-    """Why an interval is not over speakers alone."""
-    unknown = speakers.count("")
-    if 0 < unknown < len(speakers):
-        return (
-            f"the speakers of {unknown} of {len(speakers)} test utterances are not known: in the "
-            "interval, each of these utterances stands for a speaker"
-        )
-    why = "no test speaker is known" if unknown else f"test has one speaker, {speakers[0]}"
-    return f"the interval is over utterances: {why}"
-
-
-def _metric(tallies: Mapping[int, Sequence[Tally]], metric: str) -> MetricValue:
-    stacked = [tally for seed in tallies.values() for tally in seed]
-    found = statistics.interval(
-        [tally.counts[metric][0] for tally in stacked],
-        [tally.counts[metric][1] for tally in stacked],
-        [tally.speaker for tally in stacked],
-        seeds=len(tallies),
-    )
-    scores = [percentage(seed, metric) for seed in tallies.values()]
-    return MetricValue(
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        confidence=found.confidence,
-        clusters=found.clusters,
-        utterances=found.utterances,
-        by_utterance=found.by_utterance,
-        seed_std=statistics.seed_std(scores),
-    )
-
-
-def _seed_score(
-    probe: Probe, tallies: Mapping[int, Sequence[Tally]], metrics: Sequence[str]
-) -> SeedScore:
-    return SeedScore(
-        seed=probe.spec.seed,
-        metrics={metric: percentage(tallies[probe.spec.seed], metric) for metric in metrics},
-        valid=probe.best.valid if probe.best else None,
-        best_update=probe.best.update if probe.best else 0,
-        updates=probe.updates,
-        layer_weights=probe.mix.weights,
-    )
-
-
-def _curve(probes: Sequence[Probe], training: Training) -> list[LearningRatePoint]:
-    """The best valid score of every learning rate, averaged over seeds."""
-    points = []
-    for rate in training.learning_rates:
-        own = [probe for probe in probes if probe.spec.learning_rate == rate]
-        best = [probe.best.valid for probe in own if probe.best is not None]
-        failed = [probe for probe in own if probe.status == "failed"]
-        worst = failed[0] if failed else own[0]
-        assert worst.status != "training"
-        points.append(
-            LearningRatePoint(
-                learning_rate=rate,
-                valid=float(np.mean(best)) if len(best) == len(own) else None,
-                status=worst.status,
-                updates=max(probe.updates for probe in own),
-                reason=worst.reason,
-            )
-        )
-    return points
-
-
-def _describe(task: Task, features: Features, files: Hashes) -> dict[str, Any]:
-    corpus, splits = task.corpus, {}
-    usable = {
-        name for name, group in task.takes.items() if any(u.id in features.keys for u in group)
-    }
-    store = features.stores["frames" if task.downstream.card.features == "frames" else "mean"]
-    for name in SPLITS:
-        part = [u for u in corpus.split(name) if u.id in usable]
-        # what was encoded whole has been measured
-        whole = [features.keys[u.id] for u in part if u.id in features.keys]
-        cropped = [task.durations[u.id] for u in part if u.id not in features.keys]
-        seconds = store.audio_s(whole) + sum(cropped)
-        splits[name] = {
-            "utterances": len(part),
-            "hours": round(seconds / 3600, 4),
-            "speakers": len({u.speaker for u in part if u.speaker}),
-        }
-    return {
-        "name": corpus.name,
-        "sha256": corpus.sha256,
-        "licence": corpus.licence,
-        "source": corpus.source.replace(str(Path.home()), "~"),
-        "note": corpus.note,
-        "audio_sha256": joint_sha256(files),
-        "splits": splits,
-    }
-
-
-def _device_name(device: str) -> str:
-    kind = torch.device(device)
-    return f"cuda: {torch.cuda.get_device_name(kind)}" if kind.type == "cuda" else device
-
-
-def _plain(value: object) -> Any:  # noqa: ANN401 - any JSON value
-    """Sets as sorted lists and tuples as lists, for JSON."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, set | frozenset):
-        return sorted(value)
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value

@@ -60,8 +60,8 @@ def plan_for(
     from benchmark.features import ExtractionSettings
     from benchmark.layers import expand
     from benchmark.plan import AUTO, PREFERRED, Amount, choose, draw_plan, measure, size
+    from benchmark.prepare import find_device, prepare_encoder
     from benchmark.protocol import load_protocol
-    from benchmark.run import find_device, prepare_encoder
     from benchmark.store import STORAGES, cache_folder, format_bytes, free_bytes
     from upstreams.load import UNTRAINED
 

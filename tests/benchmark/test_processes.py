@@ -26,10 +26,11 @@ from benchmark.core import Utterance
 from benchmark.errors import AudioError, SuperbError
 from benchmark.features import ExtractionSettings, extract
 from benchmark.layers import Mix
+from benchmark.prepare import find_device
 from benchmark.processes import ALONE, OtherProcessError, Processes, find_processes
 from benchmark.progress import Progress
 from benchmark.results import read_tallies, result_path
-from benchmark.run import _require_same_work, find_device, run
+from benchmark.run import _require_same_work, run
 
 PLUGIN = f"{Path(__file__).resolve().parents[1] / 'plugin' / 'my_encoder.py'}:MyEncoder"
 # What says when and where, and not what came out.

@@ -171,7 +171,7 @@ def test_an_interval_without_speakers_says_why(places, tones, monkeypatch, speak
             corpus, utterances=tuple(replace(u, speaker=speakers[u.speaker]) for u in kept)
         )
 
-    monkeypatch.setattr("benchmark.run.load_corpus", lambda *given: known(load_corpus(*given)))
+    monkeypatch.setattr("benchmark.prepare.load_corpus", lambda *given: known(load_corpus(*given)))
     (result,) = run(Bands(), "ks", layers="last", **places)
     assert [w for w in result.warnings if re.search(says, w)]
 

@@ -14,9 +14,10 @@ import superb
 from benchmark import fit, recordings, resume
 from benchmark.errors import SuperbError
 from benchmark.macs import SECONDS
+from benchmark.prepare import prepare_tasks
 from benchmark.progress import Progress
 from benchmark.results import find_result
-from benchmark.run import prepare_tasks, run
+from benchmark.run import run
 
 
 class Pitch:

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 
 from benchmark.errors import SuperbError
-from benchmark.run import prepare_tasks
+from benchmark.prepare import prepare_tasks
 from downstreams import DOWNSTREAMS
 from downstreams.corpora import CorpusOptions, librispeech, load_corpus
 
