@@ -318,6 +318,8 @@ def _worth(result: Result) -> tuple[object, ...]:
 
 
 def _reason(best: Result, other: Result) -> str:
+    if best.run_id == other.run_id and best.created == other.created:
+        return "another copy,"
     if best.status != other.status:
         return "the finished"
     if len(best.seeds) != len(other.seeds):

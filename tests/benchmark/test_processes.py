@@ -477,15 +477,11 @@ def test_what_is_finished_does_not_change_who_trains_what(runs, monkeypatch):
         fit(probes, *given, **named)
 
     monkeypatch.setattr("benchmark.run.fit", recorded)
-    runs(Marked("a"), Marked("a"), layers=["weighted-sum", "0"])
-    assert len(trained) == 2
+    runs(Marked("a"), Marked("a"), layers=["weighted-sum"])
+    assert trained == [{str(Mix(None))}]
     trained.clear()
     runs(Marked("a"), Marked("a"), layers=["last", "weighted-sum", "0"])
-    assert trained == [{str(Mix(1))}]
-    trained.clear()
-    runs(Marked("b"), Marked("b"), layers=["last", "weighted-sum", "0"])
-    assert sorted(map(len, trained)) == [1, 2]
-    assert {str(Mix(1)), str(Mix(0))} in trained
+    assert trained == [{str(Mix(1)), str(Mix(0))}]  # by one, though the other has nothing to do
 
 
 def test_a_launcher_that_starts_again_starts_with_nothing_said(monkeypatch):
