@@ -1,1 +1,1 @@
-"""The engine: it knows no model, no task and no data set by name."""
+"""The engine. It is handed objects and names no encoder, task or corpus; see its rooms."""

@@ -13,18 +13,18 @@ from typing import runtime_checkable
 import torch
 
 from benchmark.core import Corpus, Downstream, Upstream, UpstreamCard, Utterance
+from benchmark.encoding.fingerprint import count_parameters, fingerprint, modules_of
+from benchmark.encoding.macs import macs_per_second
+from benchmark.encoding.recordings import durations
+from benchmark.encoding.store import cache_folder
+from benchmark.encoding.takes import takes
 from benchmark.errors import SuperbError, UpstreamError
-from benchmark.fingerprint import count_parameters, fingerprint, modules_of
-from benchmark.macs import macs_per_second
 from benchmark.processes import ALONE, Processes
 from benchmark.progress import Progress
 from benchmark.protocol import LanguageModel, Protocol, Training, load_protocol
-from benchmark.recordings import durations
-from benchmark.store import cache_folder
-from benchmark.takes import takes
 from downstreams import DOWNSTREAMS, PROTOCOLS, find_downstream, load_downstream
 from downstreams.corpora import CorpusOptions, load_corpus
-from upstreams.load import load_upstream
+from upstreams.loading.load import load_upstream
 
 
 @runtime_checkable
@@ -105,7 +105,7 @@ class Encoder:
 
     @cached_property
     def macs(self) -> float | None:
-        """Multiply-accumulate operations per second of audio; see `benchmark.macs`."""
+        """Multiply-accumulate operations per second of audio; see `benchmark.encoding.macs`."""
         return macs_per_second(self.upstream, self.device)
 
 

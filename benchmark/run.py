@@ -18,24 +18,12 @@ from typing import Any
 import torch
 
 from benchmark.core import SPLITS, Tally, Upstream
+from benchmark.encoding.features import ExtractionSettings, Features, extract
+from benchmark.encoding.gain import Amplified
+from benchmark.encoding.recordings import any_known, file_hashes, joint_sha256
+from benchmark.encoding.store import STORAGES, TRAINING, cache_folder
 from benchmark.errors import SuperbError, unknown
-from benchmark.features import ExtractionSettings, Features, extract
-from benchmark.fit import (
-    Look,
-    Probe,
-    ProbeSpec,
-    SplitData,
-    build_probe,
-    evaluate,
-    fit,
-    ranked_rates,
-    standardisation,
-)
-from benchmark.gain import Amplified
-from benchmark.layers import Mix, expand
-from benchmark.logs import Logs
-from benchmark.outcome import build_result, describe_corpus, missing_information, shared_audio
-from benchmark.plan import (
+from benchmark.jobs.cost import (
     AUTO,
     PREFERRED,
     WORTH_A_TABLE,
@@ -54,10 +42,29 @@ from benchmark.prepare import (
     prepare_tasks,
     with_language_model,
 )
+from benchmark.probing.fit import (
+    Look,
+    Probe,
+    ProbeSpec,
+    SplitData,
+    build_probe,
+    evaluate,
+    fit,
+    ranked_rates,
+    standardisation,
+)
+from benchmark.probing.layers import Mix, expand
+from benchmark.probing.logs import Logs
+from benchmark.probing.snapshot import Snapshot
 from benchmark.processes import Processes, find_processes
 from benchmark.progress import Progress
-from benchmark.recordings import any_known, file_hashes, joint_sha256
-from benchmark.results import (
+from benchmark.scoring.outcome import (
+    build_result,
+    describe_corpus,
+    missing_information,
+    shared_audio,
+)
+from benchmark.scoring.results import (
     Result,
     find_result,
     read_result,
@@ -65,8 +72,6 @@ from benchmark.results import (
     run_id,
     write_result,
 )
-from benchmark.resume import Snapshot
-from benchmark.store import STORAGES, TRAINING, cache_folder
 from downstreams.corpora import CorpusOptions
 
 # Network file systems may remember for a minute that a file is not there.

@@ -1,1 +1,1 @@
-"""Tables from result files; nothing here runs a model."""
+"""What result files say: read, compared and shown. Nothing here trains or encodes."""

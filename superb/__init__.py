@@ -31,9 +31,9 @@ if TYPE_CHECKING:
         Utterance,
     )
     from benchmark.errors import AudioError, SuperbError, UpstreamError
-    from benchmark.results import Result, load_results
     from benchmark.run import run
-    from upstreams.load import load_upstream
+    from benchmark.scoring.results import Result, load_results
+    from upstreams.loading.load import load_upstream
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ _PUBLIC = {
     "Downstream": "benchmark.core",
     "DownstreamCard": "benchmark.core",
     "HiddenStates": "benchmark.core",
-    "Result": "benchmark.results",
+    "Result": "benchmark.scoring.results",
     "SuperbError": "benchmark.errors",
     "Tally": "benchmark.core",
     "Upstream": "benchmark.core",
@@ -52,8 +52,8 @@ _PUBLIC = {
     "UpstreamError": "benchmark.errors",
     "Utterance": "benchmark.core",
     "check_upstream": "benchmark.conformance",
-    "load_results": "benchmark.results",
-    "load_upstream": "upstreams.load",
+    "load_results": "benchmark.scoring.results",
+    "load_upstream": "upstreams.loading.load",
     "run": "benchmark.run",
 }
 

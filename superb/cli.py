@@ -81,7 +81,7 @@ def main() -> None:
         app()
     except SuperbError as error:
         from benchmark.processes import OtherProcessError
-        from leaderboard.render import printable
+        from leaderboard.show.render import printable
 
         if isinstance(error, OtherProcessError):  # that one says why
             sys.exit(2)
@@ -253,7 +253,7 @@ def plan_(
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
 ) -> None:
     """Price the features of a corpus of some size, from measured speeds; it need not be there."""
-    from benchmark.plan import plan_table
+    from benchmark.jobs.cost import plan_table
     from benchmark.progress import Progress
     from superb.plan import plan_for
 
@@ -291,8 +291,8 @@ def leaderboard(
     ] = False,
 ) -> None:
     """Tables from result files alone: last layer beside weighted sum, ties shown as ties."""
-    from leaderboard.collect import collect
-    from leaderboard.render import render, show
+    from leaderboard.read.collect import collect
+    from leaderboard.show.render import render, show
 
     with _no_garbage():
         board = collect(results)
@@ -322,9 +322,9 @@ def reproduce(
     results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
 ) -> None:
     """Measured scores beside those that SUPERB published, and what to run for what is missing."""
-    from leaderboard.grid import reproduction_grid
-    from leaderboard.published import reproduce as compare
-    from leaderboard.render import printable, show_grid
+    from leaderboard.read.published import reproduce as compare
+    from leaderboard.show.grid import reproduction_grid
+    from leaderboard.show.render import printable, show_grid
 
     found = compare(upstream, results)
     console = Console(emoji=False)
@@ -353,9 +353,9 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print records, not a table.")] = False,
 ) -> None:
     """Is one encoder better than another? Paired by utterance, corrected, with its power."""
-    from leaderboard.compare import as_json as records
-    from leaderboard.compare import compare as compare_all
-    from leaderboard.compare import show
+    from leaderboard.compare.encoders import as_json as records
+    from leaderboard.compare.encoders import compare as compare_all
+    from leaderboard.compare.encoders import show
 
     found = compare_all(results, _several(upstreams), _several(downstream or []), layer=layer)
     if as_json:
@@ -376,12 +376,12 @@ def layers(
     ] = None,
 ) -> None:
     """What do the other layers add to the last? Differences, single layers, learned weights."""
-    from leaderboard.layers import show, study_layers
+    from leaderboard.compare.layers import show, study_layers
 
     study = study_layers(results, _several(downstream or []))
     show(study, Console(emoji=False))
     if output is not None:
-        from leaderboard.plots import draw
+        from leaderboard.show.plots import draw
 
         for path in draw(study, output):
             print(path)
@@ -401,8 +401,8 @@ def report(
     ] = True,
 ) -> None:
     """One HTML file with all there is to see: tables, layers, mistakes, where scores come from."""
-    from benchmark.store import format_bytes
-    from leaderboard.report import write_report
+    from benchmark.encoding.store import format_bytes
+    from leaderboard.show.report import write_report
 
     path = write_report(results, output, detailed=details, with_audio=audio)
     print(f"{path}: {format_bytes(path.stat().st_size)}; open it in a browser")
@@ -417,7 +417,7 @@ def model_card(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here.")] = None,
 ) -> None:
     """Metadata for the start of a Hugging Face model card: scores as its model-index."""
-    from leaderboard.export import model_card as front_matter
+    from leaderboard.show.export import model_card as front_matter
 
     _deliver(front_matter(results, upstream), output)
 
@@ -428,7 +428,7 @@ def csv_(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here.")] = None,
 ) -> None:
     """All results as tidy CSV: one row per result and metric."""
-    from leaderboard.export import tidy_csv
+    from leaderboard.show.export import tidy_csv
 
     _deliver(tidy_csv(results), output)
 
@@ -503,7 +503,7 @@ def check(upstream: UpstreamArgument) -> None:
     """Run the conformance suite on an encoder: is it a function of the utterance alone?"""
     from benchmark.conformance import check_upstream
     from superb.summary import check_table
-    from upstreams.load import load_upstream
+    from upstreams.loading.load import load_upstream
 
     checks = check_upstream(load_upstream(upstream), again=lambda: load_upstream(upstream))
     Console(emoji=False).print(check_table(upstream, checks))
@@ -536,8 +536,8 @@ def bench(
     except ValueError as error:
         raise SuperbError(f"--seconds takes numbers such as 1,8,15; got {seconds!r}") from error
     from benchmark.progress import Progress
+    from superb.bench import compare
     from superb.summary import bench_table
-    from upstreams.bench import compare
 
     comparison = compare(
         upstream,
@@ -669,7 +669,7 @@ def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
         return
     from datetime import datetime
 
-    from benchmark.store import TRAINING, cache_folder, format_bytes, list_stores
+    from benchmark.encoding.store import TRAINING, cache_folder, format_bytes, list_stores
 
     root = cache_dir or cache_folder()
     stores = list_stores(root)
@@ -701,7 +701,7 @@ def clear(
     cache_dir: CacheDir = None,
 ) -> None:
     """Delete stored features and states of training; scores are kept, the rest can be remade."""
-    from benchmark.store import cache_folder, clear_stores, format_bytes
+    from benchmark.encoding.store import cache_folder, clear_stores, format_bytes
 
     cleared = clear_stores(cache_dir or cache_folder(), selection or ())
     size = format_bytes(sum(store.size for store in cleared))

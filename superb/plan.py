@@ -13,7 +13,7 @@ from downstreams import DOWNSTREAMS, PROTOCOLS, find_downstream
 if TYPE_CHECKING:  # at run time these modules import torch, so they wait until one is needed
     from torch import Tensor
 
-    from benchmark.plan import Plan
+    from benchmark.jobs.cost import Plan
     from benchmark.progress import Progress
 
 _TIMED = 4
@@ -47,7 +47,7 @@ def plan_for(
         utterances: how many.
         protocol: a name, or a TOML file; says how often the training data are gone through.
         layers: layer choices.
-        storage: one of `benchmark.store.STORAGES`, or ``auto``.
+        storage: one of `benchmark.encoding.store.STORAGES`, or ``auto``.
         cache_dir: the folder of features, whose disk is timed; the usual one if None.
         device: where the encoder runs.
         precision: its arithmetic.
@@ -57,13 +57,13 @@ def plan_for(
     Raises:
         SuperbError: a name is unknown or a value is out of range.
     """
-    from benchmark.features import ExtractionSettings
-    from benchmark.layers import expand
-    from benchmark.plan import AUTO, PREFERRED, Amount, choose, draw_plan, measure, size
+    from benchmark.encoding.features import ExtractionSettings
+    from benchmark.encoding.store import STORAGES, cache_folder, format_bytes, free_bytes
+    from benchmark.jobs.cost import AUTO, PREFERRED, Amount, choose, draw_plan, measure, size
     from benchmark.prepare import find_device, prepare_encoder
+    from benchmark.probing.layers import expand
     from benchmark.protocol import load_protocol
-    from benchmark.store import STORAGES, cache_folder, format_bytes, free_bytes
-    from upstreams.load import UNTRAINED
+    from upstreams.loading.load import UNTRAINED
 
     if not (hours > 0 and utterances > 0 and hours < float("inf")):
         raise SuperbError(

@@ -15,9 +15,9 @@ from benchmark.errors import unknown
 
 if TYPE_CHECKING:
     from benchmark.conformance import Check
-    from benchmark.results import Result
+    from benchmark.scoring.results import Result
+    from superb.bench import Comparison
     from upstreams import Entry
-    from upstreams.bench import Comparison
 
 
 def _plain_table(title: str) -> Table:
@@ -88,8 +88,8 @@ def _rate(result: Result) -> str:
 
 def _gain(result: Result, rows: Sequence[Result], output: Path) -> str:
     """What the weighted sum adds to the last layer, paired by utterance."""
-    from benchmark.results import result_path
-    from leaderboard.difference import paired_difference
+    from benchmark.scoring.results import result_path
+    from leaderboard.compare.difference import paired_difference
 
     last = next((row for row in rows if row.layer == "last"), None)
     if result.layer != "weighted-sum" or last is None:
@@ -119,7 +119,7 @@ def upstream_table(wide: bool) -> Table:
         wide: with paper, checkpoint, licence and training data, some 230 columns of text.
     """
     from upstreams import UPSTREAMS
-    from upstreams.load import upstream_names
+    from upstreams.loading.load import upstream_names
 
     table = _plain_table("Encoders")
     for column in ("name", "family"):
@@ -231,7 +231,7 @@ def check_table(name: str, checks: Sequence[Check]) -> Table:
 
 def bench_table(comparison: Comparison) -> Table:
     """Seconds of audio per second of each implementation, and how far the machine is used."""
-    from upstreams.bench import CONTENDERS, OURS
+    from superb.bench import CONTENDERS, OURS
 
     table = _plain_table(f"superb bench {escape(comparison.upstream)}: seconds of audio per second")
     table.add_column("audio")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from leaderboard.collect import collect
-from leaderboard.render import render
+from leaderboard.read.collect import collect
+from leaderboard.show.render import render
 from superb.cli import app
 
 ROOT = Path(__file__).resolve().parents[1]

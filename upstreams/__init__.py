@@ -91,7 +91,7 @@ _MIX_94K = frozenset({"libri-light", "gigaspeech", "voxpopuli"})
 
 UPSTREAMS: dict[str, Entry] = {
     "fbank": Entry(
-        target="upstreams.features:fbank",
+        target="upstreams.models.signal:fbank",
         family="signal",
         layers=1,
         dim=240,
@@ -106,7 +106,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="",
     ),
     "fbank-cmvn": Entry(
-        target="upstreams.features:fbank_cmvn",
+        target="upstreams.models.signal:fbank_cmvn",
         family="signal",
         layers=1,
         dim=240,
@@ -121,7 +121,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="normalised to zero mean per utterance: its time mean carries nothing",
     ),
     "mfcc": Entry(
-        target="upstreams.features:mfcc",
+        target="upstreams.models.signal:mfcc",
         family="signal",
         layers=1,
         dim=39,
@@ -136,7 +136,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="without the per-utterance normalisation that SUPERB applies to its MFCC",
     ),
     "plp": Entry(
-        target="upstreams.features:plp",
+        target="upstreams.models.signal:plp",
         family="signal",
         layers=1,
         dim=39,
@@ -151,7 +151,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="",
     ),
     "spectrogram": Entry(
-        target="upstreams.features:spectrogram",
+        target="upstreams.models.signal:spectrogram",
         family="signal",
         layers=1,
         dim=257,
@@ -166,7 +166,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="the first value is the log energy of the frame, as in Kaldi",
     ),
     "hubert": Entry(
-        target="upstreams.pretrained:hubert",
+        target="upstreams.loading.pretrained:hubert",
         family="predictive",
         layers=7,
         dim=192,
@@ -179,10 +179,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="MIT",
         trained_on=_BUNDLED,
         note="",
-        architecture="upstreams.transformer:MINI",
+        architecture="upstreams.models.transformer:MINI",
     ),
     "wav2vec2": Entry(
-        target="upstreams.pretrained:wav2vec2",
+        target="upstreams.loading.pretrained:wav2vec2",
         family="contrastive",
         layers=7,
         dim=192,
@@ -195,10 +195,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="MIT",
         trained_on=_BUNDLED,
         note="",
-        architecture="upstreams.transformer:MINI",
+        architecture="upstreams.models.transformer:MINI",
     ),
     "cpc": Entry(
-        target="upstreams.pretrained:cpc",
+        target="upstreams.loading.pretrained:cpc",
         family="contrastive",
         layers=2,
         dim=336,
@@ -211,10 +211,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="MIT",
         trained_on=_BUNDLED,
         note="",
-        architecture="upstreams.cpc:CPC_MINI",
+        architecture="upstreams.models.cpc:CPC_MINI",
     ),
     "apc": Entry(
-        target="upstreams.pretrained:apc",
+        target="upstreams.loading.pretrained:apc",
         family="generative",
         layers=3,
         dim=432,
@@ -227,10 +227,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="MIT",
         trained_on=_BUNDLED,
         note="",
-        architecture="upstreams.generative:APC_MINI",
+        architecture="upstreams.models.generative:APC_MINI",
     ),
     "hubert-base": Entry(
-        target="upstreams.published:hubert_base",
+        target="upstreams.loading.published:hubert_base",
         family="predictive",
         layers=13,
         dim=768,
@@ -243,10 +243,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=frozenset({"librispeech"}),
         note="",
-        architecture="upstreams.transformer:HUBERT_BASE",
+        architecture="upstreams.models.transformer:HUBERT_BASE",
     ),
     "hubert-large": Entry(
-        target="upstreams.published:hubert_large",
+        target="upstreams.loading.published:hubert_large",
         family="predictive",
         layers=25,
         dim=1024,
@@ -259,10 +259,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=frozenset({"libri-light"}),
         note="",
-        architecture="upstreams.transformer:HUBERT_LARGE",
+        architecture="upstreams.models.transformer:HUBERT_LARGE",
     ),
     "hubert-xlarge": Entry(
-        target="upstreams.published:hubert_xlarge",
+        target="upstreams.loading.published:hubert_xlarge",
         family="predictive",
         layers=49,
         dim=1280,
@@ -275,10 +275,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=frozenset({"libri-light"}),
         note="",
-        architecture="upstreams.transformer:HUBERT_XLARGE",
+        architecture="upstreams.models.transformer:HUBERT_XLARGE",
     ),
     "wav2vec2-base": Entry(
-        target="upstreams.published:wav2vec2_base",
+        target="upstreams.loading.published:wav2vec2_base",
         family="contrastive",
         layers=13,
         dim=768,
@@ -291,10 +291,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=frozenset({"librispeech"}),
         note="",
-        architecture="upstreams.transformer:HUBERT_BASE",
+        architecture="upstreams.models.transformer:HUBERT_BASE",
     ),
     "wav2vec2-large": Entry(
-        target="upstreams.published:wav2vec2_large",
+        target="upstreams.loading.published:wav2vec2_large",
         family="contrastive",
         layers=25,
         dim=1024,
@@ -307,10 +307,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=frozenset({"libri-light"}),
         note="",
-        architecture="upstreams.transformer:WAV2VEC2_LARGE",
+        architecture="upstreams.models.transformer:WAV2VEC2_LARGE",
     ),
     "xlsr-53": Entry(
-        target="upstreams.published:xlsr_53",
+        target="upstreams.loading.published:xlsr_53",
         family="contrastive",
         layers=25,
         dim=1024,
@@ -323,10 +323,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=_XLSR_CORPORA,
         note="",
-        architecture="upstreams.transformer:WAV2VEC2_LARGE",
+        architecture="upstreams.models.transformer:WAV2VEC2_LARGE",
     ),
     "xls-r-300m": Entry(
-        target="upstreams.published:xls_r_300m",
+        target="upstreams.loading.published:xls_r_300m",
         family="contrastive",
         layers=25,
         dim=1024,
@@ -339,10 +339,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=_XLS_R_CORPORA,
         note="",
-        architecture="upstreams.transformer:WAV2VEC2_LARGE",
+        architecture="upstreams.models.transformer:WAV2VEC2_LARGE",
     ),
     "xls-r-1b": Entry(
-        target="upstreams.published:xls_r_1b",
+        target="upstreams.loading.published:xls_r_1b",
         family="contrastive",
         layers=49,
         dim=1280,
@@ -355,10 +355,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=_XLS_R_CORPORA,
         note="",
-        architecture="upstreams.transformer:XLS_R_1B",
+        architecture="upstreams.models.transformer:XLS_R_1B",
     ),
     "xls-r-2b": Entry(
-        target="upstreams.published:xls_r_2b",
+        target="upstreams.loading.published:xls_r_2b",
         family="contrastive",
         layers=49,
         dim=1920,
@@ -371,10 +371,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=_XLS_R_CORPORA,
         note="",
-        architecture="upstreams.transformer:XLS_R_2B",
+        architecture="upstreams.models.transformer:XLS_R_2B",
     ),
     "mms-300m": Entry(
-        target="upstreams.published:mms_300m",
+        target="upstreams.loading.published:mms_300m",
         family="contrastive",
         layers=25,
         dim=1024,
@@ -387,10 +387,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="cc-by-nc-4.0",
         trained_on=_MMS_CORPORA,
         note="",
-        architecture="upstreams.transformer:WAV2VEC2_LARGE",
+        architecture="upstreams.models.transformer:WAV2VEC2_LARGE",
     ),
     "mms-1b": Entry(
-        target="upstreams.published:mms_1b",
+        target="upstreams.loading.published:mms_1b",
         family="contrastive",
         layers=49,
         dim=1280,
@@ -403,10 +403,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="cc-by-nc-4.0",
         trained_on=_MMS_CORPORA,
         note="",
-        architecture="upstreams.transformer:XLS_R_1B",
+        architecture="upstreams.models.transformer:XLS_R_1B",
     ),
     "wavlm-base": Entry(
-        target="upstreams.published:wavlm_base",
+        target="upstreams.loading.published:wavlm_base",
         family="predictive",
         layers=13,
         dim=768,
@@ -419,10 +419,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="see model card",
         trained_on=frozenset({"librispeech"}),
         note="",
-        architecture="upstreams.transformer:WAVLM_BASE",
+        architecture="upstreams.models.transformer:WAVLM_BASE",
     ),
     "wavlm-base-plus": Entry(
-        target="upstreams.published:wavlm_base_plus",
+        target="upstreams.loading.published:wavlm_base_plus",
         family="predictive",
         layers=13,
         dim=768,
@@ -435,10 +435,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="see model card",
         trained_on=_MIX_94K,
         note="",
-        architecture="upstreams.transformer:WAVLM_BASE",
+        architecture="upstreams.models.transformer:WAVLM_BASE",
     ),
     "wavlm-large": Entry(
-        target="upstreams.published:wavlm_large",
+        target="upstreams.loading.published:wavlm_large",
         family="predictive",
         layers=25,
         dim=1024,
@@ -451,10 +451,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="see model card",
         trained_on=_MIX_94K,
         note="",
-        architecture="upstreams.transformer:WAVLM_LARGE",
+        architecture="upstreams.models.transformer:WAVLM_LARGE",
     ),
     "data2vec-audio-base": Entry(
-        target="upstreams.published:data2vec_audio_base",
+        target="upstreams.loading.published:data2vec_audio_base",
         family="predictive",
         layers=13,
         dim=768,
@@ -467,10 +467,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=frozenset({"librispeech"}),
         note="",
-        architecture="upstreams.transformer:DATA2VEC_BASE",
+        architecture="upstreams.models.transformer:DATA2VEC_BASE",
     ),
     "data2vec-audio-large": Entry(
-        target="upstreams.published:data2vec_audio_large",
+        target="upstreams.loading.published:data2vec_audio_large",
         family="predictive",
         layers=25,
         dim=1024,
@@ -483,10 +483,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=frozenset({"libri-light"}),
         note="",
-        architecture="upstreams.transformer:DATA2VEC_LARGE",
+        architecture="upstreams.models.transformer:DATA2VEC_LARGE",
     ),
     "unispeech-sat-base": Entry(
-        target="upstreams.published:unispeech_sat_base",
+        target="upstreams.loading.published:unispeech_sat_base",
         family="predictive",
         layers=13,
         dim=768,
@@ -499,10 +499,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="see model card",
         trained_on=frozenset({"librispeech"}),
         note="",
-        architecture="upstreams.transformer:HUBERT_BASE",
+        architecture="upstreams.models.transformer:HUBERT_BASE",
     ),
     "unispeech-sat-base-plus": Entry(
-        target="upstreams.published:unispeech_sat_base_plus",
+        target="upstreams.loading.published:unispeech_sat_base_plus",
         family="predictive",
         layers=13,
         dim=768,
@@ -515,10 +515,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="see model card",
         trained_on=_MIX_94K,
         note="",
-        architecture="upstreams.transformer:HUBERT_BASE",
+        architecture="upstreams.models.transformer:HUBERT_BASE",
     ),
     "unispeech-sat-large": Entry(
-        target="upstreams.published:unispeech_sat_large",
+        target="upstreams.loading.published:unispeech_sat_large",
         family="predictive",
         layers=25,
         dim=1024,
@@ -531,10 +531,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="see model card",
         trained_on=_MIX_94K,
         note="",
-        architecture="upstreams.transformer:HUBERT_LARGE",
+        architecture="upstreams.models.transformer:HUBERT_LARGE",
     ),
     "distilhubert": Entry(
-        target="upstreams.published:distilhubert",
+        target="upstreams.loading.published:distilhubert",
         family="predictive",
         layers=3,
         dim=768,
@@ -547,10 +547,10 @@ UPSTREAMS: dict[str, Entry] = {
         licence="apache-2.0",
         trained_on=frozenset({"librispeech"}),
         note="",
-        architecture="upstreams.transformer:DISTILHUBERT",
+        architecture="upstreams.models.transformer:DISTILHUBERT",
     ),
     "w2v-bert-2.0": Entry(
-        target="upstreams.published:w2v_bert_2_0",
+        target="upstreams.loading.published:w2v_bert_2_0",
         family="predictive",
         layers=25,
         dim=1024,
@@ -587,7 +587,7 @@ UPSTREAMS: dict[str, Entry] = {
         ),
     ),
     "whisper-tiny": Entry(
-        target="upstreams.published:whisper_tiny",
+        target="upstreams.loading.published:whisper_tiny",
         family="supervised",
         layers=5,
         dim=384,
@@ -602,7 +602,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="the encoder alone; what it heard is not published",
     ),
     "whisper-tiny.en": Entry(
-        target="upstreams.published:whisper_tiny_en",
+        target="upstreams.loading.published:whisper_tiny_en",
         family="supervised",
         layers=5,
         dim=384,
@@ -617,7 +617,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="the encoder alone; what it heard is not published",
     ),
     "whisper-base": Entry(
-        target="upstreams.published:whisper_base",
+        target="upstreams.loading.published:whisper_base",
         family="supervised",
         layers=7,
         dim=512,
@@ -632,7 +632,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="the encoder alone; what it heard is not published",
     ),
     "whisper-small": Entry(
-        target="upstreams.published:whisper_small",
+        target="upstreams.loading.published:whisper_small",
         family="supervised",
         layers=13,
         dim=768,
@@ -647,7 +647,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="the encoder alone; what it heard is not published",
     ),
     "whisper-medium": Entry(
-        target="upstreams.published:whisper_medium",
+        target="upstreams.loading.published:whisper_medium",
         family="supervised",
         layers=25,
         dim=1024,
@@ -662,7 +662,7 @@ UPSTREAMS: dict[str, Entry] = {
         note="the encoder alone; what it heard is not published",
     ),
     "whisper-large-v3": Entry(
-        target="upstreams.published:whisper_large_v3",
+        target="upstreams.loading.published:whisper_large_v3",
         family="supervised",
         layers=33,
         dim=1280,
@@ -693,7 +693,7 @@ UPSTREAMS: dict[str, Entry] = {
             "nobody published its weights; its one state is the context, since the 512 "
             "features of z do not fit beside it"
         ),
-        architecture="upstreams.cpc:CPC_2019",
+        architecture="upstreams.models.cpc:CPC_2019",
     ),
     "modified-cpc": Entry(
         target="",
@@ -709,8 +709,8 @@ UPSTREAMS: dict[str, Entry] = {
         licence="",
         trained_on=frozenset(),
         note="its published weights are files outside the hub, which this tool does not fetch",
-        architecture="upstreams.cpc:MODIFIED_CPC",
-        reader="upstreams.cpc:from_checkpoint",
+        architecture="upstreams.models.cpc:MODIFIED_CPC",
+        reader="upstreams.models.cpc:from_checkpoint",
     ),
     "bidirectional-cpc": Entry(
         target="",
@@ -729,7 +729,7 @@ UPSTREAMS: dict[str, Entry] = {
             "nobody published its weights; widths of the contexts and form of the skips "
             "are ours, the paper leaves them open"
         ),
-        architecture="upstreams.cpc:BIDIRECTIONAL_CPC",
+        architecture="upstreams.models.cpc:BIDIRECTIONAL_CPC",
     ),
     "wav2vec-large": Entry(
         target="",
@@ -745,8 +745,8 @@ UPSTREAMS: dict[str, Entry] = {
         licence="",
         trained_on=frozenset(),
         note="its published weights are files outside the hub, which this tool does not fetch",
-        architecture="upstreams.wav2vec:WAV2VEC_LARGE",
-        reader="upstreams.wav2vec:from_checkpoint",
+        architecture="upstreams.models.wav2vec:WAV2VEC_LARGE",
+        reader="upstreams.models.wav2vec:from_checkpoint",
     ),
     "vq-wav2vec-gumbel": Entry(
         target="",
@@ -762,8 +762,8 @@ UPSTREAMS: dict[str, Entry] = {
         licence="",
         trained_on=frozenset(),
         note="its published weights are files outside the hub, which this tool does not fetch",
-        architecture="upstreams.wav2vec:VQ_WAV2VEC_GUMBEL",
-        reader="upstreams.wav2vec:from_checkpoint",
+        architecture="upstreams.models.wav2vec:VQ_WAV2VEC_GUMBEL",
+        reader="upstreams.models.wav2vec:from_checkpoint",
     ),
     "vq-wav2vec-kmeans": Entry(
         target="",
@@ -779,8 +779,8 @@ UPSTREAMS: dict[str, Entry] = {
         licence="",
         trained_on=frozenset(),
         note="its published weights are files outside the hub, which this tool does not fetch",
-        architecture="upstreams.wav2vec:VQ_WAV2VEC_KMEANS",
-        reader="upstreams.wav2vec:from_checkpoint",
+        architecture="upstreams.models.wav2vec:VQ_WAV2VEC_KMEANS",
+        reader="upstreams.models.wav2vec:from_checkpoint",
     ),
     "wav2vec-c": Entry(
         target="",
@@ -799,7 +799,7 @@ UPSTREAMS: dict[str, Entry] = {
             "nobody published its weights; stands for the encoder of wav2vec 2.0 Base, on "
             "which the paper builds"
         ),
-        architecture="upstreams.transformer:HUBERT_BASE",
+        architecture="upstreams.models.transformer:HUBERT_BASE",
     ),
     "apc-3x512": Entry(
         target="",
@@ -815,8 +815,8 @@ UPSTREAMS: dict[str, Entry] = {
         licence="",
         trained_on=frozenset(),
         note="its published weights are files outside the hub, which this tool does not fetch",
-        architecture="upstreams.generative:APC_3X512",
-        reader="upstreams.generative:from_checkpoint",
+        architecture="upstreams.models.generative:APC_3X512",
+        reader="upstreams.models.generative:from_checkpoint",
     ),
     "vq-apc-3x512": Entry(
         target="",
@@ -832,8 +832,8 @@ UPSTREAMS: dict[str, Entry] = {
         licence="",
         trained_on=frozenset(),
         note="its published weights are files outside the hub, which this tool does not fetch",
-        architecture="upstreams.generative:VQ_APC_3X512",
-        reader="upstreams.generative:from_checkpoint",
+        architecture="upstreams.models.generative:VQ_APC_3X512",
+        reader="upstreams.models.generative:from_checkpoint",
     ),
     "npc-4x512": Entry(
         target="",
@@ -849,8 +849,8 @@ UPSTREAMS: dict[str, Entry] = {
         licence="",
         trained_on=frozenset(),
         note="its published weights are files outside the hub, which this tool does not fetch",
-        architecture="upstreams.generative:NPC_4X512",
-        reader="upstreams.generative:from_checkpoint",
+        architecture="upstreams.models.generative:NPC_4X512",
+        reader="upstreams.models.generative:from_checkpoint",
     ),
     "mockingjay-12x768": Entry(
         target="",
@@ -869,7 +869,7 @@ UPSTREAMS: dict[str, Entry] = {
             "its published weights are training checkpoints that hold more than tensors, "
             "which are not read here"
         ),
-        architecture="upstreams.generative:MOCKINGJAY_12X768",
+        architecture="upstreams.models.generative:MOCKINGJAY_12X768",
     ),
     "tera-3x768": Entry(
         target="",
@@ -888,6 +888,6 @@ UPSTREAMS: dict[str, Entry] = {
             "its published weights are training checkpoints that hold more than tensors, "
             "which are not read here"
         ),
-        architecture="upstreams.generative:TERA_3X768",
+        architecture="upstreams.models.generative:TERA_3X768",
     ),
 }

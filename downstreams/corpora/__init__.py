@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmark.audio import audio_sha256, audio_size
 from benchmark.core import Corpus, DownstreamCard, Utterance
+from benchmark.encoding.audio import audio_sha256, audio_size
 from benchmark.errors import SuperbError, unknown
 from benchmark.registry import load_attribute
 

@@ -15,8 +15,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from benchmark.audio import audio_sha256, audio_size, decode
 from benchmark.core import Corpus, StoredAudio, Utterance
+from benchmark.encoding.audio import audio_sha256, audio_size, decode
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
 from downstreams.corpora.layout import Official, Survey

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.core import Corpus, DownstreamCard
+from benchmark.encoding.store import format_bytes, free_bytes
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
-from benchmark.store import format_bytes, free_bytes
 from downstreams.corpora import CorpusOptions, refuse_options
 from downstreams.corpora.layout import choose_splits, naming
 from downstreams.corpora.manifest import Row, from_rows

@@ -18,19 +18,19 @@ import pytest
 import torch
 from torch.distributed import HashStore
 
-import benchmark.features
+import benchmark.encoding.features
 import benchmark.run
 import superb
 from benchmark import processes as module
 from benchmark.core import Utterance
+from benchmark.encoding.features import ExtractionSettings, extract
 from benchmark.errors import AudioError, SuperbError
-from benchmark.features import ExtractionSettings, extract
-from benchmark.layers import Mix
 from benchmark.prepare import find_device
+from benchmark.probing.layers import Mix
 from benchmark.processes import ALONE, OtherProcessError, Processes, find_processes
 from benchmark.progress import Progress
-from benchmark.results import read_tallies, result_path
 from benchmark.run import _require_same_work, run
+from benchmark.scoring.results import read_tallies, result_path
 
 PLUGIN = f"{Path(__file__).resolve().parents[1] / 'plugin' / 'my_encoder.py'}:MyEncoder"
 # What says when and where, and not what came out.
@@ -314,7 +314,7 @@ def test_what_one_process_left_undone_is_shared(tones, tmp_path):
 
 def test_a_process_that_comes_late_leaves_nothing_out(tones, tmp_path, monkeypatch):
     """What the first has stored by then does not change what is the other's."""
-    monkeypatch.setattr("benchmark.store._COMMIT_S", 0.0)
+    monkeypatch.setattr("benchmark.encoding.store._COMMIT_S", 0.0)
     audio = {u.id: u.audio.read_bytes() for u in utterances_of(tones)}
     utterances = [Utterance(name, data, "train") for name, data in audio.items()]
     begun = threading.Event()
@@ -339,10 +339,10 @@ def test_a_process_that_comes_late_leaves_nothing_out(tones, tmp_path, monkeypat
 
 def test_what_another_run_stores_meanwhile_is_not_lost(tones, tmp_path, monkeypatch):
     """One process has looked at what is stored before that, the other looks after it."""
-    monkeypatch.setattr("benchmark.store._COMMIT_S", 0.0)
+    monkeypatch.setattr("benchmark.encoding.store._COMMIT_S", 0.0)
     utterances = utterances_of(tones)
     begun, here = threading.Event(), threading.local()
-    look = benchmark.features._known_keys
+    look = benchmark.encoding.features._known_keys
 
     def late(*given):
         if here.rank == 0:
@@ -351,7 +351,7 @@ def test_what_another_run_stores_meanwhile_is_not_lost(tones, tmp_path, monkeypa
             features(Toy(), utterances[:30], tmp_path)
         return look(*given)
 
-    monkeypatch.setattr("benchmark.features._known_keys", late)
+    monkeypatch.setattr("benchmark.encoding.features._known_keys", late)
 
     class First(Toy):
         def __call__(self, waveforms):

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import superb
-from benchmark import features
 from benchmark.core import Corpus
+from benchmark.encoding import features
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
-from benchmark.results import read_result, read_tallies, result_path
 from benchmark.run import run
+from benchmark.scoring.results import read_result, read_tallies, result_path
 from downstreams.corpora import load_corpus
 
 

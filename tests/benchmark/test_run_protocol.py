@@ -11,13 +11,15 @@ import pytest
 import torch
 
 import superb
-from benchmark import fit, recordings, resume
+from benchmark.encoding import recordings
+from benchmark.encoding.macs import SECONDS
 from benchmark.errors import SuperbError
-from benchmark.macs import SECONDS
 from benchmark.prepare import prepare_tasks
+from benchmark.probing import fit
+from benchmark.probing import snapshot as resume
 from benchmark.progress import Progress
-from benchmark.results import find_result
 from benchmark.run import run
+from benchmark.scoring.results import find_result
 
 
 class Pitch:

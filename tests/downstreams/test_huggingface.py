@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 import superb
-from benchmark.audio import audio_sha256, decode
+from benchmark.encoding.audio import audio_sha256, decode
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
 from downstreams import DOWNSTREAMS

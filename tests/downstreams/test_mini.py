@@ -7,8 +7,8 @@ from collections import Counter
 import datasets
 import pytest
 
-from benchmark.audio import decode
 from benchmark.core import SPLITS, DownstreamCard
+from benchmark.encoding.audio import decode
 from benchmark.errors import SuperbError
 from downstreams.corpora import CORPORA, CorpusOptions, load_corpus, mini
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchmark.audio import decode
+from benchmark.encoding.audio import decode
 from benchmark.errors import AudioError, SuperbError
 from downstreams import DOWNSTREAMS
 from downstreams.corpora import CorpusOptions, load_corpus, speech_commands

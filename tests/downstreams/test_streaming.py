@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from benchmark.audio import audio_sha256
+from benchmark.encoding.audio import audio_sha256
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
 from downstreams import DOWNSTREAMS

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmark.core import Tally
-from benchmark.results import Result, run_id, write_result
+from benchmark.scoring.results import Result, run_id, write_result
 
 METRICS = {"asr": ("wer", "cer"), "ks": ("accuracy",), "sid": ("accuracy",)}
 

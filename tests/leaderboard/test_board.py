@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from benchmark.errors import SuperbError
-from leaderboard.collect import arrange, collect
-from leaderboard.render import (
+from leaderboard.read.collect import arrange, collect
+from leaderboard.show.render import (
     FORMATS,
     escape_latex,
     escape_markdown,
@@ -602,8 +602,8 @@ def test_empty_folder(tmp_path):
 @pytest.mark.parametrize("format", FORMATS)
 def test_imports_nothing_heavy(folder, format):
     code = (
-        "import sys; from leaderboard.collect import collect; from leaderboard.render import "
-        "render; import leaderboard.difference; "
+        "import sys; from leaderboard.read.collect import collect; from leaderboard.show.render import "
+        "render; import leaderboard.compare.difference; "
         f"render(collect({str(folder)!r}), {format!r}); "
         "print([name for name in ('torch', 'pandas') if name in sys.modules])"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import SuperbError
-from benchmark.results import read_result, read_tallies
-from leaderboard.collect import collect
-from leaderboard.render import render
+from benchmark.scoring.results import read_result, read_tallies
+from leaderboard.read.collect import collect
+from leaderboard.show.render import render
 
 DATA = Path(__file__).parent / "data"
 FILES = sorted(DATA.rglob("*.json"))

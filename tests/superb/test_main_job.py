@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmark.progress import Progress
-from benchmark.results import read_tallies, result_path
 from benchmark.run import run
+from benchmark.scoring.results import read_tallies, result_path
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from benchmark.encoding.store import free_bytes
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
-from benchmark.store import free_bytes
 from superb.cli import app
 from superb.plan import plan_for
 

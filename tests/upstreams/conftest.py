@@ -11,8 +11,9 @@ import torch
 import transformers
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
-from upstreams import UPSTREAMS, cpc, generative, wav2vec
-from upstreams.utterance import FrozenEncoder, architecture_card
+from upstreams import UPSTREAMS
+from upstreams.models import cpc, generative, wav2vec
+from upstreams.models.utterance import FrozenEncoder, architecture_card
 
 TINY = {
     "hidden_size": 32,

@@ -18,8 +18,8 @@ from transformers.models.auto.configuration_auto import model_type_to_module_nam
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING_NAMES
 
 from benchmark.conformance import check_upstream, raise_for_failures
-from upstreams.huggingface import PARTS, HuggingFaceUpstream
-from upstreams.load import load_upstream
+from upstreams.loading.huggingface import PARTS, HuggingFaceUpstream
+from upstreams.loading.load import load_upstream
 
 MODELS = modeling_auto.MODEL_MAPPING_NAMES
 TASKS = (

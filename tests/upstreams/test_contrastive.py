@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from benchmark.errors import AudioError, UpstreamError
-from upstreams import UPSTREAMS, cpc, wav2vec
-from upstreams.load import load_upstream
+from upstreams import UPSTREAMS
+from upstreams.loading.load import load_upstream
+from upstreams.models import cpc, wav2vec
 
 ROWS = [
     name
     for name, entry in UPSTREAMS.items()
-    if entry.architecture.startswith(("upstreams.cpc:", "upstreams.wav2vec:"))
+    if entry.architecture.startswith(("upstreams.models.cpc:", "upstreams.models.wav2vec:"))
 ]
 
 

@@ -17,9 +17,9 @@ from benchmark.core import UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
 from benchmark.registry import load_attribute
 from upstreams import UPSTREAMS
-from upstreams.checkpoint import encoder_config, load_encoder
-from upstreams.load import load_upstream
-from upstreams.transformer import (
+from upstreams.loading.checkpoint import encoder_config, load_encoder
+from upstreams.loading.load import load_upstream
+from upstreams.models.transformer import (
     EncoderConfig,
     RelativePositions,
     TransformerUpstream,
@@ -280,11 +280,11 @@ def test_published_parameter_counts(name, besides, published):
 
 def test_names_of_published_rows():
     for name, entry in UPSTREAMS.items():
-        if entry.target.startswith("upstreams.published:"):
-            assert entry.target == "upstreams.published:" + re.sub(r"\W", "_", name)
+        if entry.target.startswith("upstreams.loading.published:"):
+            assert entry.target == "upstreams.loading.published:" + re.sub(r"\W", "_", name)
             assert callable(load_attribute(entry.target))
     with pytest.raises(SuperbError, match="has no 'fbank'"):
-        load_attribute("upstreams.published:fbank")
+        load_attribute("upstreams.loading.published:fbank")
 
 
 @pytest.mark.parametrize("name", ["wavlm-base", "data2vec-audio-base", "distilhubert"])

@@ -11,15 +11,16 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmark.errors import UpstreamError
 from benchmark.registry import load_attribute
-from upstreams import UPSTREAMS, pretrained, published
-from upstreams.checkpoint import encoder_config, read_json
-from upstreams.load import load_upstream
-from upstreams.transformer import parameter_count
+from upstreams import UPSTREAMS
+from upstreams.loading import pretrained, published
+from upstreams.loading.checkpoint import encoder_config, read_json
+from upstreams.loading.load import load_upstream
+from upstreams.models.transformer import parameter_count
 
 LEARNED = [
     name
     for name, entry in UPSTREAMS.items()
-    if entry.architecture.startswith("upstreams.transformer:")
+    if entry.architecture.startswith("upstreams.models.transformer:")
 ]
 BUNDLED = [name for name, entry in UPSTREAMS.items() if entry.checkpoint == "bundled"]
 THROUGH_TRANSFORMERS = [
@@ -202,7 +203,7 @@ def test_a_row_through_transformers(monkeypatch, tmp_path, noise):
         return folder
 
     monkeypatch.setattr(published, "download", download)
-    monkeypatch.setattr("upstreams.hub.download", download)
+    monkeypatch.setattr("upstreams.loading.hub.download", download)
     with pytest.raises(UpstreamError, match=r"it is another model than 'whisper-tiny\.en'"):
         load_upstream("whisper-tiny.en")
     with torch.device("meta"):

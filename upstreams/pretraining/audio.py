@@ -22,7 +22,7 @@ from torch import Tensor
 from torchaudio.functional import resample
 
 from benchmark.errors import AudioError, SuperbError
-from upstreams.batch import SAMPLE_RATE
+from upstreams.models.batch import SAMPLE_RATE
 from upstreams.pretraining.objective import Batch
 
 SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".sph"})

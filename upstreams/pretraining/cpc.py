@@ -7,7 +7,7 @@ its own latent above N others, the negatives (InfoNCE, arXiv 1807.03748, equatio
     loss_k = − mean_t log ─────────────────────────     S: z_{t+k} and the negatives
                           Σ_{z in S} exp(z · p_k(c_t))
 
-The three differ in their encoders (`upstreams.cpc`), in p_k, and in where contexts come from:
+The three differ in their encoders (`upstreams.models.cpc`), in p_k, and in where contexts come from:
 
 =====================  =================  =========================================  ============
 `CPC`                  arXiv 1807.03748   a matrix W_k per step                      past
@@ -30,15 +30,15 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError, unknown
-from upstreams.cpc import (
+from upstreams.models.cpc import (
     BIDIRECTIONAL_CPC_MINI,
     CPC_MINI,
     MODIFIED_CPC_MINI,
     BidirectionalCPCConfig,
     CPCConfig,
 )
+from upstreams.models.utterance import draw_weights
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
-from upstreams.utterance import draw_weights
 
 Source = Literal["utterance", "batch", "speaker"]
 

@@ -1,6 +1,6 @@
 """APC and masked reconstruction (Mockingjay, TERA): write mel frames that cannot be seen.
 
-Both read and write the 80 normalised log mel energies of `upstreams.generative`, and are penalised
+Both read and write the 80 normalised log mel energies of `upstreams.models.generative`, and are penalised
 by the absolute difference (L1). What they cannot see:
 
 ======================  ==================================  ====================================
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError
-from upstreams.generative import (
+from upstreams.models.generative import (
     APC_MINI,
     MEL_BANDS,
     MEL_TRANSFORMER_MINI,
@@ -30,9 +30,9 @@ from upstreams.generative import (
     MelTransformer,
     MelTransformerConfig,
 )
+from upstreams.models.utterance import draw_weights
 from upstreams.pretraining.masking import span_mask
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
-from upstreams.utterance import draw_weights
 
 
 @torch.no_grad()

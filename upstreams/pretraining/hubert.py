@@ -23,12 +23,12 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError
-from upstreams.load import load_upstream
+from upstreams.loading.load import load_upstream
+from upstreams.models.transformer import HUBERT_BASE, MINI, EncoderConfig, TransformerEncoder
 from upstreams.pretraining.masking import masked_front
 from upstreams.pretraining.noise import disturb
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.targets import TEACHERS, Kind, Targets
-from upstreams.transformer import HUBERT_BASE, MINI, EncoderConfig, TransformerEncoder
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError
-from upstreams.transformer import TransformerEncoder
+from upstreams.models.transformer import TransformerEncoder
 
 
 def span_mask(

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 from benchmark.errors import SuperbError, unknown
 from benchmark.progress import Progress
 from benchmark.registry import load_attribute
-from upstreams.batch import SAMPLE_RATE
+from upstreams.models.batch import SAMPLE_RATE
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.audio import Clip
 from upstreams.pretraining.objective import Objective, Recipe, require

@@ -1,6 +1,6 @@
 """Minimise an objective: the loop, and all that makes it safe to kill.
 
-An output folder holds the encoder once training is done (`upstreams.pretrained`), and a folder
+An output folder holds the encoder once training is done (`upstreams.loading.pretrained`), and a folder
 ``training`` with ``run.json`` (what was asked), ``checkpoint.pt`` (tensors and numbers only),
 ``loss.csv``, ``loss.png`` and a log for tensorboard. The same command again goes on from the
 checkpoint, to the same weights as if nothing had happened.
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from benchmark.core import UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
 from benchmark.progress import Bar, Progress
-from upstreams import pretrained
-from upstreams.batch import SAMPLE_RATE
-from upstreams.checkpoint import read_json
+from upstreams.loading import pretrained
+from upstreams.loading.checkpoint import read_json
+from upstreams.models.batch import SAMPLE_RATE
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.audio import Clip, Stream, hold_out, seconds
 from upstreams.pretraining.folder import (
@@ -565,7 +565,7 @@ def _start_from(objective: ObjectiveModule, name: str) -> UpstreamCard:
     Returns:
         The other one's card.
     """
-    from upstreams.load import load_upstream
+    from upstreams.loading.load import load_upstream
 
     upstream = load_upstream(name)
     encoder = getattr(upstream, "encoder", None)

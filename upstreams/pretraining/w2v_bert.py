@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError
+from upstreams.models.transformer import EncoderConfig, TransformerEncoder
+from upstreams.models.utterance import draw_weights
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.wav2vec2 import (
     SIZES,
@@ -30,8 +32,6 @@ from upstreams.pretraining.wav2vec2 import (
     Wav2Vec2Settings,
     architecture_of,
 )
-from upstreams.transformer import EncoderConfig, TransformerEncoder
-from upstreams.utterance import draw_weights
 
 
 @dataclass(frozen=True)

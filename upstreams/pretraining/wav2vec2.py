@@ -29,12 +29,12 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmark.errors import unknown
-from upstreams.generative import HOP_SAMPLES, MEL_BANDS, WINDOW_SAMPLES, kaldi_mel
+from upstreams.models.generative import HOP_SAMPLES, MEL_BANDS, WINDOW_SAMPLES, kaldi_mel
+from upstreams.models.transformer import HUBERT_BASE, MINI, EncoderConfig, TransformerEncoder
+from upstreams.models.utterance import draw_weights
 from upstreams.pretraining.masking import MaskedFrames, masked_front
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.quantizer import ProductQuantizer, Quantized, annealed
-from upstreams.transformer import HUBERT_BASE, MINI, EncoderConfig, TransformerEncoder
-from upstreams.utterance import draw_weights
 
 # --------------------------------------------------------------------------------------------
 # The contrastive loss

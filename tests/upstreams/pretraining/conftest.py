@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from upstreams.models.transformer import MINI
 from upstreams.pretraining.hubert import HuBERT
-from upstreams.transformer import MINI
 
 RATE = 16_000
 TINY = dataclasses.replace(

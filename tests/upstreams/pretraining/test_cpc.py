@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from benchmark.errors import SuperbError
-from upstreams import cpc
+from upstreams.models import cpc
+from upstreams.models.utterance import draw_weights, parameter_count
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.cpc import (
     CPC,
@@ -21,7 +22,6 @@ from upstreams.pretraining.cpc import (
     info_nce,
 )
 from upstreams.pretraining.objective import Batch, Moment
-from upstreams.utterance import draw_weights, parameter_count
 
 
 def thin(config, dim):

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmark.errors import SuperbError
-from upstreams import generative
+from upstreams.models import generative
+from upstreams.models.utterance import parameter_count
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.generative import (
     APC,
@@ -19,7 +20,6 @@ from upstreams.pretraining.generative import (
     mel_frames,
 )
 from upstreams.pretraining.objective import Batch, Moment
-from upstreams.utterance import parameter_count
 
 CLASSES = {"apc": APC, "masked-reconstruction": MaskedReconstruction}
 TINY = {

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmark.errors import SuperbError
-from upstreams.load import load_upstream
+from upstreams.loading.load import load_upstream
 from upstreams.pretraining.objective import Batch
 from upstreams.pretraining.targets import CODERS, Targets, code_measures, purity
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
-from upstreams.load import load_upstream
+from upstreams.loading.load import load_upstream
 from upstreams.pretraining import train
 from upstreams.pretraining.audio import scan
 from upstreams.pretraining.hubert import HuBERT

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from benchmark.errors import SuperbError
+from upstreams.models.transformer import HUBERT_BASE
 from upstreams.pretraining.objective import Batch, Moment
 from upstreams.pretraining.w2v_bert import W2VBERT, W2VBERTSettings
-from upstreams.transformer import HUBERT_BASE
 
 TINY = replace(
     HUBERT_BASE,

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from benchmark.errors import SuperbError
-from upstreams.generative import kaldi_mel
+from upstreams.models.generative import kaldi_mel
+from upstreams.models.transformer import HUBERT_BASE, MINI
 from upstreams.pretraining.masking import masked_front, span_mask
 from upstreams.pretraining.objective import Batch, Moment
 from upstreams.pretraining.w2v_bert import W2VBERT, W2VBERTSettings
@@ -23,7 +24,6 @@ from upstreams.pretraining.wav2vec2 import (
     draw_distractors,
     spectra,
 )
-from upstreams.transformer import HUBERT_BASE, MINI
 
 TINY = replace(
     HUBERT_BASE,

@@ -1,0 +1,1 @@
+"""A run as frozen jobs, what they cost, and who does them."""

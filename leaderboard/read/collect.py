@@ -1,0 +1,423 @@
+"""From a folder of result files to a board: a pure function, the same files give the same board.
+
+Only what is comparable stands in one table: the same task and task version, the same corpus by
+content with the same utterances left out, the same protocol by content, the same version of the
+engine. Reads JSON alone: no torch, no pandas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmark.scoring.results import MetricValue, Result, Status, read_results
+
+# The two columns every table has, as the question is what the other layers add to the last.
+MAIN_LAYERS = ("last", "weighted-sum")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run in a table.
+
+    Attributes:
+        status: ``finished`` or ``failed``.
+        metrics: test scores by metric; empty when failed.
+        seeds: how many seeds were trained.
+        learning_rate: the one chosen.
+        learning_rate_at_edge: True when the grid ends at it.
+        not_separated: True for the best score of its column, and for each whose interval
+            overlaps that of the best; never where a column has one score only.
+        run_id: of the result file.
+        created: UTC time of the run.
+        lm_sha256: of the language model that transcripts were decoded with as well; "" for none.
+    """
+
+    status: Status
+    metrics: Mapping[str, MetricValue]
+    seeds: int
+    learning_rate: float | None
+    learning_rate_at_edge: bool
+    not_separated: bool
+    run_id: str
+    created: str
+    lm_sha256: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One upstream in a table.
+
+    Attributes:
+        upstream: its name, as in the result.
+        fingerprint: of the encoder.
+        label: its name, with what tells it from other rows of that name: the start of the
+            fingerprint, or in brackets how its features were computed and stored.
+        precision: of the encoder's numbers; "" when the result does not say.
+        storage: of the features; likewise.
+        device: that computed them; likewise.
+        untrained: True when its weights are random.
+        note: the loud line of its card.
+        family: the pretext school it comes from; "" when the result does not say.
+        parameters: number of weights; None when the result does not say.
+        macs: multiply-accumulate operations per second of audio; likewise.
+        throughput: seconds of audio encoded per second on the machine of the newest run; likewise.
+        trained_on: corpora heard in training, sorted; None when undisclosed.
+        cells: by layer choice.
+    """
+
+    upstream: str
+    fingerprint: str
+    label: str
+    precision: str
+    storage: str
+    device: str
+    untrained: bool
+    note: str
+    family: str
+    parameters: int | None
+    macs: float | None
+    throughput: float | None
+    trained_on: tuple[str, ...] | None
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What can be compared: one task on one corpus under one protocol.
+
+    Attributes:
+        downstream: name of the task.
+        title: of the task, for readers.
+        version: of the task.
+        metrics: the one that ranks first.
+        lower_is_better: direction of the first metric.
+        corpus: its name.
+        corpus_sha256: its content, by names, sizes, labels and texts.
+        audio_sha256: the content of its audio; "" when the result does not say.
+        corpus_note: one line about it.
+        skipped: ids of its utterances that every run left out, sorted.
+        protocol: its name.
+        protocol_version: its version.
+        protocol_sha256: its content; "" when the result does not say.
+        engine: version of what trains, selects and scores; "" when the result does not say.
+        layers: the columns.
+        rows: best first.
+    """
+
+    downstream: str
+    title: str
+    version: int
+    metrics: tuple[str, ...]
+    lower_is_better: bool
+    corpus: str
+    corpus_sha256: str
+    audio_sha256: str
+    corpus_note: str
+    skipped: tuple[str, ...]
+    protocol: str
+    protocol_version: str
+    protocol_sha256: str
+    engine: str
+    layers: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks."""
+        return self.metrics[0]
+
+    @property
+    def content(self) -> str:
+        """What tells its corpus from another of the same name, in short."""
+        audio = f", audio {self.audio_sha256[:8]}" if self.audio_sha256 else ""
+        return self.corpus_sha256[:8] + audio
+
+
+@dataclass(frozen=True)
+class Board:
+    """All tables of a folder.
+
+    Attributes:
+        tables: sorted by task, corpus and protocol.
+        notes: what was decided on the way, e.g. which of two runs is shown.
+        problems: files that were left out, and why.
+    """
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+class _RowKey(NamedTuple):
+    """What the runs of one row have in common."""
+
+    upstream: str
+    fingerprint: str
+    precision: str
+    storage: str
+    device: str
+
+
+def collect(folder: Path | str) -> Board:
+    """Read a folder of results.
+
+    Files that cannot be read, that were written by a newer version or that do not match their
+    checksum are left out and named.
+
+    Raises:
+        SuperbError: when it does not exist or holds no result files.
+    """
+    return arrange(*read_results(folder, history=False))
+
+
+def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
+    """Sort results into tables.
+
+    Of several runs for one cell, one that finished counts before one that failed, then the one
+    with more seeds, then the one with more metrics (of transcripts with a language model too), then
+    the newer one; a note names each that is left out.
+    """
+    groups: dict[tuple[object, ...], list[Result]] = {}
+    notes: list[str] = []
+    # Oldest first; the id settles equal times.
+    for result in sorted(results, key=lambda result: (result.created, result.run_id)):
+        groups.setdefault(_group_key(result), []).append(result)
+    tables = [
+        _table(part, notes) for key in sorted(groups, key=repr) for part in _by_audio(groups[key])
+    ]
+    return Board(tuple(tables), tuple(sorted(notes)), tuple(problems))
+
+
+def _group_key(result: Result) -> tuple[object, ...]:
+    skipped = skipped_utterances(result)
+    return (
+        result.downstream["name"],
+        result.downstream["version"],
+        result.corpus["name"],
+        result.corpus["sha256"],
+        (len(skipped), skipped),  # the whole corpus comes first
+        result.protocol["name"],
+        str(result.protocol["version"]),
+        _identity(result, "protocol", "sha256"),
+        _engine(result),
+    )
+
+
+def _by_audio(results: Sequence[Result]) -> list[list[Result]]:
+    """Results on the same audio; those that do not say which stand apart in case of doubt."""
+    known = sorted({_audio(result) for result in results} - {""})
+    if len(known) < 2:
+        return [list(results)]
+    parts = [[result for result in results if _audio(result) == audio] for audio in ("", *known)]
+    return [part for part in parts if part]
+
+
+def _audio(result: Result) -> str:
+    return str(result.corpus.get("audio_sha256") or "")
+
+
+def _engine(result: Result) -> str:
+    return str(result.identity.get("engine", ""))
+
+
+def skipped_utterances(result: Result) -> tuple[str, ...]:
+    """Ids of the utterances that a run left out, sorted."""
+    return tuple(sorted({str(skipped["utterance"]) for skipped in result.skipped_audio}))
+
+
+def list_some(names: Sequence[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _identity(result: Result, part: str, key: str) -> str:
+    entry = result.identity.get(part)
+    return str(entry.get(key, "")) if isinstance(entry, Mapping) else ""
+
+
+def _table(results: Sequence[Result], notes: list[str]) -> Table:
+    newest = results[-1]
+    card = newest.downstream
+    runs: dict[_RowKey, dict[str, list[Result]]] = {}
+    for result in results:
+        runs.setdefault(_row_key(result), {}).setdefault(result.layer, []).append(result)
+    namesakes: dict[str, list[_RowKey]] = {}
+    for key in runs:
+        namesakes.setdefault(key.upstream, []).append(key)
+    labels = {key: _label(key, namesakes[key.upstream]) for key in runs}
+    chosen: dict[_RowKey, dict[str, Result]] = {}
+    for key, by_layer in runs.items():
+        for layer, candidates in by_layer.items():
+            *others, best = sorted(candidates, key=_worth)
+            chosen.setdefault(key, {})[layer] = best
+            notes += [
+                f"{card['name']}, {labels[key]}, {layer}: run {other.run_id} of {other.created} "
+                f"is left out for {_reason(best, other)} {best.run_id} of {best.created}"
+                for other in others
+            ]
+    layers = _layers(layer for cells in chosen.values() for layer in cells)
+    metric = str(card["metrics"][0])
+    lower = card["direction"] == "lower"
+    close = {
+        layer: _not_separated([cells.get(layer) for cells in chosen.values()], metric, lower)
+        for layer in layers
+    }
+    rows = [_row(key, labels[key], cells, close) for key, cells in chosen.items()]
+    rows.sort(key=lambda row: _rank(row, layers, metric, lower))
+    return Table(
+        downstream=str(card["name"]),
+        title=str(card.get("title", "")),
+        version=int(card["version"]),
+        metrics=tuple(str(name) for name in card["metrics"]),
+        lower_is_better=lower,
+        corpus=str(newest.corpus["name"]),
+        corpus_sha256=str(newest.corpus["sha256"]),
+        audio_sha256=max(map(_audio, results)),
+        corpus_note=str(newest.corpus.get("note", "")),
+        skipped=skipped_utterances(newest),
+        protocol=str(newest.protocol["name"]),
+        protocol_version=str(newest.protocol["version"]),
+        protocol_sha256=_identity(newest, "protocol", "sha256"),
+        engine=_engine(newest),
+        layers=layers,
+        rows=tuple(rows),
+    )
+
+
+def _row_key(result: Result) -> _RowKey:
+    settings = (str(result.identity.get(name, "")) for name in ("precision", "storage", "device"))
+    name = str(result.upstream["name"])
+    return _RowKey(name, _identity(result, "upstream", "fingerprint"), *settings)
+
+
+def _label(key: _RowKey, same: Sequence[_RowKey]) -> str:
+    """The name, with what tells this row from the others that share it."""
+    label = key.upstream
+    if len({row.fingerprint for row in same}) > 1:
+        label += f" @{key.fingerprint[:8]}"
+    parts: list[str] = []
+    if len({(row.precision, row.storage, row.device) for row in same}) > 1:
+        if key.precision not in ("", "float32"):
+            parts.append(key.precision)
+        if key.storage not in ("", "float16"):
+            parts.append(f"stored as {key.storage}")
+        # A processor or a GPU is as good as the other: only said where nothing else differs.
+        alone = len({row.device for row in same if row._replace(device=key.device) == key}) == 1
+        if key.device not in ("", "cpu", "cuda") or (key.device and not alone):
+            parts.append(key.device)
+    return f"{label} ({', '.join(parts)})" if parts else label
+
+
+def _worth(result: Result) -> tuple[object, ...]:
+    finished = result.status == "finished"
+    return (finished, len(result.seeds), len(result.metrics), result.created, result.run_id)
+
+
+def _reason(best: Result, other: Result) -> str:
+    if best.run_id == other.run_id and best.created == other.created:
+        return "another copy,"
+    if best.status != other.status:
+        return "the finished"
+    if len(best.seeds) != len(other.seeds):
+        return f"that of {len(best.seeds)} instead of {len(other.seeds)} seeds,"
+    if len(best.metrics) != len(other.metrics):  # a language model adds one and changes no other
+        return "that with more metrics,"
+    return "the newer"
+
+
+def _layers(present: Iterable[str]) -> tuple[str, ...]:
+    """The two main columns, then numbered layers by number, then the others by name."""
+    others = sorted(
+        set(present) - set(MAIN_LAYERS),
+        key=lambda layer: (0, int(layer), "") if _is_number(layer) else (1, 0, layer),
+    )
+    return (*MAIN_LAYERS, *others)
+
+
+def _is_number(layer: str) -> bool:
+    return layer.isascii() and layer.removeprefix("-").isdigit()
+
+
+def _not_separated(results: Sequence[Result | None], metric: str, lower: bool) -> set[str]:
+    """Run ids of the best score and of those whose interval overlaps its interval."""
+    scores = {
+        result.run_id: result.metrics[metric]
+        for result in results
+        if result is not None and result.status == "finished" and metric in result.metrics
+    }
+    if len(scores) < 2:  # alone, it is the best of nothing
+        return set()
+    pick = min if lower else max
+    best = pick(scores.values(), key=lambda score: score["value"])
+    return {
+        run_id
+        for run_id, score in scores.items()
+        if score["low"] <= best["high"] and score["high"] >= best["low"]
+    }
+
+
+def _row(
+    key: _RowKey,
+    label: str,
+    cells: Mapping[str, Result],
+    close: Mapping[str, set[str]],
+) -> Row:
+    newest = max(cells.values(), key=lambda result: (result.created, result.run_id))
+    card: Mapping[str, Any] = newest.upstream
+    return Row(
+        **key._asdict(),
+        label=label,
+        untrained=card.get("family") == "untrained",
+        note=str(card.get("note", "")),
+        family=str(card.get("family", "")),
+        parameters=_whole(newest.encoder.get("parameters")),
+        macs=_number(newest.encoder.get("macs")),
+        throughput=_number(newest.encoder.get("throughput")),
+        trained_on=_names(card.get("trained_on")),
+        cells={
+            layer: Cell(
+                status=result.status,
+                metrics=result.metrics,
+                seeds=len(result.seeds),
+                learning_rate=result.learning_rate,
+                learning_rate_at_edge=result.learning_rate_at_edge,
+                not_separated=result.run_id in close[layer],
+                run_id=result.run_id,
+                created=result.created,
+                lm_sha256=_identity(result, "lm", "model"),
+            )
+            for layer, result in cells.items()
+        },
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    return tuple(sorted(str(name) for name in value)) if isinstance(value, list) else None
+
+
+def _rank(row: Row, layers: Sequence[str], metric: str, lower: bool) -> tuple[object, ...]:
+    """By the weighted sum, then by the last layer, then by the other columns, then by name."""
+    order = [layer for layer in ("weighted-sum", "last") if layer in layers]
+    order += [layer for layer in layers if layer not in order]
+    keys: list[tuple[int, float]] = []
+    for layer in order:
+        cell = row.cells.get(layer)
+        if cell is None or metric not in cell.metrics:
+            keys.append((1, 0.0))
+        else:
+            value = cell.metrics[metric]["value"]
+            keys.append((0, value if lower else -value))
+    settings = (row.precision, row.storage, row.device)
+    return (*keys, row.upstream, row.fingerprint, *settings)

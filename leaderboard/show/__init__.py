@@ -1,0 +1,1 @@
+"""Tables, plots, exports and the report: what a person looks at."""

@@ -1,0 +1,164 @@
+"""Results in the formats of others: the metadata of a Hugging Face model card, and tidy CSV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from benchmark.errors import SuperbError, unknown
+from benchmark.scoring.results import Result, load_results
+from leaderboard.compare.difference import read_board
+from leaderboard.read.collect import MAIN_LAYERS, Row, Table
+from leaderboard.show.render import no_formula, printable
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+_TASKS: Final = {
+    "asr": "automatic-speech-recognition",
+    "sid": "audio-classification",
+    "ks": "audio-classification",
+}
+"""Task ids of the Hugging Face Hub; the others are ``other`` there too."""
+
+_METRICS: Final = {"wer": "WER", "cer": "CER", "accuracy": "accuracy"}
+
+_HUB_CORPUS: Final = re.compile(r"hf:(?P<id>[\w.-]+/[\w.-]+)(:(?P<config>.+))?")
+_HUB_COMMIT: Final = re.compile(
+    r"https://huggingface\.co/datasets/.+/tree/(?P<commit>[0-9a-f]{40})"
+)
+
+
+class _Dataset(NamedTuple):
+    type: str
+    name: str
+    config: str | None
+    revision: str
+
+
+def model_card(folder: Path | str, upstream: str) -> str:
+    """Front matter of a model card with the ``model-index`` of one upstream.
+
+    Last layer and weighted sum are given, every metric of each task, in percent. The interval is
+    in a metric's name, which readers see, and with everything that a score depends on in its
+    arguments. A dataset that is not on the Hub has the sha256 of its content as revision.
+
+    Args:
+        folder: of results.
+        upstream: its name, or its label in the leaderboard where several encoders have one name.
+
+    Returns:
+        YAML between two lines of hyphens, to be put at the start of the card's README.md.
+
+    Raises:
+        SuperbError: for an unknown upstream, one name for several encoders, and one that has no
+            finished result.
+    """
+    # Here, as importing it takes longer than everything else that the CSV needs.
+    from huggingface_hub import ModelCardData
+
+    board, files = read_board(folder)
+    rows = _rows_of(board.tables, upstream)
+    results = [
+        entry
+        for table, row in rows
+        for layer in MAIN_LAYERS
+        if layer in row.cells
+        for entry in _eval_results(table, files[row.cells[layer].run_id][1])
+    ]
+    if not results:
+        raise SuperbError(
+            f"no run of {upstream} on the last layer or the weighted sum finished; a model card "
+            "holds scores. Make some with: superb run --downstream all --upstream "
+            f"{rows[0][1].upstream}"
+        )
+    card = ModelCardData(model_name=rows[0][1].upstream, eval_results=results)
+    return f"---\n{card.to_yaml()}\n---\n"
+
+
+def tidy_csv(folder: Path | str) -> str:
+    """All results of a folder as CSV, one row per result and metric, in full precision.
+
+    The columns are those of `benchmark.scoring.results.load_results`.
+
+    Raises:
+        SuperbError: when there is no such folder, or no JSON file in it.
+    """
+    table = load_results(folder)
+    # Names come from strangers, and tables are opened in spreadsheets.
+    table = table.map(lambda cell: no_formula(printable(cell)) if isinstance(cell, str) else cell)
+    text: str = table.to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def _rows_of(tables: tuple[Table, ...], upstream: str) -> list[tuple[Table, Row]]:
+    """The rows of one encoder, at most one a table."""
+    everything = [(table, row) for table in tables for row in table.rows]
+    found = [(table, row) for table, row in everything if row.label == upstream]
+    if not found:
+        found = [(table, row) for table, row in everything if row.upstream == upstream]
+    if not found:
+        names = {printable(row.upstream) for _, row in everything}
+        raise unknown("upstream", upstream, names, "These have results here.")
+    if len({(row.fingerprint, row.precision, row.storage) for _, row in found}) > 1:
+        labels = sorted({printable(row.label) for _, row in found})
+        raise SuperbError(
+            f"{upstream!r} has results of several encoders or settings here, and a model card is "
+            f"about one: {', '.join(labels)}. Give one of these with --upstream, or keep the "
+            "results of the others in another folder."
+        )
+    return found
+
+
+def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    dataset = _dataset(result)
+    for metric, score in result.metrics.items():
+        name = _METRICS.get(metric, metric)
+        share = f"{100 * score['confidence']:g} %"
+        interval = f"[{score['low']:.1f}, {score['high']:.1f}]"
+        arguments: dict[str, Any] = {
+            "unit": "percent",
+            "low": score["low"],
+            "high": score["high"],
+            "confidence": score["confidence"],
+            "interval_over": "utterances" if score.get("by_utterance") else "speakers",
+            "layers": result.layer,
+            "protocol": table.protocol,
+            "protocol_version": table.protocol_version,
+            "protocol_sha256": table.protocol_sha256,
+            "task_version": table.version,
+            "learning_rate": result.learning_rate,
+            "seeds": list(result.seeds),
+            "run_id": result.run_id,
+            "superb": result.provenance.get("superb"),
+        }
+        yield EvalResult(
+            task_type=_TASKS.get(table.downstream, "other"),
+            task_name=table.title or table.downstream,
+            dataset_type=dataset.type,
+            dataset_name=dataset.name,
+            dataset_config=dataset.config,
+            dataset_split="test",
+            dataset_revision=dataset.revision,
+            metric_type=metric,
+            metric_value=score["value"],
+            metric_name=f"{table.downstream} test {name} in %, frozen encoder, layers "
+            f"{result.layer}, {share} interval {interval}, protocol {table.protocol}",
+            metric_args={key: value for key, value in arguments.items() if value is not None},
+        )
+
+
+def _dataset(result: Result) -> _Dataset:
+    """A corpus in the words of the Hub; the commit there, or else the sha256 of the content."""
+    corpus: Mapping[str, Any] = result.corpus
+    name = str(corpus["name"])
+    commit = _HUB_COMMIT.fullmatch(str(corpus.get("source", "")))
+    revision = commit["commit"] if commit else str(corpus["sha256"])
+    place = _HUB_CORPUS.fullmatch(name)
+    if place is None:
+        return _Dataset(name, name, None, revision)
+    return _Dataset(place["id"], place["id"], place["config"], revision)

@@ -1,0 +1,347 @@
+"""Small drawings as inline SVG: plain functions from numbers to markup, colours left to the CSS.
+
+Every drawing is `WIDTH` wide, so that it stays sharp and readable on a phone. Marks differ in
+shape as well as in colour, and each has its exact value as a tooltip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from leaderboard.show.report.markup import Html, element, join
+
+WIDTH = 340.0
+_HEIGHT = 190.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 10.0, 10.0, 38.0
+_ROW = 18.0  # height of a line of a row chart
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a chart.
+
+    Attributes:
+        x: where, in the unit of the axis.
+        y: the value.
+        label: the tooltip.
+        kind: class of the mark: ``finished``, ``dropped``, ``failed``, or ``""``.
+        low: lower end of its interval, if it has one.
+        high: upper end.
+    """
+
+    x: float
+    y: float
+    label: str
+    kind: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+def interval_bar(value: float, low: float, high: float, ends: tuple[float, float]) -> Html:
+    """A score and its interval as a band with a tick, on a scale between `ends`."""
+    x = _Scale(*ends, 2, 98)
+    return element(
+        "svg",
+        element("line", x1=2, x2=98, y1=5, y2=5, class_="track"),
+        element("line", x1=x(low), x2=x(high), y1=5, y2=5, class_="reach"),
+        element("line", x1=x(value), x2=x(value), y1=1, y2=9, class_="tick"),
+        viewBox="0 0 100 10",
+        class_="interval",
+        aria_hidden="true",
+    )
+
+
+def bars(
+    values: Sequence[float],
+    names: Sequence[str],
+    title: str,
+    x_label: str,
+    y_label: str,
+    *,
+    reference: float | None = None,
+    tooltips: Sequence[str] = (),
+) -> Html:
+    """Upright bars from 0, with a dashed line at `reference` if there is one."""
+    y = _Scale.nice(0, max([*values, reference or 0.0]), _HEIGHT - _BOTTOM, _TOP)
+    step = (WIDTH - _LEFT - _RIGHT) / max(1, len(values))
+    drawn: list[Html] = []
+    every = max(1, math.ceil(len(values) * max(len(name) for name in names) * 7 / 280))
+    for position, (value, name) in enumerate(zip(values, names, strict=True)):
+        left = _LEFT + position * step
+        tip = tooltips[position] if tooltips else f"{name}: {value:.4g}"
+        drawn.append(
+            element(
+                "rect",
+                element("title", tip),
+                x=left + step * 0.12,
+                width=step * 0.76,
+                y=y(value),
+                height=max(0.0, y(0) - y(value)),
+                class_="bar",
+            )
+        )
+        if position % every == 0:
+            drawn.append(_text(name, left + step / 2, _HEIGHT - _BOTTOM + 14, "middle"))
+    if reference is not None:
+        drawn.append(
+            element(
+                "line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y(reference), y2=y(reference), class_="ref"
+            )
+        )
+    return _chart(title, x_label, y_label, y, drawn)
+
+
+def points(
+    values: Sequence[Point],
+    x_ticks: Mapping[float, str],
+    title: str,
+    x_label: str,
+    y_label: str,
+    *,
+    joined: bool = True,
+) -> Html:
+    """Marks with intervals where given, joined from left to right."""
+    values = sorted(values, key=lambda point: point.x)
+    x = _Scale(min(x_ticks), max(x_ticks), _LEFT + 12, WIDTH - _RIGHT - 12)
+    y = _Scale.nice(*_extent(values), _HEIGHT - _BOTTOM, _TOP)
+    drawn = _x_axis(x, x_ticks)
+    if joined:
+        drawn.append(_line([(x(point.x), y(point.y)) for point in values], "joined"))
+    drawn += [_mark(point, x(point.x), y) for point in values]
+    return _chart(title, x_label, y_label, y, drawn)
+
+
+def lines(
+    series: Sequence[tuple[str, bool, Sequence[Point]]], title: str, x_label: str, y_label: str
+) -> Html:
+    """Curves over a shared axis from 0; each is (name, whether it is the one that counts, points).
+
+    The name stands at the end of each curve.
+    """
+    everything = [point for _, _, values in series for point in values]
+    x = _Scale(0, max(point.x for point in everything), _LEFT, WIDTH - _RIGHT - 44)
+    y = _Scale.nice(*_extent(everything), _HEIGHT - _BOTTOM, _TOP)
+    drawn = _x_axis(x, {tick: f"{tick:g}" for tick in _ticks(0, x.high, 4) if tick <= x.high})
+    heights: list[float] = []
+    for name, chosen, values in sorted(series, key=lambda entry: not entry[1]):
+        kind = "curve chosen" if chosen else "curve"
+        drawn.append(_line([(x(point.x), y(point.y)) for point in values], kind, name))
+        last = values[-1]
+        # A name that would lie on another one is left to the tooltip.
+        if all(abs(y(last.y) - height) > 12 for height in heights):
+            heights.append(y(last.y))
+            drawn.append(_text(name, x(last.x) + 4, y(last.y) + 4, "start", strong=chosen))
+    return _chart(title, x_label, y_label, y, drawn)
+
+
+def rows(entries: Sequence[tuple[str, float, str]], title: str, x_label: str) -> Html:
+    """One dot per line on a shared axis from 0; each entry is (name, value, tooltip)."""
+    left = 30 + 6.5 * max(min(len(name), 14) for name, _, _ in entries)
+    x = _Scale.nice(0, max(value for _, value, _ in entries), left, WIDTH - 16)
+    bottom = _TOP + _ROW * len(entries)
+    drawn = [
+        join(
+            element("line", x1=x(tick), x2=x(tick), y1=_TOP - 4, y2=bottom, class_="grid"),
+            _text(f"{tick:g}", x(tick), bottom + 12, "middle"),
+        )
+        for tick in x.ticks
+    ]
+    for position, (name, value, tip) in enumerate(entries):
+        height = _TOP + _ROW * (position + 0.5)
+        short = name if len(name) <= 14 else name[:13] + "…"
+        drawn += [
+            _text(short, left - 8, height + 4, "end"),
+            element("line", x1=x(0), x2=x(value), y1=height, y2=height, class_="stem"),
+            element(
+                "circle", element("title", tip), cx=x(value), cy=height, r=4, class_="mark finished"
+            ),
+        ]
+    drawn.append(_text(x_label, (left + WIDTH) / 2, bottom + 28, "middle"))
+    return _svg(title, drawn, bottom + 36)
+
+
+def heat_map(counts: Mapping[tuple[int, int], int], names: Sequence[str], title: str) -> Html:
+    """A confusion matrix: rows are references, columns hypotheses, shade the share of the row.
+
+    Cells show their count where there is room for it. Only cells that are not empty are drawn.
+    """
+    size = len(names)
+    written = size <= 16
+    room = 6.8 * max(min(len(name), 11) for name in names) + 8 if written else 20
+    cell = (WIDTH - room - 2) / size
+    totals = [sum(count for (row, _), count in counts.items() if row == own) for own in range(size)]
+    drawn = [element("rect", x=room, y=room, width=cell * size, height=cell * size, class_="field")]
+    for (row, column), count in sorted(counts.items()):
+        share = count / totals[row]
+        kind = "hit" if row == column else "miss"
+        tip = f"{names[row]} → {names[column]}: {count} of {totals[row]} ({100 * share:.0f} %)"
+        left, top = room + column * cell, room + row * cell
+        drawn.append(
+            element(
+                "rect",
+                element("title", tip),
+                x=left,
+                y=top,
+                width=cell,
+                height=cell,
+                class_=kind,
+                fill_opacity=0.12 + 0.88 * share,
+            )
+        )
+        if written and cell >= 16:
+            strong = "count dense" if share > 0.5 else "count"
+            drawn.append(
+                element(
+                    "text",
+                    str(count),
+                    x=left + cell / 2,
+                    y=top + cell / 2 + 3.5,
+                    class_=strong,
+                    text_anchor="middle",
+                )
+            )
+    if written:
+        for position, name in enumerate(names):
+            short = name if len(name) <= 11 else name[:10] + "…"
+            middle = room + (position + 0.5) * cell
+            drawn += [
+                _text(short, room - 5, middle + 4, "end"),
+                element(
+                    "text",
+                    short,
+                    class_="axis",
+                    text_anchor="start",
+                    transform=f"translate({middle + 4:.1f} {room - 5:.1f}) rotate(-90)",
+                ),
+            ]
+    else:
+        drawn += [
+            _text("hypothesis →", room, room - 6, "start"),
+            element(
+                "text",
+                "← reference",
+                class_="axis",
+                text_anchor="end",
+                transform=f"translate({room - 6:.1f} {room:.1f}) rotate(-90)",
+            ),
+        ]
+    return _svg(title, drawn, room + cell * size + 2)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """From values to pixels, in a straight line; `ticks` are the round values on it."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...] = ()
+
+    @classmethod
+    def nice(cls, low: float, high: float, start: float, end: float) -> _Scale:
+        """One whose ends are ticks."""
+        ticks = _ticks(low, high, 4)
+        return cls(ticks[0], ticks[-1], start, end, tuple(ticks))
+
+    def __call__(self, value: float) -> float:
+        reach = self.high - self.low
+        share = (value - self.low) / reach if reach else 0.5
+        return self.start + share * (self.end - self.start)
+
+
+def _ticks(low: float, high: float, count: int) -> list[float]:
+    """Round numbers about `count` steps apart, the first and last at or beyond the ends."""
+    if high <= low:
+        high = low + (abs(low) or 1.0)
+    step = 10.0 ** math.floor(math.log10((high - low) / count))
+    step *= next(
+        factor for factor in (1, 2, 2.5, 5, 10) if (high - low) / (step * factor) <= count + 0.5
+    )
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    # Rounded, or 3 x 0.1 is no tick at 0.3.
+    return [float(f"{position * step:.10g}") for position in range(first, last + 1)]
+
+
+def _extent(values: Iterable[Point]) -> tuple[float, float]:
+    ends = [end for point in values for end in (point.y, point.low, point.high) if end is not None]
+    return min(ends), max(ends)
+
+
+def _mark(point: Point, x: float, y: _Scale) -> Html:
+    parts: list[Html] = []
+    if point.low is not None and point.high is not None:
+        parts.append(element("line", x1=x, x2=x, y1=y(point.low), y2=y(point.high), class_="span"))
+    shape = _SHAPES.get(point.kind, _circle)
+    parts.append(shape(x, y(point.y), point.kind, element("title", point.label)))
+    return join(*parts)
+
+
+def _circle(x: float, y: float, kind: str, title: Html) -> Html:
+    return element("circle", title, cx=x, cy=y, r=4, class_=f"mark {kind}".strip())
+
+
+def _cross(x: float, y: float, kind: str, title: Html) -> Html:
+    path = f"M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8"
+    return element("path", title, d=path, class_=f"mark {kind}")
+
+
+def _diamond(x: float, y: float, kind: str, title: Html) -> Html:
+    path = f"M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7-7z"
+    return element("path", title, d=path, class_=f"mark {kind}")
+
+
+_SHAPES: Mapping[str, Callable[[float, float, str, Html], Html]] = {
+    "failed": _cross,
+    "chosen": _diamond,
+}
+
+
+def _line(places: Sequence[tuple[float, float]], kind: str, tip: str = "") -> Html:
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+    return element("path", element("title", tip) if tip else None, d=path, class_=kind)
+
+
+def _x_axis(x: _Scale, ticks: Mapping[float, str]) -> list[Html]:
+    return [
+        _text(name, x(value), _HEIGHT - _BOTTOM + 14, "middle") for value, name in ticks.items()
+    ]
+
+
+def _chart(title: str, x_label: str, y_label: str, y: _Scale, drawn: Sequence[Html]) -> Html:
+    """The frame: ticks and grid lines of the y axis, and the names of both."""
+    axis: list[Html] = []
+    for tick in y.ticks:
+        axis += [
+            element("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=y(tick), y2=y(tick), class_="grid"),
+            _text(f"{tick:g}", _LEFT - 6, y(tick) + 4, "end"),
+        ]
+    axis += [
+        _text(x_label, (_LEFT + WIDTH - _RIGHT) / 2, _HEIGHT - 6, "middle"),
+        element(
+            "text",
+            y_label,
+            class_="axis",
+            text_anchor="middle",
+            transform=f"translate(10 {(_HEIGHT - _BOTTOM + _TOP) / 2:.1f}) rotate(-90)",
+        ),
+    ]
+    return _svg(title, [*axis, *drawn], _HEIGHT)
+
+
+def _text(text: str, x: float, y: float, anchor: str, *, strong: bool = False) -> Html:
+    kind = "axis strong" if strong else "axis"
+    return element("text", text, x=x, y=y, text_anchor=anchor, class_=kind)
+
+
+def _svg(title: str, drawn: Iterable[Html], height: float) -> Html:
+    return element(
+        "svg",
+        *drawn,
+        viewBox=f"0 0 {WIDTH:g} {height:.0f}",
+        class_="chart",
+        role="img",
+        aria_label=title,
+    )

@@ -1,0 +1,346 @@
+"""What is shown of one upstream in one table when a reader opens it: drawings and mistakes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from benchmark.errors import SuperbError
+from benchmark.scoring.results import Result, read_tallies
+from leaderboard.compare.difference import paired_difference
+from leaderboard.compare.encoders import signed
+from leaderboard.read.collect import Row, Table
+from leaderboard.show.report import charts
+from leaderboard.show.report.analysis import (
+    Aligned,
+    Confusions,
+    Mistake,
+    Seeds,
+    Share,
+    by_length,
+    by_speaker,
+    confusions,
+    worst,
+)
+from leaderboard.show.report.markup import Html, element, join
+from leaderboard.show.report.provenance import Run
+
+MISTAKES: Final = 6
+"""Utterances shown of each upstream."""
+
+_SPEAKERS = 24  # lines of the chart of speakers; the worst ones if there are more
+_CLASSES = 100  # above it a confusion matrix has cells of less than three pixels
+_PAIRS = 10
+
+
+def layers_and_rates(table: Table, row: Row, runs: Mapping[str, Run]) -> Html:
+    """Drawings of the layers and of the learning rates."""
+    results = {
+        layer: runs[row.cells[layer].run_id].result for layer in table.layers if layer in row.cells
+    }
+    return join(
+        element("h4", "Layers"),
+        element("div", *_layers(table, results), class_="figures"),
+        element("h4", "Learning rates"),
+        element("div", *_rates(table, results), class_="figures"),
+    )
+
+
+def gain(table: Table, row: Row, runs: Mapping[str, Run], folder: Path) -> Html | None:
+    """What the weighted sum adds to the last layer, with a paired interval; None without both."""
+    cells = [row.cells.get(layer) for layer in ("last", "weighted-sum")]
+    paths = [
+        folder / runs[cell.run_id].file for cell in cells if cell and cell.status == "finished"
+    ]
+    if len(paths) < 2:
+        return None
+    try:
+        found = paired_difference(*paths)
+    except SuperbError as error:
+        return element("p", f"Weighted sum − last: not known. {error}")
+    units = "utterances" if found.by_utterance else "speakers"
+    return element(
+        "p",
+        f"Weighted sum − last: {signed(found.value)} [{signed(found.low)}, {signed(found.high)}] "
+        f"points of {table.metric}, paired interval over {units}",
+    )
+
+
+def analysed(row: Row) -> str | None:
+    """The layer choice whose mistakes are shown; None when none finished."""
+    finished = [layer for layer, cell in row.cells.items() if cell.status == "finished"]
+    return next((layer for layer in ("weighted-sum", "last", *finished) if layer in finished), None)
+
+
+def read_mistakes(
+    table: Table, row: Row, runs: Mapping[str, Run], folder: Path
+) -> tuple[Seeds, list[Mistake]]:
+    """Counts of all test utterances, and the worst ones.
+
+    Raises:
+        SuperbError: when the file of the utterances is missing or damaged.
+    """
+    layer = analysed(row)
+    if layer is None:
+        return {}, []
+    tallies = read_tallies(folder / runs[row.cells[layer].run_id].file)
+    return tallies, worst(tallies, table.metric, table.lower_is_better, MISTAKES)
+
+
+def mistakes(
+    table: Table, row: Row, tallies: Seeds, bad: Sequence[Mistake], playable: Mapping[str, str]
+) -> Html:
+    """Drawings of where it errs, and the worst utterances.
+
+    Args:
+        table: where the row stands.
+        row: the upstream.
+        tallies: counts of the run that is analysed.
+        bad: its worst utterances.
+        playable: key of the recording by id of the utterance.
+    """
+    layer = analysed(row)
+    if layer is None:
+        return element("p", "No run finished, so there are no answers to look at.")
+    figures = [_speakers(table, by_speaker(tallies, table.metric))]
+    below: Html | None = None
+    if table.metric == "wer":
+        figures.insert(0, _lengths(by_length(tallies, table.metric)))
+    elif table.metric == "accuracy":
+        found = confusions(tallies)
+        figures.insert(0, _confusions(found))
+        below = _pairs(found)
+    return join(
+        element("h4", f"Mistakes of {layer}"),
+        element("div", *figures, class_="figures"),
+        below,
+        element("h4", f"Worst utterances of {layer}"),
+        _worst(table, bad, playable),
+    )
+
+
+def _figure(drawing: Html | None, caption: str) -> Html:
+    return element("figure", drawing, element("figcaption", caption))
+
+
+def _layers(table: Table, results: Mapping[str, Result]) -> list[Html]:
+    figures: list[Html] = []
+    for layer, result in results.items():
+        if result.layer_weights:
+            weights = list(result.layer_weights)
+            title = f"Weights of {layer}"
+            names = [str(place) for place in range(len(weights))]
+            even = 1 / len(weights)
+            drawing = charts.bars(weights, names, title, "layer", "weight", reference=even)
+            figures.append(_figure(drawing, f"{title}, mean over seeds; dashed: all equal"))
+    norms = next((result.layer_norms for result in results.values() if result.layer_norms), None)
+    if norms:
+        title = "Mean L2 norm of the frames"
+        names = [str(place) for place in range(len(norms))]
+        figures.append(
+            _figure(
+                charts.bars(list(norms), names, title, "layer", "norm"), f"{title} of each layer"
+            )
+        )
+    scores = _single_layers(table, results)
+    if len(scores) > 1:
+        title = f"{table.metric} of single layers"
+        ticks = {point.x: f"{point.x:g}" for point in scores}
+        drawing = charts.points(scores, ticks, title, "layer", f"{table.metric} %")
+        figures.append(_figure(drawing, f"Test {title}, with intervals"))
+    else:
+        command = element("code", "superb run --layers each")
+        note = element("p", "Single layers are scored with ", command, ".", class_="note")
+        figures.append(note)
+    return figures
+
+
+def _single_layers(table: Table, results: Mapping[str, Result]) -> list[charts.Point]:
+    scores: dict[int, charts.Point] = {}
+    for layer, result in results.items():
+        score = result.metrics.get(table.metric)
+        count = result.upstream.get("layers")
+        last = count - 1 if isinstance(count, int) else None
+        place = last if layer == "last" else int(layer) if layer.isdecimal() else None
+        if score is None or place is None:
+            continue
+        label = f"layer {place}: {score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
+        scores[place] = charts.Point(
+            place, score["value"], label, "finished", score["low"], score["high"]
+        )
+    return [scores[place] for place in sorted(scores)]
+
+
+def _rates(table: Table, results: Mapping[str, Result]) -> list[Html]:
+    figures: list[Html] = []
+    training: list[Html] = []
+    for layer, result in results.items():
+        tried = [point for point in result.learning_rate_curve if point["learning_rate"] > 0]
+        values = [
+            charts.Point(
+                math.log10(point["learning_rate"]),
+                point["valid"],
+                f"{point['learning_rate']:g}: {point['valid']:.2f} %, {point['status']} after "
+                f"{point['updates']} updates",
+                "chosen" if point["learning_rate"] == result.learning_rate else point["status"],
+            )
+            for point in tried
+            if point["valid"] is not None
+        ]
+        lost = [f"{point['learning_rate']:g}" for point in tried if point["valid"] is None]
+        title = f"Valid {table.metric} by learning rate, {layer}"
+        caption = f"{title}. ◆ chosen, ● finished, ○ stopped early, × failed"
+        if lost:
+            caption += f"; without a score: {', '.join(lost)}"
+        drawing = None
+        if values:
+            every = math.ceil(len(tried) / 7)
+            ticks = {
+                math.log10(point["learning_rate"]): f"{point['learning_rate']:g}"
+                for point in tried[::every]
+            }
+            ticks.update({max(point.x for point in values): ""} if every > 1 else {})
+            y_label = f"{table.metric} %"
+            drawing = charts.points(values, ticks, title, "learning rate", y_label)
+        figures.append(_figure(drawing, caption))
+        training += _training(table, layer, result)
+    return [*figures, *training]
+
+
+def _training(table: Table, layer: str, result: Result) -> list[Html]:
+    """One curve per learning rate, the mean over the seeds that were validated at an update."""
+    scores: dict[float, dict[int, list[float]]] = {}
+    for entry in result.history:
+        if entry["valid"] is not None:
+            by_update = scores.setdefault(entry["learning_rate"], {})
+            by_update.setdefault(entry["update"], []).append(entry["valid"])
+    if not scores:
+        return []
+    series = [
+        (
+            f"{rate:g}",
+            rate == result.learning_rate,
+            [
+                charts.Point(update, sum(values) / len(values), "")
+                for update, values in sorted(by_update.items())
+            ],
+        )
+        for rate, by_update in sorted(scores.items())
+    ]
+    title = f"Valid {table.metric} during training, {layer}"
+    drawing = charts.lines(series, title, "updates", f"{table.metric} %")
+    return [_figure(drawing, f"{title}; one curve per learning rate, thick: chosen")]
+
+
+def _speakers(table: Table, shares: Sequence[Share]) -> Html:
+    if [share.name for share in shares] in ([], [""]):
+        return element("p", "The speakers of this corpus are not known.", class_="note")
+    sign = -1 if table.lower_is_better else 1
+    shown = sorted(shares, key=lambda share: (sign * share.value, share.name))[:_SPEAKERS]
+    title = f"Speakers by {table.metric}, worst first"
+    if len(shown) < len(shares):
+        title += f" (the worst {len(shown)} of {len(shares)})"
+    entries = [
+        (
+            share.name or "unknown",
+            share.value,
+            f"{share.name or 'unknown'}: {share.value:.1f} %, {share.utterances} utterances",
+        )
+        for share in shown
+    ]
+    return _figure(charts.rows(entries, title, f"{table.metric} %"), title)
+
+
+def _lengths(shares: Sequence[Share]) -> Html:
+    title = "WER by number of words in the reference"
+    drawing = charts.bars(
+        [share.value for share in shares],
+        [share.name for share in shares],
+        title,
+        "words",
+        "wer %",
+        tooltips=[
+            f"{share.name} words: {share.value:.1f} %, {share.utterances} utterances"
+            for share in shares
+        ],
+    )
+    return _figure(drawing, title)
+
+
+def _confusions(found: Confusions) -> Html:
+    if len(found.names) > _CLASSES:
+        note = f"{len(found.names)} classes are too many to draw; the list has the worst pairs."
+        return element("p", note, class_="note")
+    title = f"Confusion matrix, {len(found.names)} classes"
+    drawing = charts.heat_map(found.counts, found.names, title)
+    return _figure(drawing, f"{title}: rows are references, columns hypotheses, all seeds together")
+
+
+def _pairs(found: Confusions) -> Html | None:
+    pairs = found.worst(_PAIRS)
+    if not pairs:
+        return element("p", "Nothing was confused.")
+    text = ", ".join(f"{reference} → {taken} ({count})" for reference, taken, count in pairs)
+    return element("p", f"Confused most often: {text}")
+
+
+def _worst(table: Table, bad: Sequence[Mistake], playable: Mapping[str, str]) -> Html:
+    if not bad:
+        return element("p", "Every utterance came out right.")
+    key = element(
+        "p",
+        "Of the first seed: ",
+        _word(Aligned("substitute", "reference", "hypothesis")),
+        " substituted, ",
+        _word(Aligned("delete", "left out", "")),
+        " deleted, ",
+        _word(Aligned("insert", "", "added")),
+        " inserted.",
+        class_="note",
+    )
+    entries: list[Html] = []
+    for mistake in bad:
+        player = None
+        if mistake.utterance in playable:
+            player = element(
+                "button",
+                "Play",
+                type="button",
+                class_="play",
+                data_audio=playable[mistake.utterance],
+                aria_label=f"Play {mistake.utterance}",
+                aria_pressed="false",
+            )
+        entries.append(
+            element(
+                "li",
+                element(
+                    "p",
+                    player,
+                    element("code", mistake.utterance),
+                    f" {mistake.speaker}" if mistake.speaker else None,
+                    f" · {table.metric} {mistake.score:.0f} %",
+                    class_="source",
+                ),
+                element("p", *_words(mistake.words), class_="words"),
+            )
+        )
+    return join(key, element("ol", *entries, class_="worst"))
+
+
+def _words(words: Sequence[Aligned]) -> list[Html]:
+    pieces: list[Html] = []
+    for word in words:
+        pieces += [_word(word), Html(" ")]
+    return pieces or [element("em", "nothing")]
+
+
+def _word(word: Aligned) -> Html:
+    """Signs, a stroke through and a line below say without the colour what was done."""
+    if word.operation == "equal":
+        return element("span", word.reference)
+    gone = element("del", f"−{word.reference}") if word.reference else None
+    new = element("ins", f"+{word.hypothesis}") if word.hypothesis else None
+    return element("span", gone, Html(" ") if gone and new else None, new, class_="changed")

@@ -1,0 +1,346 @@
+"""From a folder of results to one HTML file; the same files give the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from benchmark.errors import SuperbError
+from leaderboard.compare.contamination import judge
+from leaderboard.compare.difference import read_board
+from leaderboard.read.collect import Board, Row, Table
+from leaderboard.show.grid import GridRow, label_of, notes_of, table_grid
+from leaderboard.show.report import audio, charts, details
+from leaderboard.show.report.analysis import Mistake, Seeds
+from leaderboard.show.report.markup import Html, element, embedded_json, join
+from leaderboard.show.report.provenance import Run, pooled
+from leaderboard.show.report.tables import (
+    HEARD,
+    footnotes,
+    plain_cell,
+    protocol_of,
+    score_parts,
+    sortable,
+    summaries,
+)
+
+DETAILED: Final = 10
+"""Upstreams per table whose drawings and mistakes are in the report; scores are there for all."""
+
+
+def write_report(
+    folder: Path | str, output: Path | str, *, detailed: int = DETAILED, with_audio: bool = True
+) -> Path:
+    """Write the report of a folder of results, in place of an older one only when complete.
+
+    Args:
+        folder: of results.
+        output: the HTML file.
+        detailed: how many upstreams per table get drawings and mistakes, the best first.
+        with_audio: whether recordings of the bundled corpus are embedded.
+
+    Raises:
+        SuperbError: when there are no results, or the file cannot be written.
+    """
+    output = Path(output)
+    if output.is_dir():
+        raise SuperbError(f"{output} is a folder; give a file, such as {output / 'report.html'}")
+    text = build_report(folder, detailed=detailed, with_audio=with_audio)
+    temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+            temporary.replace(output)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise SuperbError(
+            f"the report {output} cannot be written: {error.strerror}. "
+            "Choose a file that you can write to with --output."
+        ) from error
+    return output
+
+
+def build_report(folder: Path | str, *, detailed: int = DETAILED, with_audio: bool = True) -> str:
+    """The report as text; see `write_report`."""
+    if detailed < 0:
+        raise SuperbError(f"the number of upstreams with details is at least 0; got {detailed}")
+    folder = Path(folder)
+    board, runs = _read(folder)
+    shown = {cell.run_id for table in board.tables for row in table.rows
+             for cell in row.cells.values()}  # fmt: skip
+    sections = [
+        _section(place, table, runs, folder, detailed) for place, table in enumerate(board.tables)
+    ]
+    recordings = _recordings(sections) if with_audio else {}
+    data = {
+        **pooled({run_id: run for run_id, run in sorted(runs.items()) if run_id in shown}),
+        "audio": recordings,
+    }
+    script = _asset("report.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return Template(_asset("page.html")).substitute(
+        script_hash=f"'sha256-{digest}'",
+        style=_asset("style.css"),
+        script=script,
+        data=embedded_json(data),
+        summary=_summary(board, len(shown)),
+        navigation=_navigation(board),
+        filters=_filters(board),
+        sections=join(summaries(board), *(section.html(recordings) for section in sections)),
+        notes=_notes(board, sections, recordings, with_audio),
+    )
+
+
+def _read(folder: Path) -> tuple[Board, dict[str, Run]]:
+    board, files = read_board(folder, history=True)
+    return board, {
+        run_id: Run(path.relative_to(folder).as_posix(), result)
+        for run_id, (path, result) in files.items()
+    }
+
+
+def _section(
+    place: int, table: Table, runs: Mapping[str, Run], folder: Path, detailed: int
+) -> _Section:
+    rows = table.rows[:detailed]
+    mistakes: list[tuple[Seeds, list[Mistake]] | SuperbError] = []
+    for row in rows:
+        try:
+            mistakes.append(details.read_mistakes(table, row, runs, folder))
+        except SuperbError as error:
+            mistakes.append(error)
+    return _Section(f"table-{place}", table, runs, folder, rows, mistakes)
+
+
+@cache
+def _asset(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One table of the board, with what its best upstreams got wrong.
+
+    Attributes:
+        id: of its element.
+        table: what it shows.
+        runs: by run id.
+        folder: of results.
+        rows: those that get details.
+        mistakes: of each of these, or why they are not known.
+    """
+
+    id: str
+    table: Table
+    runs: Mapping[str, Run]
+    folder: Path
+    rows: Sequence[Row]
+    mistakes: Sequence[tuple[Seeds, list[Mistake]] | SuperbError]
+
+    def audio_key(self, utterance: str) -> str:
+        """The name of a recording in the report: ids are unique in a corpus, not over corpora."""
+        return f"{self.table.corpus_sha256[:8]}/{utterance}"
+
+    def shown_utterances(self) -> list[list[str]]:
+        """Ids of the worst utterances of each row that has details."""
+        return [
+            [] if isinstance(entry, SuperbError) else [bad.utterance for bad in entry[1]]
+            for entry in self.mistakes
+        ]
+
+    def html(self, recordings: Mapping[str, str]) -> Html:
+        """The table and the details below it."""
+        table, grid = self.table, table_grid(self.table)
+        low, high = self._ends
+        bars = f"bars: value and interval on a scale from {low:g} to {high:g} %"
+        return element(
+            "section",
+            element("h2", _title(table), id=f"{self.id}-title"),
+            *(element("p", line) for line in (grid.title, *grid.details)),
+            sortable(
+                f"{self.id}-title",
+                [*grid.labels, *grid.columns, HEARD],
+                [self._row(place, row) for place, row in enumerate(grid.rows)],
+            ),
+            footnotes(grid, bars),
+            self._details(recordings),
+            id=self.id,
+            aria_labelledby=f"{self.id}-title",
+            data_task=table.downstream,
+            data_protocol=protocol_of(table.protocol, table.protocol_version),
+            data_corpus=table.corpus,
+        )
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        """Of the bars below the scores, in percent: tens, so that the reader can place them."""
+        metric = self.table.metric
+        cells = [cell for row in self.table.rows for cell in row.cells.values()]
+        scores = [cell.metrics[metric] for cell in cells if metric in cell.metrics]
+        low = min((score["low"] for score in scores), default=0.0)
+        high = max((score["high"] for score in scores), default=100.0)
+        return 10 * math.floor(low / 10), 10 * math.ceil(max(high, low + 1) / 10)
+
+    def _row(self, place: int, shown: GridRow) -> Html:
+        row = self.table.rows[place]
+        name: Html | str = shown.labels[0]
+        if place < len(self.rows):
+            name = element("a", name, href=f"#{self._detail_id(place)}")
+        cells = [element("th", name, scope="row", data_value=row.label)]
+        for layer, item in zip(self.table.layers, shown.items, strict=True):
+            cell = row.cells.get(layer)
+            if cell is None:
+                cells.append(plain_cell(item, None))
+                continue
+            score = cell.metrics.get(self.table.metric)
+            button = element(
+                "button",
+                *score_parts(item),
+                type="button",
+                class_="score",
+                data_run=cell.run_id,
+                aria_haspopup="dialog",
+            )
+            bar, value = None, None
+            if score is not None:
+                bar = charts.interval_bar(score["value"], score["low"], score["high"], self._ends)
+                value = repr(float(score["value"]))
+            kind = "close" if item.bold else None
+            cells.append(element("td", button, bar, class_=kind, data_value=value))
+        verdict = _heard(row, self.table)
+        cells.append(element("td", verdict, class_="words", data_value=verdict))
+        return element("tr", *cells, data_name=row.label.lower())
+
+    def _detail_id(self, place: int) -> str:
+        return f"{self.id}-row-{place}"
+
+    def _details(self, recordings: Mapping[str, str]) -> Html | None:
+        table = self.table
+        if not self.rows:
+            return None
+        entries: list[Html] = []
+        for place, (row, found) in enumerate(zip(self.rows, self.mistakes, strict=True)):
+            if isinstance(found, SuperbError):
+                answers = element("p", f"The answers cannot be shown: {found}")
+            else:
+                tallies, bad = found
+                keys = {mistake.utterance: self.audio_key(mistake.utterance) for mistake in bad}
+                playable = {name: key for name, key in keys.items() if key in recordings}
+                answers = details.mistakes(table, row, tallies, bad, playable)
+            entries.append(
+                element(
+                    "details",
+                    element("summary", f"{label_of(row.label, row.untrained)}, {table.downstream}"),
+                    details.gain(table, row, self.runs, self.folder),
+                    details.layers_and_rates(table, row, self.runs),
+                    answers,
+                    id=self._detail_id(place),
+                    data_name=row.label.lower(),
+                )
+            )
+        rest = len(table.rows) - len(self.rows)
+        more = f"Details are here for the best {len(self.rows)} of {len(table.rows)} upstreams; "
+        more += "more with superb report --details."
+        return join(
+            element("h3", "Layers, learning rates and mistakes"),
+            element("p", more, class_="note") if rest else None,
+            *entries,
+        )
+
+
+def _recordings(sections: Sequence[_Section]) -> dict[str, str]:
+    """Data URIs of the utterances shown, the worst of every upstream first."""
+    wanted: list[tuple[str, bytes]] = []
+    for rank in range(details.MISTAKES):
+        for section in sections:
+            stored = audio.recordings(section.table)
+            for utterances in section.shown_utterances():
+                if rank < len(utterances) and utterances[rank] in stored:
+                    name = utterances[rank]
+                    wanted.append((section.audio_key(name), stored[name]))
+    return audio.embed(wanted)
+
+
+def _heard(row: Row, table: Table) -> str:
+    """Only names can be compared, so nothing more than what a card lists is said."""
+    found = judge(row.trained_on, table.corpus)
+    if found.verdict == "overlap":
+        return f"{'yes' if found.itself else 'maybe'}: {', '.join(found.heard)}"
+    return "not on its card" if found.verdict == "clean" else "not disclosed"
+
+
+def _title(table: Table) -> str:
+    protocol = protocol_of(table.protocol, table.protocol_version)
+    return f"{table.title or table.downstream} on {table.corpus}, protocol {protocol}"
+
+
+def _summary(board: Board, runs: int) -> Html:
+    upstreams = {row.upstream for table in board.tables for row in table.rows}
+    newest = max(
+        (cell.created for table in board.tables for row in table.rows
+         for cell in row.cells.values()), default="")  # fmt: skip
+    text = f"{runs} results of {len(upstreams)} upstreams in {len(board.tables)} tables"
+    return element("p", text + (f", the newest of {newest}" if newest else ""))
+
+
+def _navigation(board: Board) -> Html:
+    return join(
+        *(
+            element("li", element("a", _title(table), href=f"#table-{place}"))
+            for place, table in enumerate(board.tables)
+        )
+    )
+
+
+def _filters(board: Board) -> Html:
+    choices = {
+        "task": [table.downstream for table in board.tables],
+        "protocol": [protocol_of(t.protocol, t.protocol_version) for t in board.tables],
+        "corpus": [table.corpus for table in board.tables],
+    }
+    selects = [
+        element(
+            "label",
+            f"{name} ",
+            element(
+                "select",
+                element("option", "all", value=""),
+                *(element("option", value, value=value) for value in sorted(set(values))),
+                id=f"filter-{name}",
+            ),
+        )
+        for name, values in choices.items()
+    ]
+    search = element("label", "upstream ", element("input", type="search", id="filter-upstream"))
+    return join(search, *selects)
+
+
+def _notes(
+    board: Board, sections: Sequence[_Section], recordings: Mapping[str, str], with_audio: bool
+) -> Html:
+    lines = notes_of(board)
+    lines += [f"left out: {problem}" for problem in board.problems]
+    if with_audio:
+        wanted = {
+            section.audio_key(name)
+            for section in sections
+            for names in section.shown_utterances()
+            for name in names
+            if name in audio.recordings(section.table)
+        }
+        if wanted:
+            lines.append(
+                f"recordings: {len(recordings)} of the {len(wanted)} shown of the bundled corpus "
+                f"are in this file, which holds at most {audio.LIMIT_BYTES / 1e6:g} MB of them"
+            )
+    return join(*(element("li", line) for line in lines))

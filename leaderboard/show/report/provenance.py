@@ -1,0 +1,154 @@
+"""Where each number comes from, in words, for a reader who clicks on it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmark.scoring.results import MetricValue, Result
+from leaderboard.read.collect import list_some
+from leaderboard.show.render import printable
+
+
+@dataclass(frozen=True)
+class Run:
+    """A result and where it was found.
+
+    Attributes:
+        file: its JSON file, relative to the folder of results, with forward slashes.
+        result: what it holds.
+    """
+
+    file: str
+    result: Result
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """What is known of a run as pairs of name and text, the most asked for first."""
+    return [(name, printable(text)) for name, text in _facts(run.file, run.result) if text]
+
+
+def pooled(runs: Mapping[str, Run]) -> dict[str, Any]:
+    """Facts of many runs with each text written once: most of it is the same in all of them.
+
+    Returns:
+        ``texts``, and under ``runs`` for each id a flat list of places in it: name, text, name, …
+    """
+    places: dict[str, int] = {}
+    indexed = {
+        run_id: [places.setdefault(text, len(places)) for pair in facts(run) for text in pair]
+        for run_id, run in runs.items()
+    }
+    return {"texts": list(places), "runs": indexed}
+
+
+def _facts(file: str, result: Result) -> Iterator[tuple[str, str]]:
+    card, protocol, origin = result.downstream, result.protocol, result.provenance
+    identity = result.identity
+    yield "upstream", str(result.upstream["name"])
+    yield "task", f"{card['name']} version {card['version']}"
+    yield "layers", result.layer
+    yield "status", result.status
+    for name, score in result.metrics.items():
+        yield f"test {name}", _score(score)
+    yield "seeds", _seeds(result)
+    yield "learning rate", _learning_rate(result)
+    for point in result.learning_rate_curve:
+        if point["status"] == "failed":
+            yield f"failed at {point['learning_rate']:g}", point["reason"]
+    yield (
+        "protocol",
+        f"{protocol['name']} version {protocol['version']} {_sha(identity, 'protocol')}",
+    )
+    yield "corpus", _corpus(result.corpus)
+    yield "left out", list_some([str(entry["utterance"]) for entry in result.skipped_audio])
+    yield "weights", _sha(identity, "upstream", "fingerprint")
+    yield "trained on", _trained_on(result.upstream)
+    settings = ("precision", "storage", "device")
+    yield (
+        "features",
+        ", ".join(f"{name} {identity[name]}" for name in settings if identity.get(name)),
+    )
+    for warning in result.warnings:
+        yield "warning", warning
+    yield "run", result.run_id
+    yield "file", file
+    yield "created", result.created
+    yield "command", _command(origin.get("command"))
+    yield "code", _code(origin)
+    packages = origin.get("packages")
+    if isinstance(packages, Mapping):
+        yield "packages", ", ".join(f"{name} {version}" for name, version in packages.items())
+    machine = ("platform", "cpu", "gpu", "device")
+    yield "machine", ", ".join(str(origin[name]) for name in machine if origin.get(name))
+    times = {name.removesuffix("_s"): seconds for name, seconds in result.timings.items()}
+    yield "time", ", ".join(f"{name.replace('_', ' ')} {times[name]:.0f} s" for name in times)
+
+
+def _score(score: MetricValue) -> str:
+    units = "utterances" if score.get("by_utterance") else "speakers"
+    text = (
+        f"{score['value']:.3f} %, {100 * score['confidence']:g} % interval "
+        f"[{score['low']:.3f}, {score['high']:.3f}] over {score['clusters']} {units}, "
+        f"{score['utterances']} utterances"
+    )
+    if score["seed_std"] is not None:
+        text += f", standard deviation over seeds {score['seed_std']:.3f}"
+    return text
+
+
+def _seeds(result: Result) -> str:
+    scores = {
+        entry["seed"]: ", ".join(f"{name} {value:.3f}" for name, value in entry["metrics"].items())
+        for entry in result.per_seed
+    }
+    return "; ".join(
+        f"{seed}: {scores[seed]}" if seed in scores else str(seed) for seed in result.seeds
+    )
+
+
+def _learning_rate(result: Result) -> str:
+    tried = ", ".join(f"{point['learning_rate']:g}" for point in result.learning_rate_curve)
+    if result.learning_rate is None:
+        return f"none chosen of {tried}"
+    edge = ", at an edge of the grid" if result.learning_rate_at_edge else ""
+    return f"{result.learning_rate:g}, chosen on valid of {tried}{edge}"
+
+
+def _sha(identity: Mapping[str, Any], part: str, key: str = "sha256") -> str:
+    entry = identity.get(part)
+    sha = str(entry.get(key, "")) if isinstance(entry, Mapping) else ""
+    return f"({sha})" if sha and key == "sha256" else sha
+
+
+def _corpus(corpus: Mapping[str, Any]) -> str:
+    named = f"{corpus['name']} ({corpus['sha256']})"
+    parts = (named, corpus.get("source"), corpus.get("licence"))
+    return ", ".join(str(part) for part in parts if part)
+
+
+def _trained_on(card: Mapping[str, Any]) -> str:
+    corpora = card.get("trained_on")
+    if corpora is None:
+        return "not disclosed"
+    return ", ".join(_texts(corpora)) or "nothing"
+
+
+def _command(command: object) -> str:
+    """As it was typed; the name of the program is that of the module when run with ``-m``."""
+    words = _texts(command)
+    return shlex.join(["superb", *words[1:]]) if words else ""
+
+
+def _code(origin: Mapping[str, Any]) -> str:
+    text = f"superb {origin.get('superb', 'of unknown version')}"
+    if origin.get("commit"):
+        text += f", commit {origin['commit']}" + (" with changes" if origin.get("dirty") else "")
+    return text + (f", Python {origin['python']}" if origin.get("python") else "")
+
+
+def _texts(value: object) -> list[str]:
+    is_list = isinstance(value, Iterable) and not isinstance(value, str | Mapping)
+    return [str(entry) for entry in value] if is_list else []  # type: ignore[attr-defined]

@@ -1,0 +1,588 @@
+"""Extraction: one frozen forward per utterance, whatever happens in between."""
+
+import io
+import os
+import random
+import shutil
+import time
+import weakref
+from contextlib import ExitStack
+from functools import cache
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from rich.console import Console
+
+from benchmark.core import HiddenStates, UpstreamCard, Utterance
+from benchmark.encoding import features as module
+from benchmark.encoding.features import (
+    ExtractionSettings,
+    duration_s,
+    estimate_s,
+    extract,
+    features_of,
+    left_to_encode,
+)
+from benchmark.errors import AudioError, SuperbError, UpstreamError
+from benchmark.probing.layers import normalise
+from benchmark.progress import Progress
+
+HOP = 160
+KINDS = ("frames", "mean", "mean-normalised")
+
+
+class Toy:
+    """Three layers of a linear map of each hop; counts what passes."""
+
+    def __init__(self, layers=3, dim=4, min_samples=HOP):
+        self.card = UpstreamCard("toy", layers, dim, HOP, min_samples=min_samples)
+        self.weight = torch.randn(layers, HOP, dim, generator=torch.Generator().manual_seed(0))
+        self.calls = 0
+        self.stop_at = None
+
+    def __call__(self, waveforms):
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        self.calls += len(waveforms)
+        (waveform,) = waveforms
+        frames = waveform[: len(waveform) // HOP * HOP].view(-1, HOP)
+        values = torch.einsum("th,lhd->ltd", frames, self.weight)
+        return HiddenStates(values[:, None], torch.tensor([len(frames)]))
+
+
+@cache  # the header of a float file has the second in it when it was written
+def wav(seed, samples=1600):
+    noise = 0.1 * np.random.default_rng(seed).standard_normal(samples)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, noise, 16_000, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
+
+
+def corpus(count, start=0):
+    return [
+        Utterance(f"u{seed}", wav(seed, 1600 + 160 * seed), "train")
+        for seed in range(start, start + count)
+    ]
+
+
+def files(folder, count):
+    """A corpus of files that look an hour old."""
+    folder.mkdir(exist_ok=True)
+    utterances = []
+    for utterance in corpus(count):
+        path = folder / f"{utterance.id}.wav"
+        path.write_bytes(utterance.audio)
+        os.utime(path, (time.time() - 3600,) * 2)
+        utterances.append(Utterance(utterance.id, path, "train"))
+    return utterances
+
+
+def go(upstream, wanted, folder, layers=None, **settings):
+    """Extract and read everything back: the features and kind → id → array."""
+    arrays = {}
+    with ExitStack() as resources:
+        features = extract(
+            upstream,
+            "mark",
+            wanted,
+            ExtractionSettings(folder, **settings),
+            Progress(quiet=True),
+            resources,
+            layers,
+        )
+        for kind, utterances in wanted.items():
+            arrays[kind] = {
+                u.id: features.stores[kind].read(features.keys[u.id])
+                for u in utterances
+                if u.id in features.keys
+            }
+    return features, arrays
+
+
+def test_one_pass_serves_every_kind(tmp_path):
+    toy, utterances = Toy(), corpus(5)
+    features, arrays = go(toy, dict.fromkeys(KINDS, utterances), tmp_path, storage="float32")
+    assert toy.calls == 5
+    assert set(features.keys) == {u.id for u in utterances}
+    assert features.skipped == []
+    assert features.audio_s == pytest.approx(sum(1600 + 160 * i for i in range(5)) / 16_000)
+    assert features.encoder_s > 0
+    assert features.extraction_s > 0
+    for index, name in enumerate(features.keys):
+        frames = torch.from_numpy(arrays["frames"][name])
+        assert frames.shape == (3, 10 + index, 4)
+        assert np.allclose(arrays["mean"][name], frames.mean(1), atol=1e-6)
+        assert np.allclose(arrays["mean-normalised"][name], normalise(frames).mean(1), atol=1e-5)
+
+
+def test_stored_values_are_the_encoders(tmp_path):
+    toy, utterances = Toy(), corpus(2)
+    _, arrays = go(toy, {"frames": utterances}, tmp_path, storage="float32")
+    waveform, _ = soundfile.read(io.BytesIO(utterances[1].audio), dtype="float32")
+    expected = toy([torch.from_numpy(waveform)]).values[:, 0]
+    assert np.array_equal(arrays["frames"]["u1"], expected.numpy())
+
+
+def test_stored_mean_is_the_mean_of_stored_frames(tmp_path):
+    toy, utterances = Toy(), corpus(4)
+    _, arrays = go(toy, {"frames": utterances, "mean": utterances}, tmp_path)
+    for name, frames in arrays["frames"].items():
+        # each side is rounded to 11 bits
+        bound = 2**-11 * (np.abs(frames).mean(1) + np.abs(arrays["mean"][name])) + 1e-6
+        assert (np.abs(frames.mean(1) - arrays["mean"][name]) <= bound).all()
+
+
+def test_kinds_for_different_utterances(tmp_path):
+    toy, utterances = Toy(), corpus(5)
+    wanted = {"frames": utterances[:3], "mean": utterances[2:]}
+    _, arrays = go(toy, wanted, tmp_path)
+    assert toy.calls == 5
+    assert list(arrays["frames"]) == ["u0", "u1", "u2"]
+    assert list(arrays["mean"]) == ["u2", "u3", "u4"]
+
+
+def test_same_audio_passes_once(tmp_path):
+    toy, (first, second) = Toy(), corpus(2)
+    path = tmp_path / "copy.wav"
+    path.write_bytes(first.audio)
+    copies = [Utterance("copy", path, "test"), Utterance("again", first.audio, "valid")]
+    utterances = [first, second, *copies]
+    features, arrays = go(toy, dict.fromkeys(KINDS, utterances), tmp_path / "cache")
+    assert toy.calls == 2
+    assert features.keys["copy"] == features.keys["again"] == features.keys["u0"]
+    assert np.array_equal(arrays["frames"]["copy"], arrays["frames"]["u0"])
+
+
+def test_second_run_encodes_nothing(tmp_path):
+    utterances = corpus(4)
+    _, first = go(Toy(), dict.fromkeys(KINDS, utterances), tmp_path)
+    toy = Toy()
+    features, second = go(toy, dict.fromkeys(KINDS, utterances), tmp_path)
+    assert toy.calls == 0
+    assert (features.audio_s, features.encoder_s) == (0, 0)
+    for kind in KINDS:
+        for name in first[kind]:
+            assert np.array_equal(first[kind][name], second[kind][name])
+
+
+def test_second_run_opens_no_audio(tmp_path, monkeypatch):
+    utterances = files(tmp_path / "audio", 4)
+    _, first = go(Toy(), {"mean": utterances}, tmp_path / "cache")
+    monkeypatch.setattr(module, "_load", lambda *_: pytest.fail("audio was read"))
+    _, second = go(Toy(), {"mean": utterances}, tmp_path / "cache")
+    assert all(np.array_equal(first["mean"][u.id], second["mean"][u.id]) for u in utterances)
+
+
+@pytest.mark.parametrize("change", ["content", "time"])
+def test_a_file_that_changed_is_read_again(tmp_path, change):
+    utterances = files(tmp_path / "audio", 3)
+    before, _ = go(Toy(), {"mean": utterances}, tmp_path / "cache")
+    path = utterances[1].audio
+    if change == "content":
+        path.write_bytes(wav(77, 1760))  # as long as before
+    os.utime(path, (time.time() - 60,) * 2)
+    toy = Toy()
+    after, _ = go(toy, {"mean": utterances}, tmp_path / "cache")
+    assert toy.calls == (1 if change == "content" else 0)
+    assert (after.keys["u1"] != before.keys["u1"]) is (change == "content")
+    assert after.keys["u2"] == before.keys["u2"]
+
+
+def test_the_first_encode_does_not_wait_for_the_last_file(tmp_path, monkeypatch):
+    utterances = files(tmp_path / "audio", 60)
+    loaded, seen = [], []
+    load = module._load
+
+    def counting(utterance, read):
+        loaded.append(utterance.id)
+        return load(utterance, read)
+
+    class Watching(Toy):
+        def __call__(self, waveforms):
+            seen.append(len(loaded))
+            return super().__call__(waveforms)
+
+    monkeypatch.setattr(module, "_load", counting)
+    go(Watching(), {"mean": utterances}, tmp_path / "cache")
+    assert seen[0] <= 20
+    assert len(loaded) == 60
+
+
+def test_few_waveforms_are_in_memory_at_a_time(tmp_path, monkeypatch):
+    alive, most = weakref.WeakSet(), []
+    decode = module.decode
+
+    def watched(*arguments, **options):
+        waveform = decode(*arguments, **options)
+        alive.add(waveform)
+        return waveform
+
+    class Watching(Toy):
+        def __call__(self, waveforms):
+            most.append(len(alive))
+            return super().__call__(waveforms)
+
+    monkeypatch.setattr(module, "decode", watched)
+    go(Watching(), {"frames": files(tmp_path / "audio", 80)}, tmp_path / "cache")
+    assert len(most) == 80
+    assert 1 <= max(most) <= module._DECODE_AHEAD + 2
+
+
+def test_layers_asked_for_are_those_of_all_layers(tmp_path):
+    utterances = corpus(4)
+    _, whole = go(Toy(), {"frames": utterances}, tmp_path / "whole", storage="int8")
+    features, part = go(
+        Toy(), {"frames": utterances, "mean": utterances}, tmp_path / "part", [0, 2], storage="int8"
+    )
+    assert features.layers == (0, 2)
+    for name, values in whole["frames"].items():
+        assert np.array_equal(part["frames"][name], values[[0, 2]])
+        assert part["mean"][name].shape == (3, 4)
+
+
+def test_layers_are_read_from_a_store_that_has_them_all(tmp_path):
+    utterances = files(tmp_path / "audio", 4)
+    go(Toy(), {"frames": utterances}, tmp_path / "cache")
+    toy = Toy()
+    features, arrays = go(toy, {"frames": utterances}, tmp_path / "cache", [2])
+    assert (toy.calls, features.layers) == (0, None)
+    assert arrays["frames"]["u0"].shape == (3, 10, 4)
+    settings = ExtractionSettings(tmp_path / "cache")
+    assert left_to_encode(toy, "mark", {"frames": utterances}, settings, [2]) == {"frames": 0}
+    assert left_to_encode(toy, "other", {"frames": utterances}, settings, [2]) == {"frames": 4}
+    # of one more utterance they have not all: then a store of the one layer is made
+    more = files(tmp_path / "audio", 5)
+    features, arrays = go(toy, {"frames": more}, tmp_path / "cache", [2])
+    assert (toy.calls, features.layers) == (5, (2,))
+    assert arrays["frames"]["u0"].shape == (1, 10, 4)
+
+
+def test_nothing_stored_is_encoded_anew(tmp_path):
+    utterances = files(tmp_path / "audio", 3)
+    _, stored = go(Toy(), {"frames": utterances}, tmp_path / "stored", storage="float32")
+    toy = Toy()
+    wanted = {"frames": utterances, "mean": utterances}
+    features, arrays = go(toy, wanted, tmp_path / "none", storage="none")
+    assert toy.calls == 6  # once for lengths and means, once for reading
+    for name, values in stored["frames"].items():
+        assert np.array_equal(arrays["frames"][name], values)
+    assert not list(features.stores["frames"].folder.glob("*.bin"))
+    assert features.stores["mean"].storage == "float32"
+    again = Toy()
+    go(again, wanted, tmp_path / "none", storage="none")
+    assert again.calls == 3
+
+
+def test_audio_that_changes_under_way_is_not_encoded_anew(tmp_path):
+    utterances = files(tmp_path / "audio", 2)
+    with ExitStack() as resources:
+        settings = ExtractionSettings(tmp_path / "cache", storage="none")
+        features = extract(
+            Toy(), "mark", {"frames": utterances}, settings, Progress(quiet=True), resources
+        )
+        utterances[1].audio.write_bytes(wav(9))
+        store = features.stores["frames"]
+        assert store.read(features.keys["u0"]).shape == (3, 10, 4)
+        with pytest.raises(SuperbError, match=r"u1\.wav\) changed during the run"):
+            store.read(features.keys["u1"])
+
+
+def test_only_what_is_new_is_encoded(tmp_path):
+    go(Toy(), {"frames": corpus(3)}, tmp_path)
+    toy = Toy()
+    go(toy, {"frames": corpus(5)}, tmp_path)
+    assert toy.calls == 2
+
+
+@pytest.mark.parametrize("changes", [{"storage": "float32"}, {"precision": "bfloat16"}])
+def test_other_settings_share_nothing(tmp_path, changes):
+    go(Toy(), {"frames": corpus(2)}, tmp_path)
+    toy = Toy()
+    go(toy, {"frames": corpus(2)}, tmp_path, **changes)
+    assert toy.calls == 2
+
+
+@pytest.mark.parametrize("stop", [0, 1, 4])
+def test_interrupted_extraction_goes_on_where_it_stopped(tmp_path, stop):
+    utterances = corpus(6)
+    wanted = dict.fromkeys(KINDS, utterances)
+    _, whole = go(Toy(), wanted, tmp_path / "whole")
+    stopped = Toy()
+    stopped.stop_at = stop
+    with pytest.raises(KeyboardInterrupt):
+        go(stopped, wanted, tmp_path / "cut")
+    assert stopped.calls == stop
+    rest = Toy()
+    _, resumed = go(rest, wanted, tmp_path / "cut")
+    assert rest.calls == len(utterances) - stop
+    for kind in KINDS:
+        for name, values in whole[kind].items():
+            assert np.array_equal(resumed[kind][name], values)
+
+
+def test_failing_encoder_keeps_what_was_finished(tmp_path):
+    class Failing(Toy):
+        def __call__(self, waveforms):
+            if self.calls == 3:
+                raise RuntimeError("out of luck")
+            return super().__call__(waveforms)
+
+    with pytest.raises(UpstreamError):
+        go(Failing(), {"frames": corpus(5)}, tmp_path)
+    toy = Toy()
+    go(toy, {"frames": corpus(5)}, tmp_path)
+    assert toy.calls == 2
+
+
+BAD = {
+    "garbage": b"this is no audio",
+    "empty": wav(0, 0),
+    "short": wav(1, 10),
+    "cut": wav(2)[:-500],
+}
+
+
+def with_bad(tmp_path):
+    bad = [Utterance(name, audio, "train") for name, audio in BAD.items()]
+    bad.append(Utterance("missing", tmp_path / "none.wav", "train"))
+    good = corpus(2)
+    return [good[0], *bad, good[1]]
+
+
+def test_all_bad_audio_is_named_at_once(tmp_path):
+    toy = Toy()
+    with pytest.raises(AudioError) as caught:
+        go(toy, {"frames": with_bad(tmp_path)}, tmp_path / "cache")
+    message = str(caught.value)
+    assert message.startswith("5 of 7 audio files cannot be used")
+    assert all(f"{name}: " in message for name in [*BAD, "missing"])
+    assert "--on-bad-audio skip" in message
+
+
+def test_many_bad_files_are_counted(tmp_path):
+    utterances = [Utterance(f"bad{i}", bytes([i]), "train") for i in range(8)]
+    with pytest.raises(AudioError, match=r"8 of 8 .*and 3 more"):
+        go(Toy(), {"frames": utterances}, tmp_path)
+
+
+def test_bad_audio_can_be_skipped(tmp_path):
+    for _ in range(2):  # found again by a later run
+        features, arrays = go(
+            Toy(), {"mean": with_bad(tmp_path)}, tmp_path / "cache", on_bad_audio="skip"
+        )
+        assert {item.utterance for item in features.skipped} == {*BAD, "missing"}
+        assert len(features.skipped) == 5
+        assert set(features.keys) == set(arrays["mean"]) == {"u0", "u1"}
+    reasons = {item.utterance: item.reason for item in features.skipped}
+    assert "too short" in reasons["short"]
+    assert "truncated" in reasons["cut"]
+
+
+def test_copies_of_bad_audio_are_bad_too(tmp_path):
+    bad = [Utterance(name, BAD["garbage"], "train") for name in ("one", "two")]
+    features, _ = go(Toy(), {"mean": [*bad, *corpus(1)]}, tmp_path, on_bad_audio="skip")
+    assert sorted(item.utterance for item in features.skipped) == ["one", "two"]
+    assert set(features.keys) == {"u0"}
+    with pytest.raises(AudioError, match=r"2 of 3 .*one: .*two: "):
+        go(Toy(), {"mean": [*bad, *corpus(1)]}, tmp_path)
+
+
+class Broken(Toy):
+    """A toy whose answer is spoilt in a way of choice."""
+
+    def __init__(self, spoil):
+        super().__init__()
+        self.spoil = spoil
+
+    def __call__(self, waveforms):
+        states = super().__call__(waveforms)
+        return self.spoil(states.values.clone(), states.lengths)
+
+
+def raising(values, lengths):
+    raise ZeroDivisionError("no such frame")
+
+
+def with_nan(values, lengths):
+    values[1, 0, 2, 3] = torch.nan
+    return HiddenStates(values, lengths)
+
+
+def with_infinity(values, lengths):
+    values[0, 0, 0, 0] = -torch.inf
+    return HiddenStates(values, lengths)
+
+
+CONTRACT = ["broke its contract on u0 (0.10 s)", "3 layers x 4", "superb check"]
+SPOILT = {
+    "nan": (with_nan, ["NaN or infinity for u0 (0.10 s)"]),
+    "infinity": (with_infinity, ["NaN or infinity for u0"]),
+    "dim": (lambda v, n: HiddenStates(v[..., :3], n), [*CONTRACT, "[3, 1, 10, 3]"]),
+    "layers": (lambda v, n: HiddenStates(v[:2], n), [*CONTRACT, "[2, 1, 10, 4]"]),
+    "two": (
+        lambda v, n: HiddenStates(v.expand(3, 2, 10, 4), n.expand(2)),
+        [*CONTRACT, "[3, 2, 10, 4]"],
+    ),
+    "none": (lambda v, n: HiddenStates(v[:, :0], n[:0]), [*CONTRACT, "[3, 0, 10, 4]"]),
+    "long": (lambda v, n: HiddenStates(v, n + 1), [*CONTRACT, "length 11"]),
+    "no frame": (lambda v, n: HiddenStates(v, n * 0), [*CONTRACT, "length 0"]),
+    "tensor": (lambda v, n: v, ["returned Tensor", "must return HiddenStates", "superb check"]),
+    "arrays": (
+        lambda v, n: HiddenStates(v.numpy(), n.numpy()),
+        ["ndarray", "must be torch tensors", "superb check"],
+    ),
+    "raises": (
+        raising,
+        ["failed on u0 (0.10 s): ZeroDivisionError: no such frame", "test_features.py:", "check"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_broken_encoders_are_told_so(tmp_path, case):
+    spoil, words = SPOILT[case]
+    with pytest.raises(UpstreamError) as caught:
+        go(Broken(spoil), {"mean": corpus(2)}, tmp_path)
+    message = str(caught.value)
+    assert "upstream toy" in message
+    assert all(word in message for word in words), message
+    # and nothing of it is stored
+    toy = Toy()
+    go(toy, {"mean": corpus(2)}, tmp_path)
+    assert toy.calls == 2
+
+
+def test_padding_frames_are_not_stored(tmp_path):
+    def pad(values, lengths):
+        return HiddenStates(torch.nn.functional.pad(values, (0, 0, 0, 5)), lengths)
+
+    _, arrays = go(Broken(pad), {"frames": corpus(1), "mean": corpus(1)}, tmp_path)
+    _, plain = go(Toy(), {"frames": corpus(1), "mean": corpus(1)}, tmp_path / "plain")
+    for kind in ("frames", "mean"):
+        assert np.array_equal(arrays[kind]["u0"], plain[kind]["u0"])
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_learning_encoders_are_frozen(tmp_path, stubborn):
+    seen = []
+
+    class Learning(Toy):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(self.weight)
+
+        def __call__(self, waveforms):
+            with torch.inference_mode(not stubborn), torch.set_grad_enabled(stubborn):
+                states = super().__call__([waveform.clone() for waveform in waveforms])
+            seen.append(states.values.requires_grad)
+            return states
+
+    toy = Learning()
+    _, arrays = go(toy, dict.fromkeys(KINDS, corpus(2)), tmp_path, storage="float32")
+    assert seen == [stubborn] * 2
+    _, plain = go(Toy(), dict.fromkeys(KINDS, corpus(2)), tmp_path / "plain", storage="float32")
+    assert np.array_equal(arrays["frames"]["u1"], plain["frames"]["u1"])
+    assert toy.weight.grad is None
+
+
+def test_no_gradient_is_recorded_for_a_plain_encoder(tmp_path):
+    modes = []
+
+    class Watching(Toy):
+        def __call__(self, waveforms):
+            modes.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+            return super().__call__(waveforms)
+
+    go(Watching(), {"mean": corpus(1)}, tmp_path)
+    assert modes == [(False, True)]
+
+
+def test_global_random_states_are_left_alone(tmp_path):
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    go(Toy(), dict.fromkeys(KINDS, corpus(3)), tmp_path)
+    assert states() == before
+
+
+def test_no_room_encodes_nothing(tmp_path, monkeypatch):
+    usage = SimpleNamespace(free=10_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    toy = Toy()
+    with pytest.raises(SuperbError, match=r"free\. Choose another disk"):
+        go(toy, {"frames": corpus(2)}, tmp_path)
+    assert toy.calls == 0
+
+
+def test_plan_says_what_comes(tmp_path):
+    output = io.StringIO()
+    progress = Progress(console=Console(file=output, width=200))
+    with ExitStack() as resources:
+        extract(
+            Toy(),
+            "mark",
+            {"frames": corpus(2) * 2},
+            ExtractionSettings(tmp_path, storage="float32"),
+            progress,
+            resources,
+        )
+    # 10 and 11 frames, one to spare each, of 3 layers x 4 numbers x 4 bytes
+    # however many tasks want them
+    expected = "toy: encoding 2 utterances, 0.0 min of audio; 1.1 kB of frames"
+    assert expected in output.getvalue()
+    assert "2/2" in output.getvalue()
+
+
+def test_duration_comes_from_the_header():
+    assert duration_s(Utterance("a", wav(0, 8000), "train")) == 0.5
+    assert duration_s(Utterance("a", b"no audio", "train")) == 0
+
+
+def test_durations_are_estimated_from_some_headers(tmp_path, monkeypatch):
+    utterances = files(tmp_path, 50)
+    exact = sum(map(duration_s, utterances))
+    opened = []
+    monkeypatch.setattr(module, "duration_s", lambda u: opened.append(u.id) or duration_s(u))
+    assert estimate_s(utterances, sample=50) == pytest.approx(exact)
+    opened.clear()
+    assert estimate_s(utterances, sample=10) == pytest.approx(exact, rel=0.02)
+    assert len(opened) == 10
+    missing = [Utterance("gone", tmp_path / "gone.wav", "train")]
+    assert estimate_s(missing) == 0
+    crop = [Utterance("crop", utterances[0].audio, "train", span=(0.01, 0.05))]
+    assert estimate_s([*utterances, *crop], sample=50) == pytest.approx(exact + 0.05)
+
+
+def test_unknown_kind_of_feature():
+    states = HiddenStates(torch.zeros(1, 1, 1, 1), torch.tensor([1]))
+    with pytest.raises(ValueError, match="median"):
+        features_of(states, "median")
+
+
+def test_spans_of_one_recording_have_features_of_their_own(tmp_path):
+    toy, (whole,) = Toy(), corpus(1, start=20)  # 0.3 s
+    parts = [
+        Utterance(f"part{index}", whole.audio, "train", span=span)
+        for index, span in enumerate([(0.0, 0.1), (0.1, 0.1), (0.0, 0.2)])
+    ]
+    features, arrays = go(toy, {"frames": [whole, *parts]}, tmp_path, storage="float32")
+    assert len(set(features.keys.values())) == 4
+    frames = arrays["frames"]
+    assert np.allclose(frames["part0"], frames["u20"][:, :10], atol=1e-5)
+    assert np.allclose(frames["part1"], frames["u20"][:, 10:20], atol=1e-5)
+    assert np.allclose(frames["part2"], frames["u20"][:, :20], atol=1e-5)
+    assert features.audio_s == pytest.approx(0.3 + 0.1 + 0.1 + 0.2)
+    assert [duration_s(part) for part in parts] == [0.1, 0.1, 0.2]
+
+
+def test_a_span_that_is_not_in_its_file_is_bad_audio(tmp_path):
+    (whole,) = corpus(1)
+    late = Utterance("late", whole.audio, "train", span=(0.05, 0.1))
+    with pytest.raises(AudioError, match=r"late.*are not in it"):
+        go(Toy(), {"frames": [late]}, tmp_path)
+    features, _ = go(Toy(), {"frames": [whole, late]}, tmp_path, on_bad_audio="skip")
+    assert list(features.keys) == ["u0"]

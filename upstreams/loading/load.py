@@ -1,0 +1,292 @@
+"""From what a user types after ``--upstream`` to an encoder."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import importlib.util
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from benchmark.core import Upstream, UpstreamCard
+from benchmark.errors import SuperbError, UpstreamError
+from benchmark.registry import entry_points, load_attribute
+from upstreams import UPSTREAMS
+
+if TYPE_CHECKING:  # at run time these modules import torch, so they wait until one is needed
+    from upstreams.loading.checkpoint import Origin
+
+GROUP = "superb.upstreams"
+UNTRAINED = "untrained:"
+TORCHAUDIO = "torchaudio:"
+FORMS = (
+    "Other forms: /path/to/checkpoint/folder, my_file.py:MyClass, package.module:MyClass, "
+    "org/name or org/name@revision from the Hugging Face hub, torchaudio:WAVLM_BASE and its other "
+    "bundles, and untrained: before any of them."
+)
+_HUB_ID = re.compile(r"(?P<hf>hf:)?(?P<id>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>[\w./-]+))?")
+
+
+def load_upstream(name_or_path: str, trust_remote_code: bool = False) -> Upstream:
+    """Load an encoder.
+
+    The first of these that fits: ``untrained:`` before any other form; ``path.py:Name``, a class,
+    function or object in a file; ``torchaudio:NAME``, a bundle of torchaudio; a name of the table
+    or of an installed plug-in; an existing checkpoint folder; ``package.module:Name``; a hub id
+    ``org/name``, ``hf:org/name``, each perhaps with ``@revision``.
+
+    Args:
+        name_or_path: what to load.
+        trust_remote_code: run code that a checkpoint brings along, where its model needs it; the
+            card's note says so.
+
+    Raises:
+        SuperbError: nothing fits (with near matches), or what fits cannot be loaded.
+    """
+    name = name_or_path.strip()
+    if name.startswith(UNTRAINED):
+        upstream = _untrained(name.removeprefix(UNTRAINED), trust_remote_code)
+    else:
+        upstream = _load(name, trust_remote_code)
+    return _checked(name, upstream)
+
+
+def upstream_names() -> list[str]:
+    """Names that need no path: the table, then installed plug-ins. Imports none of them."""
+    return [*UPSTREAMS, *_plugins()]
+
+
+def _load(name: str, trust_remote_code: bool) -> object:
+    if _is_file_target(name):
+        return _from_file(name)
+    if name.startswith(TORCHAUDIO):
+        from upstreams.loading.torchaudio_bundles import load_bundle
+
+        return load_bundle(name.removeprefix(TORCHAUDIO))
+    if name in UPSTREAMS:
+        if not UPSTREAMS[name].target:
+            raise _unavailable(name)
+        return _construct(name, load_attribute(UPSTREAMS[name].target))
+    plugins = _plugins()
+    if name in plugins:
+        return _construct(name, load_attribute(plugins[name]))
+    if _is_module_target(name):
+        return _construct(name, load_attribute(name))
+    folder, origin = _locate(name, weights=True, code=trust_remote_code)
+    from upstreams.loading.checkpoint import PRETRAINED, load_folder, read_json
+
+    if read_json(folder, "config.json").get("model_type") == PRETRAINED:
+        from upstreams.loading import pretrained
+
+        return pretrained.load(folder, origin)
+    return load_folder(folder, origin, trust_remote_code)
+
+
+def _untrained(name: str, trust_remote_code: bool) -> object:
+    from upstreams.loading import untrained
+
+    if name.startswith(UNTRAINED):
+        raise UpstreamError(f"{UNTRAINED}{name}: write {UNTRAINED} once")
+    entry = UPSTREAMS.get(name)
+    if entry is not None and entry.architecture:
+        twin: Any
+        if entry.architecture.startswith("upstreams.models.transformer:"):
+            from upstreams.loading import published
+
+            twin = published.untrained(name, untrained.SEED)
+        else:
+            from upstreams.models import utterance
+
+            twin = utterance.untrained_upstream(name, untrained.SEED)
+        twin.card = untrained.untrained_card(twin.card)
+        return twin
+    if name.startswith(TORCHAUDIO):
+        from upstreams.loading.torchaudio_bundles import untrained_bundle
+
+        bundle = untrained_bundle(name.removeprefix(TORCHAUDIO), untrained.SEED)
+        bundle.card = untrained.untrained_card(bundle.card)
+        return bundle
+    if entry is not None and "/" in entry.checkpoint:  # its settings are on the hub alone
+        pinned = f"@{entry.revision}" if entry.revision else ""
+        folder, origin = _locate(entry.checkpoint + pinned, weights=False, code=False)
+        origin = dataclasses.replace(origin, name=name)
+    elif _is_file_target(name) or name in upstream_names() or _is_module_target(name):
+        return untrained.UntrainedTwin(_checked(name, _load(name, trust_remote_code)))
+    else:
+        folder, origin = _locate(name, weights=False, code=trust_remote_code)
+    return untrained.untrained_folder(folder, origin, trust_remote_code)
+
+
+def _unavailable(name: str) -> UpstreamError:
+    """The error for a row whose weights cannot be had by name; never random ones in their place."""
+    entry = UPSTREAMS[name]
+    message = f"{name}: {entry.note}. "
+    if entry.architecture:
+        message += f"Random weights: --upstream {UNTRAINED}{name}"
+    else:
+        message += "To run it, wrap its own code in a class: --upstream my_file.py:MyClass"
+    if entry.reader:
+        module, _, function = entry.reader.partition(":")
+        message += (
+            f". A local copy: write a file mine.py with `from {module} import {function}` and "
+            f"`def mine(): return {function}({name!r}, '/path/to/file.pt')`, then "
+            "--upstream mine.py:mine"
+        )
+    return UpstreamError(message)
+
+
+def _unknown(name: str) -> SuperbError:
+    """The error for what fits no form: near matches, and where the names are listed."""
+    near = difflib.get_close_matches(name, upstream_names(), n=3, cutoff=0.6)
+    meant = f" Did you mean {' or '.join(near)}?" if near else ""
+    return SuperbError(f"unknown upstream {name!r}.{meant} `superb upstreams` lists names. {FORMS}")
+
+
+def _plugins() -> dict[str, str]:
+    """Installed plug-ins: name → target."""
+    points = entry_points(GROUP)
+    if taken := sorted(points.keys() & UPSTREAMS.keys()):
+        point = points[taken[0]]
+        package = point.dist.name if point.dist else "an installed package"
+        raise UpstreamError(
+            f"{package} registers an upstream {taken[0]!r} ({point.value}), which is built in; "
+            "rename its entry point or uninstall it"
+        )
+    return {name: point.value for name, point in points.items()}
+
+
+def _is_file_target(name: str) -> bool:
+    return name.rpartition(":")[0].endswith(".py")
+
+
+def _is_module_target(name: str) -> bool:
+    module, separator, attribute = name.partition(":")
+    parts = [*module.split("."), attribute]
+    return bool(separator) and module != "hf" and all(part.isidentifier() for part in parts)
+
+
+def _locate(name: str, weights: bool, code: bool) -> tuple[Path, Origin]:
+    """The checkpoint folder a path or hub id stands for, fetched if need be."""
+    path = Path(name).expanduser()
+    if name and path.is_dir():
+        from upstreams.loading.checkpoint import Origin
+
+        return path, Origin(name=path.resolve().name, source=name)
+    match = _HUB_ID.fullmatch(name)
+    if match is None:
+        if path.is_file():
+            raise UpstreamError(
+                f"{name} is a file; pass the checkpoint's folder, or {name}:Name for a class in it"
+            )
+        if name.startswith((".", "/", "~")):
+            raise UpstreamError(f"there is no folder {name}. {FORMS}")
+        raise _unknown(name)
+    from upstreams.loading.checkpoint import hub_origin
+    from upstreams.loading.hub import download
+
+    repository, revision = match["id"], match["revision"] or ""
+    folder = download(repository, revision, weights, code)
+    return folder, hub_origin(repository, repository, revision, folder)
+
+
+def _from_file(name: str) -> object:
+    """Run a user's file as a module and construct what it defines under a name."""
+    file_name, _, attribute = name.rpartition(":")
+    path = Path(file_name).expanduser().resolve()
+    if not path.is_file():
+        raise UpstreamError(f"{name}: there is no file {path}")
+    if not attribute.isidentifier() or attribute.startswith("__"):
+        raise UpstreamError(f"{name}: {attribute!r} is no name; write {file_name}:MyClass")
+    # Private, so that a file called json.py shadows nothing; registered, so that dataclasses,
+    # pickling and source look-ups find it.
+    module_name = f"_superb_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UpstreamError(f"{name}: Python cannot import {path}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    if str(path.parent) not in sys.path:  # last, so that a neighbour shadows no library
+        sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[module_name]
+        raise UpstreamError(f"{name}: {_cause(error, path)}") from error
+    found = vars(module)
+    if attribute not in found:
+        defined = sorted(
+            key
+            for key, value in found.items()
+            if getattr(value, "__module__", None) == module_name and not key.startswith("_")
+        )
+        raise UpstreamError(
+            f"{path} defines no {attribute!r}; it defines {', '.join(defined) or 'nothing'}"
+        )
+    return _construct(name, found[attribute], path)
+
+
+def _construct(name: str, thing: object, path: Path | None = None) -> object:
+    """Call a class or a function without arguments; take an object as it is."""
+    ready = not isinstance(thing, type) and hasattr(thing, "card")
+    if ready or not callable(thing):
+        return thing
+    _check_takes_nothing(name, thing)
+    try:
+        return thing()
+    except SuperbError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UpstreamError(f"{name}: {_cause(error, path)}") from error
+
+
+def _check_takes_nothing(name: str, thing: Callable[..., object]) -> None:
+    """Refuse a class or function with arguments that have no default."""
+    try:
+        signature = inspect.signature(thing)
+    except (TypeError, ValueError):  # some of what is written in C does not say
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise UpstreamError(
+            f"{name} is called without arguments: {error}. Give it a default, or name a function "
+            "without arguments that returns the encoder"
+        ) from error
+
+
+def _cause(error: BaseException, path: Path | None) -> str:
+    """The error in a user's code, with the last line of their file that was running."""
+    where = ""
+    if isinstance(error, SyntaxError):
+        where = f" at {error.filename}:{error.lineno}"
+    elif frames := [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(path) or (path is None and frame.filename != __file__)
+    ]:
+        where = f" at {frames[-1].filename}:{frames[-1].lineno}"
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"{type(error).__name__}: {message}{where}"
+
+
+def _checked(name: str, upstream: object) -> Upstream:
+    """Refuse what is no upstream, in the words of the contract."""
+    contract = (
+        "an upstream has an attribute card, a superb.UpstreamCard, and is called with a list of "
+        "1-D waveforms to return superb.HiddenStates"
+    )
+    try:
+        card = getattr(upstream, "card", None)
+    except Exception as error:
+        raise UpstreamError(f"{name}: its card raises {_cause(error, None)}") from error
+    if not isinstance(card, UpstreamCard):
+        raise UpstreamError(f"{name} gives {type(upstream).__name__} without a card: {contract}")
+    if not callable(upstream):
+        raise UpstreamError(f"{name} gives {type(upstream).__name__}, not callable: {contract}")
+    return cast("Upstream", upstream)
