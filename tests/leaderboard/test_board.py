@@ -602,8 +602,8 @@ def test_empty_folder(tmp_path):
 @pytest.mark.parametrize("format", FORMATS)
 def test_imports_nothing_heavy(folder, format):
     code = (
-        "import sys; from leaderboard.read.collect import collect; from leaderboard.show.render import "
-        "render; import leaderboard.compare.difference; "
+        "import sys; from leaderboard.read.collect import collect; "
+        "from leaderboard.show.render import render; import leaderboard.compare.difference; "
         f"render(collect({str(folder)!r}), {format!r}); "
         "print([name for name in ('torch', 'pandas') if name in sys.modules])"
     )

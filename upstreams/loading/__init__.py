@@ -1,1 +1,1 @@
-"""From a name, folder, hub id, file or object to a frozen encoder; `load.load_upstream` is the way in."""
+"""From a name, folder, hub id, file or object to a frozen encoder; see `load.load_upstream`."""

@@ -1,7 +1,7 @@
 """What encoders of one utterance at a time share: no feature depends on what else is in a batch.
 
-For `upstreams.models.cpc`, `upstreams.models.wav2vec` and `upstreams.models.generative`: the frozen upstream around an
-encoder, its card from a row of the table, its initial weights, and a strict reader of local files.
+For `cpc`, `wav2vec` and `generative` beside this file: the frozen upstream around an encoder,
+ its card from a row of the table, its initial weights, and a strict reader of local files.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ its own latent above N others, the negatives (InfoNCE, arXiv 1807.03748, equatio
     loss_k = − mean_t log ─────────────────────────     S: z_{t+k} and the negatives
                           Σ_{z in S} exp(z · p_k(c_t))
 
-The three differ in their encoders (`upstreams.models.cpc`), in p_k, and in where contexts come from:
+The three differ in their encoders (`upstreams.models.cpc`), in p_k, and in their contexts:
 
 =====================  =================  =========================================  ============
 `CPC`                  arXiv 1807.03748   a matrix W_k per step                      past

@@ -1,7 +1,7 @@
 """APC and masked reconstruction (Mockingjay, TERA): write mel frames that cannot be seen.
 
-Both read and write the 80 normalised log mel energies of `upstreams.models.generative`, and are penalised
-by the absolute difference (L1). What they cannot see:
+Both read and write the 80 normalised log mel energies of `upstreams.models.generative`, and are
+penalised by the absolute difference (L1). What they cannot see:
 
 ======================  ==================================  ====================================
 `APC`                   arXiv 1904.03240                    what is some frames ahead
