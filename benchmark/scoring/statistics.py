@@ -20,12 +20,12 @@ How the interval is made, and why it is not a percentile bootstrap:
    2017, "Asymptotic behavior of a t-test robust to cluster heterogeneity"; here in Kish's form).
 
 Measured on 1,000 simulated test sets for each of 36 cases (``python -m
-benchmark.scoring.coverage``; 5, 10, 20 and 40 speakers; scores and paired differences of accuracies and error rates that differ
-between speakers): 95 % intervals made this way hold the truth in 93 to 99 % of the sets, those of
-percentile bootstraps over speakers in 57 to 95 %, and those of bootstraps widened for the number
-of speakers in 57 to 99 %. Where a few speakers are far worse than all others (log-normal error
-rates of sigma 0.8) some 92 % is left, as a test set may not include one of them; nothing computed
-from the others can tell.
+benchmark.scoring.coverage``; 5, 10, 20 and 40 speakers; scores and paired differences of accuracies
+and error rates that differ between speakers): 95 % intervals made this way hold the truth in 93 to
+99 % of the sets, those of percentile bootstraps over speakers in 57 to 95 %, and those of
+bootstraps widened for the number of speakers in 57 to 99 %. Where a few speakers are far worse than
+all others (log-normal error rates of sigma 0.8) some 92 % is left, as a test set may not include
+one of them; nothing computed from the others can tell.
 
 An interval says how the score of *these* trained heads would move with other speakers. It does
 not contain the luck of the seed: `seed_std` shows that beside it.

@@ -1,8 +1,8 @@
 """Published checkpoints, by the names of the table.
 
 A row's target is its name with underscores: ``upstreams.loading.published:hubert_base`` is the
-function without arguments that loads the row ``hubert-base``. Which weights an architecture gets is in the
-table.
+function without arguments that loads the row ``hubert-base``. Which weights an architecture gets
+is in the table.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Minimise an objective: the loop, and all that makes it safe to kill.
 
 An output folder holds the encoder once training is done (`upstreams.loading.pretrained`), and a
-folder ``training`` with ``run.json`` (what was asked), ``checkpoint.pt`` (tensors and numbers only),
-``loss.csv``, ``loss.png`` and a log for tensorboard. The same command again goes on from the
+folder ``training`` with ``run.json`` (what was asked), ``checkpoint.pt`` (tensors and numbers
+only), ``loss.csv``, ``loss.png`` and a log for tensorboard. The same command again goes on from the
 checkpoint, to the same weights as if nothing had happened.
 """
 
