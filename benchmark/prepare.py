@@ -13,10 +13,10 @@ from typing import runtime_checkable
 import torch
 
 from benchmark.core import Corpus, Downstream, Upstream, UpstreamCard, Utterance
+from benchmark.encoding.cache import cache_folder
 from benchmark.encoding.fingerprint import count_parameters, fingerprint, modules_of
 from benchmark.encoding.macs import macs_per_second
 from benchmark.encoding.recordings import durations
-from benchmark.encoding.store import cache_folder
 from benchmark.encoding.takes import takes
 from benchmark.errors import SuperbError, UpstreamError
 from benchmark.processes import ALONE, Processes

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 
 from benchmark.core import SPLITS, Tally, Upstream
+from benchmark.encoding.cache import TRAINING, cache_folder
 from benchmark.encoding.features import ExtractionSettings, Features, extract
 from benchmark.encoding.gain import Amplified
+from benchmark.encoding.packing import STORAGES
 from benchmark.encoding.recordings import any_known, file_hashes, joint_sha256
-from benchmark.encoding.store import STORAGES, TRAINING, cache_folder
 from benchmark.errors import SuperbError, unknown
 from benchmark.jobs.cost import (
     AUTO,

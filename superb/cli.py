@@ -401,7 +401,7 @@ def report(
     ] = True,
 ) -> None:
     """One HTML file with all there is to see: tables, layers, mistakes, where scores come from."""
-    from benchmark.encoding.store import format_bytes
+    from benchmark.encoding.cache import format_bytes
     from leaderboard.show.report import write_report
 
     path = write_report(results, output, detailed=details, with_audio=audio)
@@ -669,7 +669,7 @@ def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
         return
     from datetime import datetime
 
-    from benchmark.encoding.store import TRAINING, cache_folder, format_bytes, list_stores
+    from benchmark.encoding.cache import TRAINING, cache_folder, format_bytes, list_stores
 
     root = cache_dir or cache_folder()
     stores = list_stores(root)
@@ -701,7 +701,7 @@ def clear(
     cache_dir: CacheDir = None,
 ) -> None:
     """Delete stored features and states of training; scores are kept, the rest can be remade."""
-    from benchmark.encoding.store import cache_folder, clear_stores, format_bytes
+    from benchmark.encoding.cache import cache_folder, clear_stores, format_bytes
 
     cleared = clear_stores(cache_dir or cache_folder(), selection or ())
     size = format_bytes(sum(store.size for store in cleared))

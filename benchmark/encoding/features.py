@@ -27,16 +27,10 @@ from torch import Tensor
 
 from benchmark.core import HiddenStates, StoredAudio, Upstream, UpstreamCard, Utterance
 from benchmark.encoding.audio import audio_sha256, audio_size, decode
-from benchmark.encoding.store import (
-    NONE,
-    AudioHashes,
-    FeatureStore,
-    Floats,
-    feature_bytes,
-    format_bytes,
-    require_room,
-    store_folder,
-)
+from benchmark.encoding.audio_hashes import AudioHashes
+from benchmark.encoding.cache import format_bytes, require_room
+from benchmark.encoding.packing import NONE, Floats, feature_bytes
+from benchmark.encoding.store import VISIBLE_S, FeatureStore, store_folder
 from benchmark.errors import AudioError, SuperbError, UpstreamError
 from benchmark.probing.layers import normalise
 from benchmark.processes import ALONE, Processes
@@ -204,7 +198,7 @@ def extract(
     if features.skipped and settings.on_bad_audio == "fail":
         raise _bad_audio(features.skipped, len(utterances))
     if processes.count > 1:
-        _require_all(features, wanted, settings)
+        _await_all(features, wanted)
     if "frames" in stores and settings.storage == NONE:
         stores["frames"].again = _again(upstream, wanted["frames"], features, settings)
     features.extraction_s = time.perf_counter() - started
@@ -279,17 +273,11 @@ def _join(features: Features, own: set[str], order: Sequence[str], processes: Pr
     features.encoder_s = math.fsum(part[3] for part in parts)
 
 
-def _require_all(
-    features: Features, wanted: Mapping[str, Sequence[Utterance]], settings: ExtractionSettings
-) -> None:
-    """Find out that another process has stored its part where this one cannot see it."""
+def _await_all(features: Features, wanted: Mapping[str, Sequence[Utterance]]) -> None:
+    """Wait until what other processes have stored is to be seen from here."""
     for kind, group in wanted.items():
         keys = [features.keys[u.id] for u in group if u.id in features.keys]
-        if features.stores[kind].missing(keys):
-            raise SuperbError(
-                f"features that another process stored are not in {settings.cache_dir}: choose a "
-                "folder that all machines share with --cache-dir DIR or SUPERB_CACHE"
-            )
+        features.stores[kind].wait_for(keys, VISIBLE_S)
 
 
 def _key(audio: str, span: tuple[float, float] | None) -> str:

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from benchmark.core import StoredAudio, Utterance
 from benchmark.encoding.audio import audio_sha256
+from benchmark.encoding.audio_hashes import AudioHashes
 from benchmark.encoding.features import duration_s
-from benchmark.encoding.store import AudioHashes
 from benchmark.errors import AudioError
 
 Hashes = Mapping[Path | StoredAudio, str]

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from benchmark.core import Upstream, UpstreamCard, Utterance
 from benchmark.encoding.audio import decode
+from benchmark.encoding.cache import format_bytes, free_bytes
 from benchmark.encoding.features import (
     ExtractionSettings,
     encode,
@@ -29,14 +30,8 @@ from benchmark.encoding.features import (
     left_to_encode,
     storage_of,
 )
-from benchmark.encoding.store import (
-    NONE,
-    STORAGES,
-    FeatureStore,
-    feature_bytes,
-    format_bytes,
-    free_bytes,
-)
+from benchmark.encoding.packing import NONE, STORAGES, feature_bytes
+from benchmark.encoding.store import FeatureStore
 from benchmark.errors import AudioError, SuperbError
 
 AUTO = "auto"

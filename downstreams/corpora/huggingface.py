@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.core import Corpus, DownstreamCard
-from benchmark.encoding.store import format_bytes, free_bytes
+from benchmark.encoding.cache import format_bytes, free_bytes
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
 from downstreams.corpora import CorpusOptions, refuse_options
