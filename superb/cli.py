@@ -80,11 +80,7 @@ def main() -> None:
     try:
         app()
     except SuperbError as error:
-        from benchmark.processes import OtherProcessError
         from leaderboard.show.render import printable
-
-        if isinstance(error, OtherProcessError):  # that one says why
-            sys.exit(2)
 
         # names and paths come from strangers: what they hold may not steer the terminal
         text = "\n".join(map(printable, str(error).splitlines()))
@@ -173,6 +169,13 @@ def run(
         bool,
         typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code."),
     ] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes on this machine that share the jobs.")
+    ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster that does the jobs: auto, or ray://host:10001."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result records instead of a table.")
     ] = False,
@@ -183,11 +186,9 @@ def run(
     """Score frozen encoders on tasks: last layer beside the weighted sum, with intervals.
 
     The same command again skips what is finished and takes up what was interrupted.
-
-    Several GPUs share the work: torchrun --nproc-per-node 4 -m superb run ...
     """
     from benchmark.progress import Progress
-    from benchmark.run import run as run_all
+    from superb.running import run as run_all
     from superb.summary import print_summary
 
     results = run_all(
@@ -212,9 +213,11 @@ def run(
         plan_only=plan,
         on_bad_audio=on_bad_audio,
         trust_remote_code=trust_remote_code,
+        workers=workers,
+        cluster=cluster,
         progress=Progress(quiet),
     )
-    if plan or not _speaks():
+    if plan:
         return
     if as_json:
         from dataclasses import asdict
@@ -471,13 +474,14 @@ def upstreams(
 def downstreams() -> None:
     """List the tasks."""
     from downstreams import DOWNSTREAMS
+    from downstreams.load import load_downstream
 
     table = Table("task", "what", "version", "metrics", "head", box=SIMPLE_HEAD)
-    for name, entry in DOWNSTREAMS.items():
-        card = entry.card
-        arrow = "↓" if card.direction == "lower" else "↑"
-        metrics = ", ".join([f"{card.metric} {arrow}", *card.metrics[1:]])
-        table.add_row(name, card.title, str(card.version), metrics, entry.head)
+    for name in DOWNSTREAMS:
+        card = load_downstream(name).card
+        arrow = "↓" if card.metric.direction == "lower" else "↑"
+        metrics = ", ".join([f"{card.metric.name} {arrow}", *(m.name for m in card.metrics[1:])])
+        table.add_row(name, card.title, str(card.version), metrics, card.head)
     Console(emoji=False).print(table)
 
 
