@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmark.conformance import Check
     from benchmark.scoring.results import Result
     from superb.bench import Comparison
-    from upstreams import Entry
+    from upstreams.catalogue import Entry
 
 
 def _plain_table(title: str) -> Table:
@@ -118,7 +118,7 @@ def upstream_table(wide: bool) -> Table:
     Args:
         wide: with paper, checkpoint, licence and training data, some 230 columns of text.
     """
-    from upstreams import UPSTREAMS
+    from upstreams.catalogue import UPSTREAMS
     from upstreams.loading.load import upstream_names
 
     table = _plain_table("Encoders")
@@ -162,7 +162,7 @@ def upstream_details(name: str) -> Table:
     Raises:
         SuperbError: there is none of that name.
     """
-    from upstreams import UPSTREAMS
+    from upstreams.catalogue import UPSTREAMS
 
     if name not in UPSTREAMS:
         raise unknown("upstream", name, UPSTREAMS)
@@ -200,7 +200,7 @@ def _where(entry: Entry) -> str:
     """Whether weights are at hand, by a look at the disk alone."""
     if entry.checkpoint in ("bundled", "none"):
         return "here"
-    if entry.reader:
+    if entry.layout:
         return "your file: published, but not on the hub"
     if "/" not in entry.checkpoint:
         return "nowhere: nobody published weights that can be read"

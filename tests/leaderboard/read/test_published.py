@@ -10,7 +10,7 @@ from leaderboard.read.collect import arrange, collect
 from leaderboard.read.published import PUBLISHED_CORPORA, load_published, reproduce
 from leaderboard.show.render import render
 from superb.cli import app
-from upstreams import UPSTREAMS
+from upstreams.catalogue import UPSTREAMS
 
 LIBRISPEECH = {"corpus": "librispeech", "utterances": 2620}
 SPEECH_COMMANDS = {"corpus": "speech-commands-v1", "utterances": 3081}
