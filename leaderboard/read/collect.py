@@ -7,12 +7,29 @@ engine. Reads JSON alone: no torch, no pandas.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark.scoring.results import MetricValue, Result, Status, read_results
+from benchmark.errors import SuperbError
+from benchmark.scoring.results import (
+    MetricValue,
+    Result,
+    Status,
+    read_result,
+    read_results,
+    result_files,
+)
+from leaderboard.read.fields import (
+    audio_of,
+    engine_of,
+    identity_of,
+    lower_is_better,
+    metric_of,
+    metrics_of,
+    skipped_utterances,
+)
 
 # The two columns every table has, as the question is what the other layers add to the last.
 MAIN_LAYERS = ("last", "weighted-sum")
@@ -151,6 +168,14 @@ class Board:
     problems: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Run:
+    """A result and its JSON file."""
+
+    path: Path
+    result: Result
+
+
 class _RowKey(NamedTuple):
     """What the runs of one row have in common."""
 
@@ -171,6 +196,39 @@ def collect(folder: Path | str) -> Board:
         SuperbError: when it does not exist or holds no result files.
     """
     return arrange(*read_results(folder, history=False))
+
+
+def read_board(folder: Path | str, *, history: bool = False) -> tuple[Board, dict[str, Run]]:
+    """The board of a folder, and the run behind each of its run ids.
+
+    Args:
+        folder: of results.
+        history: with the validations during training, which take most of the time to read.
+
+    Raises:
+        SuperbError: when the folder does not exist or holds no result that can be read.
+    """
+    runs: dict[str, Run] = {}
+    problems: list[str] = []
+    for path in result_files(folder):
+        try:
+            result = read_result(path, history=history)
+        except SuperbError as error:
+            problems.append(str(error))
+            continue
+        if result.run_id in runs:
+            problems.append(f"{path} holds the same run as {runs[result.run_id].path}.")
+        else:
+            runs[result.run_id] = Run(path, result)
+    if not runs:
+        raise SuperbError(f"no result in {folder} can be read. {' '.join(problems)}")
+    return arrange((run.result for run in runs.values()), problems), runs
+
+
+def notes_about(board: Board, run_ids: Collection[str]) -> list[str]:
+    """What a board notes of some runs, and each file that it had to leave out."""
+    notes = [note for note in board.notes if any(run_id in note for run_id in run_ids)]
+    return notes + [f"left out: {problem}" for problem in board.problems]
 
 
 def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
@@ -201,42 +259,18 @@ def _group_key(result: Result) -> tuple[object, ...]:
         (len(skipped), skipped),  # the whole corpus comes first
         result.protocol["name"],
         str(result.protocol["version"]),
-        _identity(result, "protocol", "sha256"),
-        _engine(result),
+        identity_of(result, "protocol", "sha256"),
+        engine_of(result),
     )
 
 
 def _by_audio(results: Sequence[Result]) -> list[list[Result]]:
     """Results on the same audio; those that do not say which stand apart in case of doubt."""
-    known = sorted({_audio(result) for result in results} - {""})
+    known = sorted({audio_of(result) for result in results} - {""})
     if len(known) < 2:
         return [list(results)]
-    parts = [[result for result in results if _audio(result) == audio] for audio in ("", *known)]
+    parts = [[result for result in results if audio_of(result) == audio] for audio in ("", *known)]
     return [part for part in parts if part]
-
-
-def _audio(result: Result) -> str:
-    return str(result.corpus.get("audio_sha256") or "")
-
-
-def _engine(result: Result) -> str:
-    return str(result.identity.get("engine", ""))
-
-
-def skipped_utterances(result: Result) -> tuple[str, ...]:
-    """Ids of the utterances that a run left out, sorted."""
-    return tuple(sorted({str(skipped["utterance"]) for skipped in result.skipped_audio}))
-
-
-def list_some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _identity(result: Result, part: str, key: str) -> str:
-    entry = result.identity.get(part)
-    return str(entry.get(key, "")) if isinstance(entry, Mapping) else ""
 
 
 def _table(results: Sequence[Result], notes: list[str]) -> Table:
@@ -260,8 +294,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
                 for other in others
             ]
     layers = _layers(layer for cells in chosen.values() for layer in cells)
-    metric = str(card["metrics"][0])
-    lower = card["direction"] == "lower"
+    metric, lower = metric_of(newest), lower_is_better(newest)
     close = {
         layer: _not_separated([cells.get(layer) for cells in chosen.values()], metric, lower)
         for layer in layers
@@ -272,17 +305,17 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         downstream=str(card["name"]),
         title=str(card.get("title", "")),
         version=int(card["version"]),
-        metrics=tuple(str(name) for name in card["metrics"]),
+        metrics=metrics_of(newest),
         lower_is_better=lower,
         corpus=str(newest.corpus["name"]),
         corpus_sha256=str(newest.corpus["sha256"]),
-        audio_sha256=max(map(_audio, results)),
+        audio_sha256=max(map(audio_of, results)),
         corpus_note=str(newest.corpus.get("note", "")),
         skipped=skipped_utterances(newest),
         protocol=str(newest.protocol["name"]),
         protocol_version=str(newest.protocol["version"]),
-        protocol_sha256=_identity(newest, "protocol", "sha256"),
-        engine=_engine(newest),
+        protocol_sha256=identity_of(newest, "protocol", "sha256"),
+        engine=engine_of(newest),
         layers=layers,
         rows=tuple(rows),
     )
@@ -291,7 +324,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
 def _row_key(result: Result) -> _RowKey:
     settings = (str(result.identity.get(name, "")) for name in ("precision", "storage", "device"))
     name = str(result.upstream["name"])
-    return _RowKey(name, _identity(result, "upstream", "fingerprint"), *settings)
+    return _RowKey(name, identity_of(result, "upstream", "fingerprint"), *settings)
 
 
 def _label(key: _RowKey, same: Sequence[_RowKey]) -> str:
@@ -388,7 +421,7 @@ def _row(
                 not_separated=result.run_id in close[layer],
                 run_id=result.run_id,
                 created=result.created,
-                lm_sha256=_identity(result, "lm", "model"),
+                lm_sha256=identity_of(result, "lm", "model"),
             )
             for layer, result in cells.items()
         },

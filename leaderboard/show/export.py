@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmark.errors import SuperbError, unknown
 from benchmark.scoring.results import Result, load_results
-from leaderboard.compare.difference import read_board
-from leaderboard.read.collect import MAIN_LAYERS, Row, Table
-from leaderboard.show.render import no_formula, printable
+from leaderboard.read.collect import MAIN_LAYERS, Row, Table, read_board
+from leaderboard.read.names import printable
+from leaderboard.show.board_csv import safe_cell
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-_TASKS: Final = {
-    "asr": "automatic-speech-recognition",
-    "sid": "audio-classification",
-    "ks": "audio-classification",
+_HUB_TASKS: Final = {
+    "wer": "automatic-speech-recognition",
+    "accuracy": "audio-classification",
 }
-"""Task ids of the Hugging Face Hub; the others are ``other`` there too."""
+"""Task ids of the Hugging Face Hub by the metric that ranks; the others are ``other`` there too."""
 
 _METRICS: Final = {"wer": "WER", "cer": "CER", "accuracy": "accuracy"}
 
@@ -59,14 +58,14 @@ def model_card(folder: Path | str, upstream: str) -> str:
     # Here, as importing it takes longer than everything else that the CSV needs.
     from huggingface_hub import ModelCardData
 
-    board, files = read_board(folder)
+    board, runs = read_board(folder)
     rows = _rows_of(board.tables, upstream)
     results = [
         entry
         for table, row in rows
         for layer in MAIN_LAYERS
         if layer in row.cells
-        for entry in _eval_results(table, files[row.cells[layer].run_id][1])
+        for entry in _eval_results(table, runs[row.cells[layer].run_id].result)
     ]
     if not results:
         raise SuperbError(
@@ -87,9 +86,7 @@ def tidy_csv(folder: Path | str) -> str:
         SuperbError: when there is no such folder, or no JSON file in it.
     """
     table = load_results(folder)
-    # Names come from strangers, and tables are opened in spreadsheets.
-    table = table.map(lambda cell: no_formula(printable(cell)) if isinstance(cell, str) else cell)
-    text: str = table.to_csv(index=False, lineterminator="\n")
+    text: str = table.map(safe_cell).to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -137,7 +134,7 @@ def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
             "superb": result.provenance.get("superb"),
         }
         yield EvalResult(
-            task_type=_TASKS.get(table.downstream, "other"),
+            task_type=_HUB_TASKS.get(table.metric, "other"),
             task_name=table.title or table.downstream,
             dataset_type=dataset.type,
             dataset_name=dataset.name,

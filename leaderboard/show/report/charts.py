@@ -99,16 +99,13 @@ def points(
     title: str,
     x_label: str,
     y_label: str,
-    *,
-    joined: bool = True,
 ) -> Html:
     """Marks with intervals where given, joined from left to right."""
     values = sorted(values, key=lambda point: point.x)
     x = _Scale(min(x_ticks), max(x_ticks), _LEFT + 12, WIDTH - _RIGHT - 12)
     y = _Scale.nice(*_extent(values), _HEIGHT - _BOTTOM, _TOP)
     drawn = _x_axis(x, x_ticks)
-    if joined:
-        drawn.append(_line([(x(point.x), y(point.y)) for point in values], "joined"))
+    drawn.append(_line([(x(point.x), y(point.y)) for point in values], "joined"))
     drawn += [_mark(point, x(point.x), y) for point in values]
     return _chart(title, x_label, y_label, y, drawn)
 

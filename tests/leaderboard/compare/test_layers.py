@@ -11,7 +11,8 @@ from benchmark.core import Tally
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import utterances_path, write_result
 from benchmark.scoring.statistics import holm
-from leaderboard.compare.layers import show, study_layers
+from leaderboard.compare.layers import study_layers
+from leaderboard.show.layers import show_layers
 from superb.cli import app
 
 
@@ -51,7 +52,7 @@ def only_row(folder, tasks=()):
 
 def shown(study):
     text = io.StringIO()
-    show(study, Console(file=text, width=120, emoji=False))
+    show_layers(study, Console(file=text, width=120, emoji=False))
     return text.getvalue()
 
 
