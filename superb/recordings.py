@@ -8,7 +8,7 @@ from functools import cache
 from benchmark.core import Corpus
 from benchmark.registry import load_attribute
 from downstreams.corpora import CORPORA
-from leaderboard.read.collect import Table
+from leaderboard.read.board import Table
 
 
 def bundled_recordings(table: Table) -> Mapping[str, bytes]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from benchmark.errors import SuperbError, unknown
 from leaderboard.compare.difference import Pair, pair_results
-from leaderboard.read.collect import Board, Cell, Row, Table, notes_about, read_board
+from leaderboard.read.board import Board, Cell, Row, Table
+from leaderboard.read.collect import notes_about, read_board
 from leaderboard.read.names import printable
 
 LEVEL = 0.05

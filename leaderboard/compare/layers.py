@@ -16,7 +16,8 @@ from pathlib import Path
 from benchmark.errors import SuperbError, unknown
 from benchmark.scoring.results import Result
 from leaderboard.compare.difference import Pair, pair_results
-from leaderboard.read.collect import MAIN_LAYERS, Row, Run, Table, notes_about, read_board
+from leaderboard.read.board import MAIN_LAYERS, Row, Table
+from leaderboard.read.collect import Run, notes_about, read_board
 from leaderboard.read.fields import layer_count, score_of, valid_of
 from leaderboard.read.names import printable
 
@@ -123,7 +124,7 @@ def study_layers(folder: Path | str, downstreams: Sequence[str] = ()) -> LayerSt
                            runs))
         for table, row, pair in entries
     ]  # fmt: skip
-    shown = {cell.run_id for _, row, _ in entries for cell in row.cells.values()}
+    shown = {cell.run_id for table in tables for cell in table.cells}
     return LayerStudy(
         tuple(
             LayerTable(table, tuple(row for owner, row in rows if owner is table))

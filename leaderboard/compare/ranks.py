@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.scoring.results import MetricValue
-from leaderboard.read.collect import MAIN_LAYERS, Board, Cell, Row, Table
+from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
 from leaderboard.read.names import list_some
 from leaderboard.read.published import PUBLISHED_CORPORA, find_figure, is_published_setting
 
@@ -149,7 +149,7 @@ def _summary(key: tuple[str, str, str], tables: Sequence[Table]) -> Summary:
         )
     else:
         for layer in layers:
-            drawn = _draw(tables, rows, layer)
+            drawn = _draw(rows, layer)
             ranks[layer] = _mean_ranks(drawn, [table.lower_is_better for table in tables])
             overall[layer] = _overall(tables, rows, drawn)
         ranked = [mean is not None for means in ranks.values() for mean in means]
@@ -241,26 +241,18 @@ def _present(means: Mapping[str, Sequence[Mean | None]], position: int) -> dict[
     }
 
 
-def _draw(tables: Sequence[Table], rows: _Rows, layer: str) -> list[Floats | None]:
+def _draw(rows: _Rows, layer: str) -> list[Floats | None]:
     """For each row ``[draw, task]``, its scores first; None where a task is missing."""
     drawn: list[Floats | None] = []
     for key, _, cells in rows:
-        scores = [
-            None if row is None else _score(table, row.cells.get(layer))
-            for table, row in zip(tables, cells, strict=True)
-        ]
+        found = [row.cells.get(layer) if row is not None else None for row in cells]
+        scores = [cell.score for cell in found if cell is not None]
         present = [score for score in scores if score is not None]
-        complete = len(present) == len(tables)
+        complete = len(present) == len(cells)
         # a generator of its own, so that no other row decides what is drawn
         generator = random.Random("\n".join(key))
         drawn.append(_draws_of(present, generator) if complete else None)
     return drawn
-
-
-def _score(table: Table, cell: Cell | None) -> MetricValue | None:
-    if cell is None or cell.status == "failed":
-        return None
-    return cell.metrics.get(table.metric)
 
 
 def _draws_of(scores: Sequence[MetricValue], generator: random.Random) -> Floats:

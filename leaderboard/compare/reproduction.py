@@ -10,7 +10,8 @@ from typing import Literal
 
 from benchmark.errors import SuperbError, unknown
 from benchmark.scoring.results import MetricValue
-from leaderboard.read.collect import MAIN_LAYERS, Board, collect
+from leaderboard.read.board import MAIN_LAYERS, Board
+from leaderboard.read.collect import collect
 from leaderboard.read.published import (
     PROTOCOLS,
     PUBLISHED_CORPORA,

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final, Literal
 
-from leaderboard.read.collect import Cell, Table
+from leaderboard.read.board import Cell, Table
 
 Kind = Literal["score", "fbank", "sota", "rerun"]
 

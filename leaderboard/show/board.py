@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from leaderboard.compare.contamination import ITSELF, judge
 from leaderboard.compare.ranks import Mean, Summary, SummaryRow, summarise
-from leaderboard.read.collect import Board, Cell, Row, Table
+from leaderboard.read.board import Board, Cell, Row, Table
 from leaderboard.read.names import list_some, printable
 from leaderboard.show.grid import MISSING, Grid, GridRow, Item
 from leaderboard.show.numbers import score_text
@@ -175,9 +175,9 @@ def score_item(table: Table, row: Row | None, cell: Cell | None) -> Item:
     """A run with its interval and its marks; ``–`` without a run, ``failed`` without a score."""
     if row is None or cell is None:
         return Item(MISSING)
-    if cell.status == "failed" or table.metric not in cell.metrics:
+    score = cell.score
+    if score is None:
         return Item("failed")
-    score = cell.metrics[table.metric]
     marks = ONE_SEED if cell.seeds == 1 else ""
     marks += AT_EDGE if cell.learning_rate_at_edge else ""
     marks += BY_UTTERANCE if score.get("by_utterance", False) else ""
@@ -189,25 +189,17 @@ def score_item(table: Table, row: Row | None, cell: Cell | None) -> Item:
 _Runs = Sequence[tuple[Table, Row, Cell]]
 
 
-def _finished(runs: _Runs) -> _Runs:
-    return [
-        (table, row, cell)
-        for table, row, cell in runs
-        if cell.status == "finished" and table.metric in cell.metrics
-    ]
-
-
 def _bold(runs: _Runs) -> str:
-    if not any(cell.not_separated for _, _, cell in _finished(runs)):
+    if not any(cell.not_separated for _, _, cell in runs):
         return ""
     return "best of its column, or not separated from the best (intervals overlap)"
 
 
 def _footnotes(runs: _Runs) -> list[str]:
     """What the marks mean, only those that are there."""
-    finished = _finished(runs)
+    finished = [run for run in runs if run[2].score is not None]
     lines: list[str] = []
-    scores = [cell.metrics[table.metric] for table, _, cell in finished]
+    scores = [cell.score for _, _, cell in runs if cell.score is not None]
     by_utterance = [score.get("by_utterance", False) for score in scores]
     if scores:
         shares = sorted({f"{100 * score['confidence']:g} %" for score in scores})

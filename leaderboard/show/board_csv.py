@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from leaderboard.compare.contamination import judge
 from leaderboard.compare.ranks import CONFIDENCE, Summary, summarise
-from leaderboard.read.collect import Board, Cell, Row, Table
+from leaderboard.read.board import Board, Cell, Row, Table
 from leaderboard.read.names import printable
 from leaderboard.read.published import load_published
 from leaderboard.show.escape import no_formula

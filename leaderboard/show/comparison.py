@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from benchmark.scoring.results import MetricValue
 from leaderboard.compare.encoders import LEVEL, POWER, Comparison, Comparisons
-from leaderboard.read.collect import Cell, Table
+from leaderboard.read.board import Cell
 from leaderboard.read.names import printable
 from leaderboard.show.board import headline
 from leaderboard.show.numbers import difference_text, p_text
@@ -26,11 +27,11 @@ def show_comparisons(comparisons: Comparisons, console: Console) -> None:
         console.print(Text(printable(heading), style="bold"))
         check = first.pair.check.replace(" ", "\n")
         grid = difference_table("score", "difference [95 %]", "p", check, "detectable")
-        grid.add_row(Text(printable(first.a)), _score(first.a_cell, table))
+        grid.add_row(Text(printable(first.a)), f"{_score(first.a_cell)['value']:.1f}")
         for found in own:
             grid.add_row(
                 Text(printable(found.b)),
-                _score(found.b_cell, table),
+                f"{_score(found.b_cell)['value']:.1f}",
                 Text(difference_text(found.pair.difference), style="bold" if found.better else ""),
                 p_text(found.p_value),
                 p_text(found.check_p_value),
@@ -91,11 +92,8 @@ def as_json(comparisons: Comparisons) -> dict[str, Any]:
     for found in comparisons.pairs:
         table, difference = found.table, found.pair.difference
         sides = {
-            side: {"upstream": label, "run_id": cell.run_id, **cell.metrics[table.metric]}
-            for side, label, cell in (
-                ("a", found.a, found.a_cell),
-                ("b", found.b, found.b_cell),
-            )
+            side: {"upstream": label, "run_id": cell.run_id, **_score(cell)}
+            for side, label, cell in (("a", found.a, found.a_cell), ("b", found.b, found.b_cell))
         }
         entries.append(
             {
@@ -134,8 +132,9 @@ def _equals(p_value: float) -> str:
     return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
 
 
-def _score(cell: Cell, table: Table) -> str:
-    return f"{cell.metrics[table.metric]['value']:.1f}"
+def _score(cell: Cell) -> MetricValue:
+    assert cell.score is not None  # only finished runs are compared
+    return cell.score
 
 
 def _footnotes(comparisons: Comparisons) -> list[str]:

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmark.errors import SuperbError, unknown
 from benchmark.scoring.results import Result, load_results
-from leaderboard.read.collect import MAIN_LAYERS, Row, Table, read_board
+from leaderboard.read.board import MAIN_LAYERS, Row, Table
+from leaderboard.read.collect import read_board
 from leaderboard.read.names import printable
 from leaderboard.show.board_csv import safe_cell
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-_HUB_TASKS: Final = {
-    "wer": "automatic-speech-recognition",
-    "accuracy": "audio-classification",
-}
+_HUB_TASKS: Final = {"wer": "automatic-speech-recognition", "accuracy": "audio-classification"}
 """Task ids of the Hugging Face Hub by the metric that ranks; the others are ``other`` there too."""
 
 _METRICS: Final = {"wer": "WER", "cer": "CER", "accuracy": "accuracy"}

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from leaderboard.compare.reproduction import Reproduction
-from leaderboard.read.collect import MAIN_LAYERS
-from leaderboard.read.published import (
-    LOWER_IS_BETTER,
-    PUBLISHED_CORPORA,
-    Figure,
-    load_published,
-)
+from leaderboard.read.board import MAIN_LAYERS
+from leaderboard.read.published import LOWER_IS_BETTER, PUBLISHED_CORPORA, Figure, load_published
 from leaderboard.show.grid import MISSING, Grid, GridRow, Item
 from leaderboard.show.numbers import score_text
 

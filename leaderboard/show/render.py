@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from benchmark.errors import unknown
-from leaderboard.read.collect import Board
+from leaderboard.read.board import Board
 from leaderboard.show.board import board_grids, notes_below
 from leaderboard.show.board_csv import board_csv
 from leaderboard.show.escape import escape_html, escape_latex, escape_markdown

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from leaderboard.read.collect import Board
+from leaderboard.read.board import Board
 from leaderboard.read.names import printable
 from leaderboard.show.board import board_grids, notes_below
 from leaderboard.show.grid import CLOSE, MISSING, Grid, Item

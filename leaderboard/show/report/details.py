@@ -10,7 +10,8 @@ from benchmark.errors import SuperbError
 from benchmark.scoring.results import Result, read_tallies
 from leaderboard.compare.difference import pair_results
 from leaderboard.compare.layers import single_layers
-from leaderboard.read.collect import MAIN_LAYERS, Row, Run, Table
+from leaderboard.read.board import MAIN_LAYERS, Row, Table
+from leaderboard.read.collect import Run
 from leaderboard.read.fields import layer_count, score_of
 from leaderboard.show.numbers import difference_text, score_text
 from leaderboard.show.report import charts

@@ -15,7 +15,8 @@ from typing import Final, TypeAlias
 
 from benchmark.errors import SuperbError
 from leaderboard.compare.contamination import judge
-from leaderboard.read.collect import Board, Row, Run, Table, read_board
+from leaderboard.read.board import Board, Row, Table
+from leaderboard.read.collect import Run, read_board
 from leaderboard.show.board import label_of, notes_of, table_grid
 from leaderboard.show.grid import GridRow
 from leaderboard.show.report import audio, charts, details
@@ -84,8 +85,7 @@ def build_report(
     if detailed < 0:
         raise SuperbError(f"the number of upstreams with details is at least 0; got {detailed}")
     board, runs = read_board(folder, history=True)
-    shown = {cell.run_id for table in board.tables for row in table.rows
-             for cell in row.cells.values()}  # fmt: skip
+    shown = {cell.run_id for table in board.tables for cell in table.cells}
     sections = [
         _section(place, table, runs, detailed, recordings(table) if recordings else {})
         for place, table in enumerate(board.tables)
@@ -185,9 +185,7 @@ class _Section:
     @property
     def _ends(self) -> tuple[float, float]:
         """Of the bars below the scores, in percent: tens, so that the reader can place them."""
-        metric = self.table.metric
-        cells = [cell for row in self.table.rows for cell in row.cells.values()]
-        scores = [cell.metrics[metric] for cell in cells if metric in cell.metrics]
+        scores = [cell.score for cell in self.table.cells if cell.score is not None]
         low = min((score["low"] for score in scores), default=0.0)
         high = max((score["high"] for score in scores), default=100.0)
         return 10 * math.floor(low / 10), 10 * math.ceil(max(high, low + 1) / 10)
@@ -203,7 +201,6 @@ class _Section:
             if cell is None:
                 cells.append(plain_cell(item, None))
                 continue
-            score = cell.metrics.get(self.table.metric)
             button = element(
                 "button",
                 *score_parts(item),
@@ -213,9 +210,9 @@ class _Section:
                 aria_haspopup="dialog",
             )
             bar, value = None, None
-            if score is not None:
-                bar = charts.interval_bar(score["value"], score["low"], score["high"], self._ends)
-                value = repr(float(score["value"]))
+            if cell.score is not None:
+                bar = charts.interval_bar(cell.score, self._ends)
+                value = repr(float(cell.score["value"]))
             kind = "close" if item.bold else None
             cells.append(element("td", button, bar, class_=kind, data_value=value))
         verdict = _heard(row, self.table)
@@ -280,9 +277,8 @@ def _title(table: Table) -> str:
 
 def _summary(board: Board, runs: int) -> Html:
     upstreams = {row.upstream for table in board.tables for row in table.rows}
-    newest = max(
-        (cell.created for table in board.tables for row in table.rows
-         for cell in row.cells.values()), default="")  # fmt: skip
+    created = (cell.created for table in board.tables for cell in table.cells)
+    newest = max(created, default="")
     text = f"{runs} results of {len(upstreams)} upstreams in {len(board.tables)} tables"
     return element("p", text + (f", the newest of {newest}" if newest else ""))
 

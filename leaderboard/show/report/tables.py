@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from leaderboard.compare.ranks import summarise
-from leaderboard.read.collect import Board
+from leaderboard.read.board import Board
 from leaderboard.show.board import summary_grid
 from leaderboard.show.grid import CLOSE, MISSING, Grid, Item
 from leaderboard.show.report.markup import Html, element, join

@@ -46,10 +46,7 @@ def test_both_protocols_are_shown(save, tmp_path):
     save("hubert-base", "ks", "last", 95.0, protocol="superb-s3prl", **SPEECH_COMMANDS)
     found = reproduce("hubert-base", tmp_path / "results")
     measured = [item for item in found.comparisons if item.measured is not None]
-    assert [item.protocol for item in measured] == [
-        "superb version 1",
-        "superb-s3prl version 1",
-    ]
+    assert [item.protocol for item in measured] == ["superb version 1", "superb-s3prl version 1"]
 
 
 def test_failed_is_not_missing(save, tmp_path):
