@@ -134,9 +134,8 @@ def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
         "seeds": (sorted(a.seeds), sorted(b.seeds)),
     }
     skipped = (skipped_utterances(a), skipped_utterances(b))
-    differing = [f"{name} ({one} and {other})" for name, (one, other) in pairs.items()]
     differing = [
-        text for text, (one, other) in zip(differing, pairs.values(), strict=True) if one != other
+        f"{name} ({one} and {other})" for name, (one, other) in pairs.items() if one != other
     ]
     if metric.endswith("_lm") and a.identity.get("lm") != b.identity.get("lm"):
         differing.append("the language model")

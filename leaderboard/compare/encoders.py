@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmark.errors import SuperbError, unknown
 from leaderboard.compare.difference import Pair, pair_results
 from leaderboard.read.board import Board, Cell, Row, Table
-from leaderboard.read.collect import notes_about, read_board
+from leaderboard.read.collect import notes_about, read_board, tables_of
 from leaderboard.read.names import printable
 
 LEVEL = 0.05
@@ -97,12 +97,13 @@ def compare(
             "Type for instance: superb compare hubert wav2vec2 results"
         )
     board, runs = read_board(folder)
+    wanted = tables_of(board, downstreams)
     _refuse_unknown(board, names, downstreams, layer)
-    tasks = list(downstreams) or list(dict.fromkeys(table.downstream for table in board.tables))
+    tasks = downstreams or [table.downstream for table in wanted]
     notes: list[str] = []
     found: list[tuple[Table, Row, Row]] = []
     for task in dict.fromkeys(tasks):
-        tables = [table for table in board.tables if table.downstream == task]
+        tables = [table for table in wanted if table.downstream == task]
         for other in names[1:]:
             rows = [
                 (table, first, second)
@@ -155,9 +156,6 @@ def _refuse_unknown(
     board: Board, names: Sequence[str], downstreams: Sequence[str], layer: str
 ) -> None:
     tasks = {table.downstream for table in board.tables}
-    for task in downstreams:
-        if task not in tasks:
-            raise unknown("task in these results", task, map(printable, tasks))
     rows = [row for table in board.tables for row in table.rows]
     known = {row.upstream for row in rows} | {row.label for row in rows}
     for name in names:

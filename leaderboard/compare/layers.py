@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchmark.errors import SuperbError, unknown
+from benchmark.errors import SuperbError
 from benchmark.scoring.results import Result
 from leaderboard.compare.difference import Pair, pair_results
 from leaderboard.read.board import MAIN_LAYERS, Row, Table
-from leaderboard.read.collect import Run, notes_about, read_board
+from leaderboard.read.collect import Run, notes_about, read_board, tables_of
 from leaderboard.read.fields import layer_count, score_of, valid_of
 from leaderboard.read.names import printable
 
@@ -102,11 +102,7 @@ def study_layers(folder: Path | str, downstreams: Sequence[str] = ()) -> LayerSt
         SuperbError: when there is no such folder or task, or no encoder has both results.
     """
     board, runs = read_board(folder)
-    tasks = {table.downstream for table in board.tables}
-    for task in downstreams:
-        if task not in tasks:
-            raise unknown("task in these results", task, map(printable, tasks))
-    tables = [table for table in board.tables if not downstreams or table.downstream in downstreams]
+    tables = tables_of(board, downstreams)
     entries = [(table, row, _pair(row, runs)) for table in tables for row in table.rows]
     paired = [pair.difference.p_value for _, _, pair in entries if isinstance(pair, Pair)]
     if not paired:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.scoring.results import MetricValue
-from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
+from leaderboard.read.board import MAIN_LAYERS, Board, Row, Table
 from leaderboard.read.names import list_some
 from leaderboard.read.published import PUBLISHED_CORPORA, find_figure, is_published_setting
 
@@ -76,11 +76,6 @@ class SummaryRow:
         """The row of its newest run, for what is said of the encoder."""
         rows = [row for row in self.rows if row is not None]
         return max(rows, key=lambda row: max(cell.created for cell in row.cells.values()))
-
-    def cell(self, column: int, layer: str) -> Cell | None:
-        """Its run in a column; None where it has none."""
-        row = self.rows[column]
-        return None if row is None else row.cells.get(layer)
 
 
 @dataclass(frozen=True)

@@ -29,22 +29,16 @@ class Comparison:
     """A published score beside ours.
 
     Attributes:
-        task: its name.
-        metric: the one compared.
-        layer: of the probe.
+        published: the figure, with its task, metric and layer.
         protocol: name and version of ours; "" when missing.
-        published: the figure.
         measured: our score; None when missing or failed.
         tolerance: how far re-runs by others came out; None when nobody said.
         outcome: ``missing`` when no result on the published corpus under a published protocol
             is there.
     """
 
-    task: str
-    metric: str
-    layer: str
-    protocol: str
     published: Figure
+    protocol: str
     measured: MetricValue | None
     tolerance: Figure | None
     outcome: Outcome
@@ -99,7 +93,8 @@ def reproduce(upstream: str, folder: Path | str) -> Reproduction:
     missing: dict[str, bool] = {}
     for item in comparisons:
         if item.outcome == "missing":
-            missing[item.task] = missing.get(item.task, False) or item.metric == "wer_lm"
+            task, metric = item.published.task, item.published.metric
+            missing[task] = missing.get(task, False) or metric == "wer_lm"
     return Reproduction(
         upstream,
         tuple(comparisons),
@@ -120,7 +115,6 @@ def _board(folder: Path) -> Board:
 def _compare(figure: Figure, upstream: str, board: Board) -> list[Comparison]:
     """One comparison for each of our scores of the same thing; at least one, that it is missing."""
     tolerance = find_figure("rerun", figure.task, figure.metric)
-    same = (figure.task, figure.metric, figure.layer)
     found: list[Comparison] = []
     for table in board.tables:
         if table.downstream != figure.task:
@@ -133,10 +127,10 @@ def _compare(figure: Figure, upstream: str, board: Board) -> list[Comparison]:
             score = cell.metrics.get(figure.metric)
             if score is not None:
                 outcome = _outcome(score, figure, tolerance)
-                found.append(Comparison(*same, protocol, figure, score, tolerance, outcome))
+                found.append(Comparison(figure, protocol, score, tolerance, outcome))
             elif cell.status == "failed":
-                found.append(Comparison(*same, protocol, figure, None, tolerance, "failed"))
-    return found or [Comparison(*same, "", figure, None, tolerance, "missing")]
+                found.append(Comparison(figure, protocol, None, tolerance, "failed"))
+    return found or [Comparison(figure, "", None, tolerance, "missing")]
 
 
 def _outcome(measured: MetricValue, published: Figure, tolerance: Figure | None) -> Outcome:

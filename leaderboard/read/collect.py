@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark.errors import SuperbError
+from benchmark.errors import SuperbError, unknown
 from benchmark.scoring.results import Result, read_result, read_results, result_files
 from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
 from leaderboard.read.fields import (
@@ -24,6 +24,7 @@ from leaderboard.read.fields import (
     score_of,
     skipped_utterances,
 )
+from leaderboard.read.names import printable
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,19 @@ def read_board(folder: Path | str, *, history: bool = False) -> tuple[Board, dic
     if not runs:
         raise SuperbError(f"no result in {folder} can be read. {' '.join(problems)}")
     return arrange((run.result for run in runs.values()), problems), runs
+
+
+def tables_of(board: Board, downstreams: Sequence[str]) -> list[Table]:
+    """The tables of these tasks; all if none is named.
+
+    Raises:
+        SuperbError: for a task that the board does not have.
+    """
+    tasks = {table.downstream for table in board.tables}
+    for task in downstreams:
+        if task not in tasks:
+            raise unknown("task in these results", task, map(printable, tasks))
+    return [table for table in board.tables if not downstreams or table.downstream in downstreams]
 
 
 def notes_about(board: Board, run_ids: Collection[str]) -> list[str]:

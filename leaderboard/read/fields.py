@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmark.core import Tally
+from benchmark.errors import SuperbError
 from benchmark.scoring.results import MetricValue, Result
 
 
@@ -51,7 +52,13 @@ def learning_rate_of(result: Result) -> str:
 
 
 def counts_of(tally: Tally, metric: str) -> tuple[int, int]:
-    """Numerator and denominator that one utterance adds to a metric."""
+    """Numerator and denominator that one utterance adds to a metric.
+
+    Raises:
+        SuperbError: when it adds none: the metric is then no ratio of sums over utterances.
+    """
+    if metric not in tally.counts:
+        raise SuperbError(f"{metric} has no counts of utterance {tally.utterance} in these results")
     return tally.counts[metric]
 
 

@@ -17,7 +17,7 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from leaderboard.read.board import Cell, Table
 
@@ -89,36 +89,22 @@ def load_published() -> tuple[Figure, ...]:
         return tuple(_figure(row) for row in csv.DictReader(stream))
 
 
-def _figure(row: dict[str, str]) -> Figure:
-    kinds: dict[str, Kind] = {name: name for name in ("score", "fbank", "sota", "rerun")}
-    return Figure(
-        figure=kinds[row["figure"]],
-        upstream=row["upstream"],
-        row=row["row"],
-        parameters_millions=float(row["parameters_millions"])
-        if row["parameters_millions"]
-        else None,
-        task=row["task"],
-        metric=row["metric"],
-        layer=row["layer"],
-        inferred=row["inferred"] == "yes",
-        value=float(row["value"]),
-        source=row["source"],
-        remark=row["remark"],
-    )
+def _figure(row: dict[str, Any]) -> Figure:
+    size = row["parameters_millions"]
+    typed = {
+        "parameters_millions": float(size) if size else None,
+        "inferred": row["inferred"] == "yes",
+        "value": float(row["value"]),
+    }
+    return Figure(**{**row, **typed})
 
 
 @cache
 def find_figure(figure: Kind, task: str, metric: str) -> Figure | None:
     """The constant or tolerance of a task; None when there is none."""
-    return next(
-        (
-            entry
-            for entry in load_published()
-            if (entry.figure, entry.task, entry.metric) == (figure, task, metric)
-        ),
-        None,
-    )
+    wanted = (figure, task, metric)
+    found = (f for f in load_published() if (f.figure, f.task, f.metric) == wanted)
+    return next(found, None)
 
 
 def is_published_setting(table: Table, cell: Cell | None = None) -> bool:

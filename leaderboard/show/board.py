@@ -56,7 +56,7 @@ def table_grid(table: Table) -> Grid:
         rows=tuple(
             GridRow(
                 (label_of(row.label, row.untrained),),
-                tuple(score_item(table, row, row.cells.get(layer)) for layer in table.layers),
+                tuple(score_item(table, row, layer) for layer in table.layers),
             )
             for row in table.rows
         ),
@@ -84,20 +84,16 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
     facts = _facts(summary)
     means = [name for name, of in _MEANS.items() if any(of(row) for row in summary.rows)]
     tasks = [_task(summary, table) for table in summary.tables]
+    rows: list[GridRow] = []
+    for position, entry in enumerate(summary.rows):
+        known = [items[position] for items in facts.values()]
+        rows += (_stacked if stacked else _unstacked)(summary, entry, means, known)
     if stacked:
         columns = [*tasks, *means, *facts]
         groups = [""] * len(columns)
-        rows = [
-            row
-            for position in range(len(summary.rows))
-            for row in _stacked(summary, position, facts, means)
-        ]
     else:
         columns = [*(list(summary.layers) * (len(tasks) + len(means))), *facts]
         groups = [group for group in (*tasks, *means) for _ in summary.layers] + [""] * len(facts)
-        rows = [
-            _unstacked(summary, position, facts, means) for position in range(len(summary.rows))
-        ]
     notes = list(summary.notes)
     if means:
         notes.insert(0, f"{' and '.join(means)}: [low, high] is a 95 % bootstrap interval")
@@ -171,8 +167,9 @@ def _task(summary: Summary, table: Table) -> str:
     return f"{table.downstream}{corpus} {table.metric} {arrow(table)}"
 
 
-def score_item(table: Table, row: Row | None, cell: Cell | None) -> Item:
+def score_item(table: Table, row: Row | None, layer: str) -> Item:
     """A run with its interval and its marks; ``–`` without a run, ``failed`` without a score."""
+    cell = row.cells.get(layer) if row else None
     if row is None or cell is None:
         return Item(MISSING)
     score = cell.score
@@ -296,35 +293,31 @@ def _name(entry: SummaryRow) -> str:
 
 
 def _stacked(
-    summary: Summary, position: int, facts: Mapping[str, list[Item]], means: Sequence[str]
+    summary: Summary, entry: SummaryRow, means: Sequence[str], known: Sequence[Item]
 ) -> list[GridRow]:
-    entry = summary.rows[position]
     rows: list[GridRow] = []
     for layer in summary.layers:
         items = [
             *_layer_items(summary, entry, layer),
             *(_mean_item(name, entry, layer) for name in means),
-            *(Item("") if rows else known[position] for known in facts.values()),
+            *([Item("")] * len(known) if rows else known),
         ]
         rows.append(GridRow(("" if rows else _name(entry), layer), tuple(items)))
     return rows
 
 
 def _unstacked(
-    summary: Summary, position: int, facts: Mapping[str, list[Item]], means: Sequence[str]
-) -> GridRow:
-    entry = summary.rows[position]
+    summary: Summary, entry: SummaryRow, means: Sequence[str], known: Sequence[Item]
+) -> list[GridRow]:
     by_layer = [_layer_items(summary, entry, layer) for layer in summary.layers]
     items = [
-        *(items[column] for column in range(len(summary.tables)) for items in by_layer),
+        *(item for items in zip(*by_layer, strict=True) for item in items),
         *(_mean_item(name, entry, layer) for name in means for layer in summary.layers),
-        *(known[position] for known in facts.values()),
+        *known,
     ]
-    return GridRow((_name(entry),), tuple(items))
+    return [GridRow((_name(entry),), tuple(items))]
 
 
 def _layer_items(summary: Summary, entry: SummaryRow, layer: str) -> list[Item]:
-    return [
-        score_item(table, row, entry.cell(column, layer))
-        for column, (table, row) in enumerate(zip(summary.tables, entry.rows, strict=True))
-    ]
+    pairs = zip(summary.tables, entry.rows, strict=True)
+    return [score_item(table, row, layer) for table, row in pairs]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.errors import SuperbError, unknown
 from benchmark.scoring.results import Result, load_results
@@ -26,13 +26,6 @@ _HUB_CORPUS: Final = re.compile(r"hf:(?P<id>[\w.-]+/[\w.-]+)(:(?P<config>.+))?")
 _HUB_COMMIT: Final = re.compile(
     r"https://huggingface\.co/datasets/.+/tree/(?P<commit>[0-9a-f]{40})"
 )
-
-
-class _Dataset(NamedTuple):
-    type: str
-    name: str
-    config: str | None
-    revision: str
 
 
 def model_card(folder: Path | str, upstream: str) -> str:
@@ -110,7 +103,6 @@ def _rows_of(tables: tuple[Table, ...], upstream: str) -> list[tuple[Table, Row]
 def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
-    dataset = _dataset(result)
     for metric, score in result.metrics.items():
         name = _METRICS.get(metric, metric)
         share = f"{100 * score['confidence']:g} %"
@@ -134,11 +126,7 @@ def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
         yield EvalResult(
             task_type=_HUB_TASKS.get(table.metric, "other"),
             task_name=table.title or table.downstream,
-            dataset_type=dataset.type,
-            dataset_name=dataset.name,
-            dataset_config=dataset.config,
-            dataset_split="test",
-            dataset_revision=dataset.revision,
+            **_dataset(result),
             metric_type=metric,
             metric_value=score["value"],
             metric_name=f"{table.downstream} test {name} in %, frozen encoder, layers "
@@ -147,13 +135,15 @@ def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
         )
 
 
-def _dataset(result: Result) -> _Dataset:
+def _dataset(result: Result) -> dict[str, Any]:
     """A corpus in the words of the Hub; the commit there, or else the sha256 of the content."""
-    corpus: Mapping[str, Any] = result.corpus
-    name = str(corpus["name"])
-    commit = _HUB_COMMIT.fullmatch(str(corpus.get("source", "")))
-    revision = commit["commit"] if commit else str(corpus["sha256"])
+    name = str(result.corpus["name"])
     place = _HUB_CORPUS.fullmatch(name)
-    if place is None:
-        return _Dataset(name, name, None, revision)
-    return _Dataset(place["id"], place["id"], place["config"], revision)
+    commit = _HUB_COMMIT.fullmatch(str(result.corpus.get("source", "")))
+    return {
+        "dataset_type": place["id"] if place else name,
+        "dataset_name": place["id"] if place else name,
+        "dataset_config": place["config"] if place else None,
+        "dataset_split": "test",
+        "dataset_revision": commit["commit"] if commit else str(result.corpus["sha256"]),
+    }

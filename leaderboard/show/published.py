@@ -85,22 +85,23 @@ def reproduction_grid(found: Reproduction) -> Grid:
     rows = []
     remarks: dict[str, None] = {}
     for item in found.comparisons:
+        figure = item.published
         measured, difference = MISSING, MISSING
         if item.measured is not None:
             score = item.measured
             measured = score_text(score, 2)
-            difference = f"{score['value'] - item.published.value:+.2f}"
+            difference = f"{score['value'] - figure.value:+.2f}"
         tolerance = MISSING
         if item.tolerance is not None:
             tolerance = f"± {item.tolerance.value:g}"
-            remarks.setdefault(_origin(f"tolerance for {item.task}", item.tolerance))
-        remarks.setdefault(_origin(f"published {item.task}, {item.layer}", item.published))
+            remarks.setdefault(_origin(f"tolerance for {figure.task}", item.tolerance))
+        remarks.setdefault(_origin(f"published {figure.task}, {figure.layer}", figure))
         rows.append(
             GridRow(
-                (f"{item.task} {item.metric}", item.layer),
+                (f"{figure.task} {figure.metric}", figure.layer),
                 (
                     Item(measured),
-                    Item(f"{item.published.value:.2f}"),
+                    Item(f"{figure.value:.2f}"),
                     Item(difference),
                     Item(item.outcome),
                     Item(tolerance),

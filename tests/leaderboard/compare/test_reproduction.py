@@ -52,7 +52,7 @@ def test_both_protocols_are_shown(save, tmp_path):
 def test_failed_is_not_missing(save, tmp_path):
     save("hubert-base", "ks", "last", None, **SPEECH_COMMANDS)
     found = reproduce("hubert-base", tmp_path / "results")
-    assert [item.outcome for item in found.comparisons if item.task == "ks"] == [
+    assert [item.outcome for item in found.comparisons if item.published.task == "ks"] == [
         "failed",
         "missing",
     ]
