@@ -18,7 +18,8 @@ def row(name, **changes):
     found = Difference(4.0, 1.0, 7.0, 0.95, 10, 100, standard_error=1.4, degrees=9)
     made = LayerRow(
         upstream=name, last=50.0, weighted_sum=54.0,
-        pair=Pair("accuracy", found, "McNemar", 0.2, False), p_value=0.001, why_not="", weights=(0.1, 0.2, 0.7), norms=(3.0, 20.0, 10.0),
+        pair=Pair("accuracy", found, "McNemar", 0.2, False), p_value=0.001,
+        why_not="", weights=(0.1, 0.2, 0.7), norms=(3.0, 20.0, 10.0),
         scores=(40.0, 60.0, 50.0), best=1, weight_correlation=0.5, product_correlation=-0.5,
     )  # fmt: skip
     return dataclasses.replace(made, **changes)
