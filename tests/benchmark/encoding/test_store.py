@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -386,6 +387,31 @@ def test_figures_do_not_depend_on_who_wrote_what(tmp_path):
             assert one.rounding_error(golden).hex() == "0x1.9f6e2adedb651p-13"
             assert one.audio_s([*golden]).hex() == "0x1.aaaaaaaaaaaaap+1"
             assert one.throughput() == two.throughput() == pytest.approx((0.1 * turn + 0.2) / 3)
+
+
+def test_norms_are_added_up_by_key(tmp_path):
+    norms = {"a": 9.0, "b": 9.0, "c": 1e17}  # a sum that depends on the order
+    assert sum(norms.values()) != sum(reversed(norms.values()))
+    with FeatureStore(tmp_path, about()) as store:
+        for key in "cba":
+            store.append(key, array(0), np.array([norms[key]]))
+        store.commit()
+        expected = sum(float(np.float32(norm)) for norm in norms.values()) / 3
+        assert store.layer_norms(["c", "a", "b", "c"]) == [expected]
+
+
+def test_what_is_not_seen_yet_is_looked_for_in_a_file_opened_anew(tmp_path):
+    """As network file systems want it."""
+    with FeatureStore(tmp_path, about()) as store:
+        for seed in range(2):
+            put(store, f"key{seed}", array(seed))
+    file = store._data.path
+    with FeatureStore(tmp_path, about()) as store:
+        store.read("key0")
+        shutil.copy(file, tmp_path / "copy")
+        os.truncate(file, file.stat().st_size - 1)
+        (tmp_path / "copy").replace(file)
+        assert np.array_equal(store.read("key1"), array(1).astype("float16"))
 
 
 def test_a_big_store_opens_few_files(tmp_path, monkeypatch):
