@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmark.conformance import check_upstream, raise_for_failures
-from benchmark.registry import entry_points
+from benchmark.registry import load_object, plugins
 
 FOLDER = Path(__file__).parent
 
@@ -34,8 +34,7 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_an_installed_upstream_is_found_and_conforms(installed):
-    point = entry_points("superb.upstreams")["toy-energy"]
-    upstream = point.load()()
+    upstream = load_object(plugins("superb.upstreams")["toy-energy"])
     assert upstream.card.name == "toy-energy"
     checks = check_upstream(upstream)
     raise_for_failures(checks)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
-import importlib.util
-import inspect
 import re
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from benchmark.core import Upstream, UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
-from benchmark.registry import entry_points, load_attribute
+from benchmark.registry import cause, is_target, load_object, plugins
 from upstreams import UPSTREAMS
 
 if TYPE_CHECKING:  # at run time these modules import torch, so they wait until one is needed
@@ -47,14 +41,19 @@ def load_upstream(name_or_path: str, trust_remote_code: bool = False) -> Upstrea
             card's note says so.
 
     Raises:
-        SuperbError: nothing fits (with near matches), or what fits cannot be loaded.
+        UpstreamError: nothing fits (with near matches), or what fits cannot be loaded.
     """
     name = name_or_path.strip()
-    if name.startswith(UNTRAINED):
-        upstream = _untrained(name.removeprefix(UNTRAINED), trust_remote_code)
-    else:
-        upstream = _load(name, trust_remote_code)
-    return _checked(name, upstream)
+    try:
+        if name.startswith(UNTRAINED):
+            upstream = _untrained(name.removeprefix(UNTRAINED), trust_remote_code)
+        else:
+            upstream = _load(name, trust_remote_code)
+        return _checked(name, upstream)
+    except UpstreamError:
+        raise
+    except SuperbError as error:
+        raise UpstreamError(str(error)) from error
 
 
 def upstream_names() -> list[str]:
@@ -63,8 +62,6 @@ def upstream_names() -> list[str]:
 
 
 def _load(name: str, trust_remote_code: bool) -> object:
-    if _is_file_target(name):
-        return _from_file(name)
     if name.startswith(TORCHAUDIO):
         from upstreams.loading.torchaudio_bundles import load_bundle
 
@@ -72,12 +69,9 @@ def _load(name: str, trust_remote_code: bool) -> object:
     if name in UPSTREAMS:
         if not UPSTREAMS[name].target:
             raise _unavailable(name)
-        return _construct(name, load_attribute(UPSTREAMS[name].target))
-    plugins = _plugins()
-    if name in plugins:
-        return _construct(name, load_attribute(plugins[name]))
-    if _is_module_target(name):
-        return _construct(name, load_attribute(name))
+        return load_object(UPSTREAMS[name].target, "upstream")
+    if target := _plugins().get(name, name if _names_code(name) else ""):
+        return load_object(target, "upstream")
     folder, origin = _locate(name, weights=True, code=trust_remote_code)
     from upstreams.loading.checkpoint import PRETRAINED, load_folder, read_json
 
@@ -116,7 +110,7 @@ def _untrained(name: str, trust_remote_code: bool) -> object:
         pinned = f"@{entry.revision}" if entry.revision else ""
         folder, origin = _locate(entry.checkpoint + pinned, weights=False, code=False)
         origin = dataclasses.replace(origin, name=name)
-    elif _is_file_target(name) or name in upstream_names() or _is_module_target(name):
+    elif _names_code(name) or name in upstream_names():
         return untrained.UntrainedTwin(_checked(name, _load(name, trust_remote_code)))
     else:
         folder, origin = _locate(name, weights=False, code=trust_remote_code)
@@ -150,25 +144,12 @@ def _unknown(name: str) -> SuperbError:
 
 def _plugins() -> dict[str, str]:
     """Installed plug-ins: name → target."""
-    points = entry_points(GROUP)
-    if taken := sorted(points.keys() & UPSTREAMS.keys()):
-        point = points[taken[0]]
-        package = point.dist.name if point.dist else "an installed package"
-        raise UpstreamError(
-            f"{package} registers an upstream {taken[0]!r} ({point.value}), which is built in; "
-            "rename its entry point or uninstall it"
-        )
-    return {name: point.value for name, point in points.items()}
+    return plugins(GROUP, UPSTREAMS, "upstream")
 
 
-def _is_file_target(name: str) -> bool:
-    return name.rpartition(":")[0].endswith(".py")
-
-
-def _is_module_target(name: str) -> bool:
-    module, separator, attribute = name.partition(":")
-    parts = [*module.split("."), attribute]
-    return bool(separator) and module != "hf" and all(part.isidentifier() for part in parts)
+def _names_code(name: str) -> bool:
+    """Whether it is a class or function in a file or module, and no repository of the hub."""
+    return is_target(name) and not name.startswith("hf:")
 
 
 def _locate(name: str, weights: bool, code: bool) -> tuple[Path, Origin]:
@@ -195,86 +176,6 @@ def _locate(name: str, weights: bool, code: bool) -> tuple[Path, Origin]:
     return folder, hub_origin(repository, repository, revision, folder)
 
 
-def _from_file(name: str) -> object:
-    """Run a user's file as a module and construct what it defines under a name."""
-    file_name, _, attribute = name.rpartition(":")
-    path = Path(file_name).expanduser().resolve()
-    if not path.is_file():
-        raise UpstreamError(f"{name}: there is no file {path}")
-    if not attribute.isidentifier() or attribute.startswith("__"):
-        raise UpstreamError(f"{name}: {attribute!r} is no name; write {file_name}:MyClass")
-    # Private, so that a file called json.py shadows nothing; registered, so that dataclasses,
-    # pickling and source look-ups find it.
-    module_name = f"_superb_file_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise UpstreamError(f"{name}: Python cannot import {path}")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    if str(path.parent) not in sys.path:  # last, so that a neighbour shadows no library
-        sys.path.append(str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[module_name]
-        raise UpstreamError(f"{name}: {_cause(error, path)}") from error
-    found = vars(module)
-    if attribute not in found:
-        defined = sorted(
-            key
-            for key, value in found.items()
-            if getattr(value, "__module__", None) == module_name and not key.startswith("_")
-        )
-        raise UpstreamError(
-            f"{path} defines no {attribute!r}; it defines {', '.join(defined) or 'nothing'}"
-        )
-    return _construct(name, found[attribute], path)
-
-
-def _construct(name: str, thing: object, path: Path | None = None) -> object:
-    """Call a class or a function without arguments; take an object as it is."""
-    ready = not isinstance(thing, type) and hasattr(thing, "card")
-    if ready or not callable(thing):
-        return thing
-    _check_takes_nothing(name, thing)
-    try:
-        return thing()
-    except SuperbError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UpstreamError(f"{name}: {_cause(error, path)}") from error
-
-
-def _check_takes_nothing(name: str, thing: Callable[..., object]) -> None:
-    """Refuse a class or function with arguments that have no default."""
-    try:
-        signature = inspect.signature(thing)
-    except (TypeError, ValueError):  # some of what is written in C does not say
-        return
-    try:
-        signature.bind()
-    except TypeError as error:
-        raise UpstreamError(
-            f"{name} is called without arguments: {error}. Give it a default, or name a function "
-            "without arguments that returns the encoder"
-        ) from error
-
-
-def _cause(error: BaseException, path: Path | None) -> str:
-    """The error in a user's code, with the last line of their file that was running."""
-    where = ""
-    if isinstance(error, SyntaxError):
-        where = f" at {error.filename}:{error.lineno}"
-    elif frames := [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == str(path) or (path is None and frame.filename != __file__)
-    ]:
-        where = f" at {frames[-1].filename}:{frames[-1].lineno}"
-    message = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"{type(error).__name__}: {message}{where}"
-
-
 def _checked(name: str, upstream: object) -> Upstream:
     """Refuse what is no upstream, in the words of the contract."""
     contract = (
@@ -284,7 +185,7 @@ def _checked(name: str, upstream: object) -> Upstream:
     try:
         card = getattr(upstream, "card", None)
     except Exception as error:
-        raise UpstreamError(f"{name}: its card raises {_cause(error, None)}") from error
+        raise UpstreamError(f"{name}: its card raises {cause(error)}") from error
     if not isinstance(card, UpstreamCard):
         raise UpstreamError(f"{name} gives {type(upstream).__name__} without a card: {contract}")
     if not callable(upstream):

@@ -33,21 +33,6 @@ class Loud:
         frames = torch.stack([w[:1, None] for w in waveforms])
         return HiddenStates(frames[None], torch.ones(len(waveforms), dtype=torch.long))
 
-def make():
-    return Loud()
-
-ready = Loud()
-
-class Needy:
-    def __init__(self, size):
-        pass
-
-class Broken:
-    def __init__(self):
-        self.start()
-    def start(self):
-        raise RuntimeError("no fuel")
-
 class Cardless:
     def __call__(self, waveforms):
         return None
@@ -59,60 +44,29 @@ class Mute:
 
 @pytest.fixture
 def plugin(tmp_path):
-    path = tmp_path / "json.py"  # named like a standard module, and shadows nothing
+    path = tmp_path / "plugin.py"
     path.write_text(PLUGIN)
     return path
 
 
-@pytest.mark.parametrize("name", ["Loud", "make", "ready"])
-def test_a_file(plugin, name):
-    upstream = load_upstream(f"{plugin}:{name}")
+def test_a_file(plugin):
+    upstream = load_upstream(f"{plugin}:Loud")
     assert isinstance(upstream([torch.zeros(200)]), HiddenStates)
     assert upstream.card.name == "loud"
-    assert sys.modules["json"].__file__ != str(plugin)
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("Lout", r"defines no 'Lout'; it defines .*Loud"),
-        ("Needy", r"without arguments.*'size'.*a function without arguments"),
-        ("Broken", r"RuntimeError: no fuel at .*json\.py:28"),
+        ("Lout", "has no 'Lout'; it defines .*Loud"),
         ("Cardless", "without a card: an upstream has"),
         ("Mute", "not callable: an upstream has"),
         ("CARD", "without a card"),
-        ("__loader__", "is no name"),
-        ("a b", "is no name"),
     ],
 )
-def test_what_can_be_wrong_in_a_file(plugin, name, says):
+def test_what_is_no_upstream(plugin, name, says):
     with pytest.raises(UpstreamError, match=says):
         load_upstream(f"{plugin}:{name}")
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        (
-            "import nonexistent_thing\n",
-            r"ModuleNotFoundError: .*nonexistent_thing.* at .*bad\.py:1",
-        ),
-        ("x = 1\n1 / 0\n", r"ZeroDivisionError: .* at .*bad\.py:2"),
-        ("def f(:\n", r"SyntaxError: .* at .*bad\.py:1"),
-        ("raise SystemExit(3)\n", "SystemExit: 3"),
-    ],
-)
-def test_a_file_that_does_not_import(tmp_path, content, says):
-    path = tmp_path / "bad.py"
-    path.write_text(content)
-    with pytest.raises(UpstreamError, match=says):
-        load_upstream(f"{path}:Mine")
-    assert not any(str(path) == getattr(m, "__file__", "") for m in list(sys.modules.values()))
-
-
-def test_no_such_file(tmp_path):
-    with pytest.raises(UpstreamError, match="there is no file"):
-        load_upstream(f"{tmp_path}/none.py:Mine")
 
 
 def test_an_installed_module(plugin, tmp_path, monkeypatch):
@@ -133,7 +87,7 @@ def register(monkeypatch, **targets):
 def test_an_entry_point(tmp_path, monkeypatch):
     (tmp_path / "loud_plugin.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
-    register(monkeypatch, loud="loud_plugin:make", gone="loud_plugin_gone:make")
+    register(monkeypatch, loud="loud_plugin:Loud", gone="loud_plugin_gone:Loud")
     assert upstream_names() == [*UPSTREAMS, "loud", "gone"]
     assert load_upstream("loud").card.name == "loud"
     with pytest.raises(SuperbError, match=r"cannot import 'loud_plugin_gone'.*ModuleNotFoundError"):
@@ -144,7 +98,7 @@ def test_an_entry_point(tmp_path, monkeypatch):
 
 def test_an_entry_point_cannot_take_a_built_in_name(monkeypatch):
     register(monkeypatch, hubert="evil:make")
-    with pytest.raises(UpstreamError, match=r"registers an upstream 'hubert' .*built in"):
+    with pytest.raises(SuperbError, match=r"registers upstream 'hubert' .*built in"):
         upstream_names()
 
 
