@@ -211,8 +211,8 @@ class FeatureStore:
         return True
 
     def _column(self, keys: Iterable[str], name: str) -> tuple[list[str], NDArray[Any]]:
-        """Those of the keys that have a record, each once and in order, and what it says."""
-        known = sorted(self._rows.keys() & set(keys))
+        """Those of the keys that have a record, each once, and what it says."""
+        known = [key for key in dict.fromkeys(keys) if key in self._rows]
         rows = np.fromiter((self._rows[key] for key in known), np.intp, len(known))
         return known, self._records[name][rows]
 
@@ -389,8 +389,8 @@ class FeatureStore:
 
     def layer_norms(self, keys: Iterable[str]) -> list[float]:
         """Mean L2 norm of a frame in each layer, averaged over utterances: ``[layer]``."""
-        _, norms = self._column(keys, "norms")
         # one after another, in an order that does not depend on who wrote what
+        _, norms = self._column(sorted(set(keys)), "norms")
         totals: list[float] = np.cumsum(norms, axis=0, dtype=np.float64)[-1].tolist()
         return [total / len(norms) for total in totals]
 
@@ -398,7 +398,8 @@ class FeatureStore:
         """Seconds of audio behind these records; a key that is named twice counts twice."""
         times = Counter(keys)
         found, seconds = self._column(times, "audio_s")
-        return math.fsum(times[key] * each for key, each in zip(found, seconds, strict=True))
+        pairs = zip(found, seconds.tolist(), strict=True)
+        return math.fsum(times[key] * each for key, each in pairs)
 
     def log_session(self, audio_s: float, encoder_s: float) -> None:
         """Remember how long the encoder of one process took for how much audio."""
