@@ -1,13 +1,15 @@
 """The nouns of the benchmark. Nothing here imports torch, so that listing stays instant.
 
 A frozen encoder turns waveforms into layers (`HiddenStates`); a layer mix turns layers into
-frames; a light head turns frames into answers; `Tally` counts turn answers into a score.
+frames; a light head turns frames into answers; a statistic of `Record` values turns answers into a
+score.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -22,6 +24,8 @@ Family = Literal[
 FeatureKind = Literal["frames", "mean"]
 Direction = Literal["lower", "higher"]
 SPLITS = ("train", "valid", "test")
+# A name is part of a folder's name, of a column's and of what is typed between commas.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True)
@@ -130,15 +134,24 @@ class UpstreamCard:
         )
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise SuperbError(
-                f"upstream {self.name!r}: {name} must be {wanted}, got {getattr(self, name)!r}"
-            )
+        _require(f"upstream {self.name!r}", name, getattr(self, name), holds, wanted)
 
 
 def _is_whole(value: object) -> bool:
     """True for an int; True and False are none here."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+_NAME_WANTED = "letters, digits and . _ + -, with a letter or digit first"
+
+
+def _require(what: str, name: str, value: object, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise SuperbError(f"{what}: {name} must be {wanted}, got {value!r}")
 
 
 @runtime_checkable
@@ -203,6 +216,7 @@ class Utterance:
         text: what is said, for ASR.
         label: the class, for classification tasks.
         span: the part of the recording that is meant, as (first second, seconds); None for all.
+        columns: whatever else is known of it, by the name of the column.
     """
 
     id: str
@@ -212,6 +226,17 @@ class Utterance:
     text: str = ""
     label: str = ""
     span: tuple[float, float] | None = None
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def value(self, column: str) -> str:
+        """What stands in a column: ``speaker``, ``text``, ``label`` or a further one; "" for none.
+
+        >>> Utterance("a", b"", "train", speaker="s", columns={"action": "open"}).value("action")
+        'open'
+        """
+        if column in ("speaker", "text", "label"):
+            return str(getattr(self, column))
+        return self.columns.get(column, "")
 
 
 @dataclass(frozen=True)
@@ -220,42 +245,95 @@ class Corpus:
 
     Attributes:
         name: as typed on the command line and printed in tables.
-        sha256: identity of its content: ids, splits, targets and audio.
+        sha256: identity of its content: ids, splits, targets and audio. Whoever writes a plug-in
+            leaves it out: it is computed when the corpus is loaded.
         utterances: all of them, in a fixed order.
         licence: of the audio.
         source: where it comes from.
         note: one line for results.
+        folds: several partitions instead of one: name of a fold → utterance id → its split there;
+            what a fold does not name is not in it. Each fold trains, is chosen on its own valid and
+            tested on its own test. Empty for one partition, that of `Utterance.split`.
     """
 
     name: str
-    sha256: str
-    utterances: tuple[Utterance, ...]
+    sha256: str = ""
+    utterances: tuple[Utterance, ...] = ()
     licence: str = ""
     source: str = ""
     note: str = ""
+    folds: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
 
     def split(self, name: str) -> list[Utterance]:
         """The utterances of one split, in corpus order."""
         return [utterance for utterance in self.utterances if utterance.split == name]
 
+    def partitions(self) -> dict[str, Corpus]:
+        """Name of each fold → the corpus as that fold splits it; ``{"": self}`` without folds."""
+        if not self.folds:
+            return {"": self}
+        return {
+            fold: replace(
+                self,
+                utterances=tuple(
+                    replace(utterance, split=splits[utterance.id])
+                    for utterance in self.utterances
+                    if utterance.id in splits
+                ),
+                folds={},
+            )
+            for fold, splits in self.folds.items()
+        }
+
 
 @dataclass(frozen=True)
-class Tally:
-    """The counts of one test utterance; every metric is a ratio of sums of them.
+class Record:
+    """One scored thing of a test set: an utterance, a trial of two, a block of frames.
 
     Attributes:
-        utterance: its id.
-        speaker: its speaker; intervals are clustered by it.
+        id: of the utterance, or of whatever was scored; unique within a test set.
+        clusters: who it belongs to, and is not independent of: its speaker, or the two speakers of
+            a trial. ``("",)`` where nobody is known.
         reference: the right answer, as text.
         hypothesis: the head's answer, as text.
-        counts: metric name → (numerator, denominator), e.g. ``{"wer": (2, 7)}``.
+        values: metric name → what its statistic reads, e.g. ``{"wer": (2, 7)}`` for a ratio.
+        fold: the fold whose test set it is in; "" for the only one.
     """
 
-    utterance: str
-    speaker: str
+    id: str
+    clusters: tuple[str, ...]
     reference: str
     hypothesis: str
-    counts: Mapping[str, tuple[int, int]]
+    values: Mapping[str, tuple[float, ...]]
+    fold: str = ""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a score is called, and how records become one.
+
+    Attributes:
+        name: as printed in tables.
+        direction: whether a lower or a higher value is better.
+        statistic: one of `benchmark.metrics.STATISTICS`; a ratio of sums unless it says otherwise.
+        unit: ``%`` for values that are shown times 100.
+    """
+
+    name: str
+    direction: Direction
+    statistic: str = "ratio"
+    unit: str = "%"
+
+    def __post_init__(self) -> None:
+        what = f"metric {self.name!r}"
+        _require(what, "name", self.name, _is_name(self.name), _NAME_WANTED)
+        directions = get_args(Direction)
+        _require(
+            what, "direction", self.direction, self.direction in directions, " or ".join(directions)
+        )
+        for name in ("statistic", "unit"):
+            value = getattr(self, name)
+            _require(what, name, value, isinstance(value, str), "text")
 
 
 @dataclass(frozen=True)
@@ -266,34 +344,96 @@ class DownstreamCard:
         name: as typed on the command line.
         title: for tables.
         version: raised whenever scores of this task change.
-        metrics: metric names, the one that ranks first; values are percentages.
-        direction: whether a lower or a higher value of the first metric is better.
+        metrics: what is scored, the metric that ranks first.
         features: whether the head needs every frame, or time means give the same result.
         needs: the columns of a manifest that it reads besides ``audio`` and ``split``.
-        closed_set: True when a test label that train never saw is an error.
+        closed_set: True when a label that train never saw is an error.
+        label_from: the column that becomes `Utterance.label`.
+        head: its head in words, for the list of tasks.
     """
 
     name: str
     title: str
     version: int
-    metrics: tuple[str, ...]
-    direction: Direction
+    metrics: tuple[Metric, ...]
     features: FeatureKind
-    needs: tuple[str, ...]
-    closed_set: bool
+    needs: tuple[str, ...] = ()
+    closed_set: bool = False
+    label_from: str = "label"
+    head: str = ""
+
+    def __post_init__(self) -> None:
+        def require(name: str, holds: bool, wanted: str) -> None:
+            _require(f"task {self.name!r}", name, getattr(self, name), holds, wanted)
+
+        require("name", _is_name(self.name), _NAME_WANTED)
+        for name in ("title", "head"):
+            require(name, isinstance(getattr(self, name), str), "text")
+        require("version", _is_whole(self.version) and self.version >= 1, "a positive integer")
+        metrics: object = self.metrics
+        require(
+            "metrics",
+            isinstance(metrics, tuple)
+            and len(metrics) > 0
+            and all(isinstance(metric, Metric) for metric in metrics),
+            "a tuple of one Metric or more",
+        )
+        names = [metric.name for metric in self.metrics]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise SuperbError(
+                f"task {self.name!r} uses the metric name {' and '.join(map(repr, twice))} twice; "
+                "give each metric a name of its own"
+            )
+        kinds = get_args(FeatureKind)
+        require("features", self.features in kinds, " or ".join(kinds))
+        needs: object = self.needs
+        require(
+            "needs",
+            isinstance(needs, tuple)
+            and all(isinstance(column, str) and column.strip() for column in needs)
+            and not {"audio", "split"} & set(needs),
+            'a tuple of names of columns besides audio and split, such as ("text",)',
+        )
+        require("closed_set", isinstance(self.closed_set, bool), "True or False")
+        label_from: object = self.label_from
+        require(
+            "label_from",
+            isinstance(label_from, str) and bool(label_from.strip()),
+            "the name of a column",
+        )
 
     @property
-    def metric(self) -> str:
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a corpus must have for it: `needs`, a label by where it is from."""
+        named = (self.label_from if need == "label" else need for need in self.needs)
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it needs `Utterance.label`."""
+        return "label" in self.needs or self.label_from in self.needs
+
+    @property
+    def metric(self) -> Metric:
         """The metric that ranks."""
         return self.metrics[0]
 
 
 class Downstream(Protocol):
-    """A task: what its head is, what it minimises and what it counts."""
+    """A task: what its head is, what it minimises and how it is scored. Nothing to inherit."""
 
     @property
     def card(self) -> DownstreamCard:
         """Its card."""
+        ...
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """Its own values of training, as a table of a protocol file has them.
+
+        They are laid over what the protocol says of all tasks of its kind, and what the protocol
+        says of this task by name is laid over them. The table ``head`` holds the head's settings.
+        """
         ...
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
@@ -314,20 +454,10 @@ class Downstream(Protocol):
             dim: features per frame.
             hop_s: seconds between frames.
             outputs: size of the vocabulary.
-            settings: the protocol's values for this head.
+            settings: the values for this head.
             generator: for all randomness in training, such as dropout. (Initial weights may use
                 the global generator, which is seeded before and restored after this call.)
         """
-        ...
-
-    def notes(
-        self,
-        train: Sequence[Utterance],
-        lengths: Sequence[int],
-        hop_s: float,
-        settings: Mapping[str, Any],
-    ) -> list[str]:
-        """What a reader of the score must know of this training data, given frame counts."""
         ...
 
     def loss(
@@ -340,12 +470,31 @@ class Downstream(Protocol):
         """Mean training loss of a batch, a scalar."""
         ...
 
-    def tally(
+    def answer(
         self,
         logits: Tensor,
         lengths: Tensor,
         utterances: Sequence[Utterance],
         vocabulary: Sequence[str],
-    ) -> list[Tally]:
-        """Answers and counts of a batch."""
+    ) -> list[Any]:
+        """The answer to each utterance of a batch: a label, a transcript, an embedding."""
+        ...
+
+    def records(self, utterances: Sequence[Utterance], answers: Sequence[Any]) -> list[Record]:
+        """What the answers to a whole split come to; with values for every metric of the card."""
+        ...
+
+
+@runtime_checkable
+class NotesTraining(Protocol):
+    """A task that has something to say of its training data."""
+
+    def notes(
+        self,
+        train: Sequence[Utterance],
+        lengths: Sequence[int],
+        hop_s: float,
+        settings: Mapping[str, Any],
+    ) -> list[str]:
+        """What a reader of the score must know of this training data, given frame counts."""
         ...

@@ -1,8 +1,10 @@
 """A protocol: every value that training and selection use, as data.
 
-Protocols are TOML files, one each, with a table per task. Nothing in the engine has a default for
-any of these values, so that what a result records is all there is. A file may name a ``base``,
-another protocol, and then holds only what it changes.
+Protocols are TOML files. The tables ``frames`` and ``mean`` hold the values of all tasks whose
+heads need frames or time means; a task's own values (`Downstream.training`) are laid over them, and
+over these the table with the task's name. Nothing in the engine has a default for any of these
+values, so that what a result records is all there is. A file may name a ``base``, another protocol,
+and then holds only what it changes.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Final, Literal, TypeVar, get_type_hints
 
 from benchmark.errors import SuperbError, unknown
 
@@ -225,6 +227,13 @@ class Training:
 # Values of heads that torch wants whole; found out now and not after the features were made.
 _SIZES = ("projection", "hidden", "layers")
 
+# Without these a table is no whole training.
+_REQUIRED = {field.name for field in fields(Training)} - {
+    "spec_augment",
+    "lm",
+    "halving",
+    "learning_rates",
+}
 # Values of `Training` that change nothing. A hash leaves them out, so that a value that came later
 # does not give another identity to runs that never used it.
 _NEUTRAL: Mapping[str, Any] = {
@@ -241,28 +250,58 @@ _NEUTRAL: Mapping[str, Any] = {
 }
 
 
+KINDS: Final = ("frames", "mean")
+"""Tables of a protocol that hold for all tasks of a kind."""
+
+
 @dataclass(frozen=True)
 class Protocol:
-    """A named, versioned set of trainings, one per task."""
+    """A named, versioned set of values, by task and by kind of task."""
 
     name: str
     version: int
     summary: str
-    tasks: Mapping[str, Training]
+    path: Path
+    tables: Mapping[str, Mapping[str, Any]]
 
-    def training(self, task: str) -> Training:
+    def training(
+        self, task: str, features: str = "", own: Mapping[str, Any] | None = None
+    ) -> Training:
         """The values for one task.
 
-        Raises:
-            SuperbError: when this protocol does not cover it.
-        """
-        if task not in self.tasks:
-            raise unknown(f"task of protocol {self.name}", task, self.tasks)
-        return self.tasks[task]
+        Args:
+            task: its name.
+            features: ``frames`` or ``mean``, what its head needs; "" takes no values of a kind.
+            own: its own values, as `Downstream.training` has them. The head's settings are those
+                that ``head`` names there.
 
-    def record(self, task: str) -> dict[str, Any]:
-        """Name, version, hash and every value used for `task`, for results."""
-        values = asdict(self.training(task))
+        Raises:
+            SuperbError: when nothing is said of it, or a value is unknown, missing or ill-typed.
+        """
+        if task not in self.tables and features not in self.tables:
+            raise unknown(
+                f"task of protocol {self.name}",
+                task,
+                [name for name in self.tables if name not in KINDS],
+                f"Or give it a table [{task}].",
+            )
+        own = _table(own or {}, f"training of task {task}")
+        _refuse_extra(Training, own, f"training of task {task}")
+        values = _laid_over(
+            _laid_over(self.tables.get(features, {}), own), self.tables.get(task, {})
+        )
+        training = _training(values, where=f"protocol {self.path}, [{task}]")
+        settings = own.get("head", training.head)
+        if extra := training.head.keys() - settings.keys():
+            raise SuperbError(
+                f"protocol {self.path}, [{task}.head]: "
+                + str(unknown("setting of the head", sorted(extra)[0], settings))
+            )
+        return training
+
+    def record(self, training: Training) -> dict[str, Any]:
+        """Name, version, hash and every value used, for results."""
+        values = asdict(training)
         telling = {
             name: value
             for name, value in values.items()
@@ -286,10 +325,13 @@ def load_protocol(name: str, folder: Path) -> Protocol:
     head = {key: data.pop(key, None) for key in ("name", "version", "summary")}
     if not (isinstance(head["name"], str) and isinstance(head["version"], int)):
         raise SuperbError(f"protocol {path} needs a name (text) and a version (whole number)")
-    tasks = {
-        task: _training(values, where=f"protocol {path}, [{task}]") for task, values in data.items()
-    }
-    return Protocol(head["name"], head["version"], str(head["summary"] or ""), tasks)
+    for name, values in data.items():
+        where = f"protocol {path}, [{name}]"
+        table = _table(values, where)
+        _refuse_extra(Training, table, where)
+        if table.keys() >= _REQUIRED:  # else it is checked with what it is laid over
+            _training(table, where)
+    return Protocol(head["name"], head["version"], str(head["summary"] or ""), path, data)
 
 
 def _find(name: str, folder: Path, beside: Path = Path()) -> Path:

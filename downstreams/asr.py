@@ -6,15 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import torch
-from torch import Tensor, nn
-
-from benchmark.core import DownstreamCard, Tally, Utterance
+from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.protocol import LanguageModel
-from downstreams.decode import WordDecoder, read_words
-from downstreams.heads import RecurrentTranscriber
 from downstreams.text import (
     character_errors,
     characters,
@@ -23,18 +18,42 @@ from downstreams.text import (
     word_errors,
 )
 
+if TYPE_CHECKING:  # listing tasks is to stay instant
+    from torch import Generator, Tensor, nn
+
+_CARD: Final = DownstreamCard(
+    name="asr",
+    title="Automatic speech recognition",
+    version=1,
+    metrics=(Metric("wer", "lower"), Metric("cer", "lower")),
+    features="frames",
+    needs=("text",),
+    head="linear, 2-layer BLSTM, linear; character CTC, greedy",
+)
+
+
+class Transcript(NamedTuple):
+    """What was heard: by greedy decoding, and with a language model where there is one."""
+
+    greedy: str
+    with_lm: str | None = None
+
 
 class Asr:
     """Connectionist temporal classification over the characters of train (Graves et al. 2006).
 
     Args:
-        card: what the task is.
         words: decodes the logits ``[frame, symbol]`` of an utterance with a language model, for
             the metric ``wer_lm``; None leaves that metric out.
     """
 
-    def __init__(self, card: DownstreamCard, words: Callable[[Tensor], str] | None = None) -> None:
-        self.card = card
+    training: Mapping[str, Any] = {
+        "head": {"frame_s": 0.04, "projection": 128, "hidden": 128, "layers": 2, "dropout": 0.2}
+    }
+
+    def __init__(self, words: Callable[[Tensor], str] | None = None) -> None:
+        extra = () if words is None else (Metric("wer_lm", "lower"),)
+        self.card = replace(_CARD, metrics=(*_CARD.metrics, *extra))
         self._words = words
 
     def with_language_model(
@@ -49,9 +68,9 @@ class Asr:
         Raises:
             SuperbError: when the decoder is not installed, or a file cannot be used.
         """
-        words = WordDecoder(model, read_words(model, lexicon), vocabulary, settings)
-        card = replace(self.card, metrics=(*self.card.metrics, "wer_lm"))
-        return Asr(card, words)
+        from downstreams.decode import WordDecoder, read_words
+
+        return Asr(WordDecoder(model, read_words(model, lexicon), vocabulary, settings))
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
         """The CTC blank and the characters of train."""
@@ -63,13 +82,15 @@ class Asr:
         hop_s: float,
         outputs: int,
         settings: Mapping[str, Any],
-        generator: torch.Generator,
+        generator: Generator,
     ) -> nn.Module:
         """Linear, BLSTM layers, linear.
 
         Settings: ``projection``, ``hidden``, ``layers``, ``dropout``, and ``frame_s``, the seconds
         that a frame of the head covers: shorter frames are stacked. 0 means no stacking.
         """
+        from downstreams.heads import RecurrentTranscriber
+
         return RecurrentTranscriber(
             dim,
             outputs,
@@ -113,12 +134,14 @@ class Asr:
 
         A transcript that cannot fit into its frames has no alignment; it contributes nothing.
         """
+        import torch
+
         index = {symbol: position for position, symbol in enumerate(vocabulary)}
         # a character that train never had can be in valid: no output stands for it
         targets = [
             [index[c] for c in normalise(utterance.text) if c in index] for utterance in utterances
         ]
-        return nn.functional.ctc_loss(
+        return torch.nn.functional.ctc_loss(
             logits.log_softmax(dim=-1).transpose(0, 1),
             torch.tensor([symbol for target in targets for symbol in target]),
             lengths.cpu(),
@@ -126,29 +149,40 @@ class Asr:
             zero_infinity=True,
         )
 
-    def tally(
+    def answer(
         self,
         logits: Tensor,
         lengths: Tensor,
         utterances: Sequence[Utterance],
         vocabulary: Sequence[str],
-    ) -> list[Tally]:
-        """Greedy transcripts with their word and character errors."""
+    ) -> list[Transcript]:
+        """What is heard in each utterance."""
         best = logits.argmax(dim=-1).cpu()
-        tallies = []
-        for utterance, path, own, length in zip(
-            utterances, best, logits, lengths.tolist(), strict=True
-        ):
+        return [
+            Transcript(
+                decode_greedy(path[:length].tolist(), vocabulary),
+                None if self._words is None else self._words(own[:length]),
+            )
+            for path, own, length in zip(best, logits, lengths.tolist(), strict=True)
+        ]
+
+    def records(
+        self, utterances: Sequence[Utterance], answers: Sequence[Transcript]
+    ) -> list[Record]:
+        """Word and character errors of each transcript."""
+        records = []
+        for utterance, answer in zip(utterances, answers, strict=True):
             reference = normalise(utterance.text)
-            hypothesis = decode_greedy(path[:length].tolist(), vocabulary)
-            counts = {
-                "wer": word_errors(reference, hypothesis),
-                "cer": character_errors(reference, hypothesis),
+            values = {
+                "wer": word_errors(reference, answer.greedy),
+                "cer": character_errors(reference, answer.greedy),
             }
-            if self._words is not None:
-                counts["wer_lm"] = word_errors(reference, self._words(own[:length]))
-            tallies.append(Tally(utterance.id, utterance.speaker, reference, hypothesis, counts))
-        return tallies
+            if answer.with_lm is not None:
+                values["wer_lm"] = word_errors(reference, answer.with_lm)
+            records.append(
+                Record(utterance.id, (utterance.speaker,), reference, answer.greedy, values)
+            )
+        return records
 
 
 def _stack(hop_s: float, settings: Mapping[str, Any]) -> int:

@@ -1,25 +1,33 @@
-"""One label for a whole utterance: speaker identification and keyword spotting.
+"""One label for a whole utterance: what speaker identification and keyword spotting share.
 
-The two differ in what the label is, which the corpus says; head, loss and metric are the same.
+Such tasks differ in what the label is, which their cards say; head, loss and metric are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from benchmark.core import DownstreamCard, Record, Utterance
 
-from benchmark.core import DownstreamCard, Tally, Utterance
-from downstreams.heads import PooledClassifier
+if TYPE_CHECKING:  # listing tasks is to stay instant
+    from torch import Generator, Tensor, nn
 
 
 class Classification:
-    """Softmax over the labels of train, cross-entropy, accuracy."""
+    """Softmax over the labels of train, cross-entropy, accuracy.
 
-    def __init__(self, card: DownstreamCard) -> None:
-        self.card = card
+    Args:
+        card: what the task is; its first metric is a share of right answers. A subclass may have
+            one of its own instead.
+    """
+
+    card: DownstreamCard
+    training: Mapping[str, Any] = {"head": {"projection": 256}}
+
+    def __init__(self, card: DownstreamCard | None = None) -> None:
+        if card is not None:
+            self.card = card
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
         """The labels of train, sorted."""
@@ -31,20 +39,12 @@ class Classification:
         hop_s: float,
         outputs: int,
         settings: Mapping[str, Any],
-        generator: torch.Generator,
+        generator: Generator,
     ) -> nn.Module:
         """Linear, mean over time, linear; setting: ``projection``."""
-        return PooledClassifier(dim, settings["projection"], outputs)
+        from downstreams.heads import PooledClassifier
 
-    def notes(
-        self,
-        train: Sequence[Utterance],
-        lengths: Sequence[int],
-        hop_s: float,
-        settings: Mapping[str, Any],
-    ) -> list[str]:
-        """Nothing to add."""
-        return []
+        return PooledClassifier(dim, settings["projection"], outputs)
 
     def loss(
         self,
@@ -54,20 +54,26 @@ class Classification:
         vocabulary: Sequence[str],
     ) -> Tensor:
         """Mean cross-entropy."""
+        import torch
+
         index = {label: position for position, label in enumerate(vocabulary)}
         targets = torch.tensor([index[u.label] for u in utterances], device=logits.device)
-        return nn.functional.cross_entropy(logits, targets)
+        return torch.nn.functional.cross_entropy(logits, targets)
 
-    def tally(
+    def answer(
         self,
         logits: Tensor,
         lengths: Tensor,
         utterances: Sequence[Utterance],
         vocabulary: Sequence[str],
-    ) -> list[Tally]:
-        """The most probable label of each utterance, right or wrong."""
-        answers = [vocabulary[index] for index in logits.argmax(dim=-1).tolist()]
+    ) -> list[str]:
+        """The most probable label of each utterance."""
+        return [vocabulary[index] for index in logits.argmax(dim=-1).tolist()]
+
+    def records(self, utterances: Sequence[Utterance], answers: Sequence[str]) -> list[Record]:
+        """Each answer, right or wrong."""
+        metric = self.card.metric.name
         return [
-            Tally(u.id, u.speaker, u.label, answer, {"accuracy": (int(answer == u.label), 1)})
+            Record(u.id, (u.speaker,), u.label, answer, {metric: (int(answer == u.label), 1)})
             for u, answer in zip(utterances, answers, strict=True)
         ]

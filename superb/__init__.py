@@ -25,14 +25,15 @@ if TYPE_CHECKING:
         Downstream,
         DownstreamCard,
         HiddenStates,
-        Tally,
+        Metric,
+        Record,
         Upstream,
         UpstreamCard,
         Utterance,
     )
     from benchmark.errors import AudioError, SuperbError, UpstreamError
-    from benchmark.run import run
     from benchmark.scoring.results import Result, load_results
+    from superb.running import run
     from upstreams.loading.load import load_upstream
 
 __version__ = "0.1.0"
@@ -44,9 +45,10 @@ _PUBLIC = {
     "Downstream": "benchmark.core",
     "DownstreamCard": "benchmark.core",
     "HiddenStates": "benchmark.core",
+    "Metric": "benchmark.core",
+    "Record": "benchmark.core",
     "Result": "benchmark.scoring.results",
     "SuperbError": "benchmark.errors",
-    "Tally": "benchmark.core",
     "Upstream": "benchmark.core",
     "UpstreamCard": "benchmark.core",
     "UpstreamError": "benchmark.errors",
@@ -54,7 +56,7 @@ _PUBLIC = {
     "check_upstream": "benchmark.conformance",
     "load_results": "benchmark.scoring.results",
     "load_upstream": "upstreams.loading.load",
-    "run": "benchmark.run",
+    "run": "superb.running",
 }
 
 __all__ = [
@@ -64,9 +66,10 @@ __all__ = [
     "Downstream",
     "DownstreamCard",
     "HiddenStates",
+    "Metric",
+    "Record",
     "Result",
     "SuperbError",
-    "Tally",
     "Upstream",
     "UpstreamCard",
     "UpstreamError",

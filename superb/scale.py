@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import soundfile
 from torch import Tensor
 
 from benchmark.core import HiddenStates, Upstream, Utterance
-from benchmark.encoding.features import ExtractionSettings, Features, extract
+from benchmark.encoding.features import Encoded, Extraction, ExtractionSettings, extract
 from benchmark.progress import Progress
 
 _RATE = 16_000
@@ -83,11 +82,10 @@ def _fbank() -> Upstream:
     return load_upstream("fbank")
 
 
-def _extract(upstream: Upstream, utterances: Sequence[Utterance], cache: Path) -> Features:
-    with ExitStack() as resources:
-        settings = ExtractionSettings(cache)
-        quiet = Progress(quiet=True)
-        return extract(upstream, "scale", {"mean": utterances}, settings, quiet, resources)
+def _extract(upstream: Upstream, utterances: Sequence[Utterance], cache: Path) -> Encoded:
+    wanted = {"mean": utterances}
+    extraction = Extraction(upstream, "scale", wanted, ExtractionSettings(cache))
+    return extract(extraction, Progress(quiet=True))
 
 
 def measure_extraction(folder: Path) -> dict[str, float]:
@@ -108,12 +106,12 @@ def measure_extraction(folder: Path) -> dict[str, float]:
 
 def measure_start(manifest: Path) -> dict[str, float]:
     """Seconds from a manifest to the first utterance in the encoder, or to the end without one."""
-    from downstreams import find_downstream
-    from downstreams.corpora import load_corpus
+    from downstreams.corpora.load import load_corpus
+    from downstreams.load import load_downstream
 
     upstream = _Watched(_fbank())
     started = time.perf_counter()
-    corpus = load_corpus(str(manifest), find_downstream("ks").card)
+    corpus = load_corpus(str(manifest), load_downstream("ks").card)
     loaded = time.perf_counter()
     _extract(upstream, corpus.utterances, manifest.parent / "cache")
     ended = time.perf_counter()

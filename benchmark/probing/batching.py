@@ -1,7 +1,7 @@
-"""Which utterances train together: deterministic, the same for every probe and every seed.
+"""Which utterances train together: deterministic, the same for every probe of a seed.
 
-The order of the data is part of the protocol, not of a seed: all probes see the same batches, so
-they can share one pass over the stored features and still come out as if trained alone.
+A seed is a whole rerun, so it draws the order of the data too. Probes of one seed see the same
+batches: they share one pass over the stored features and still come out as if trained alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BUCKET = 8
 
 
 def training_batches(
-    lengths: Sequence[int], labels: Sequence[str], size: int, sampling: str
+    lengths: Sequence[int], labels: Sequence[str], size: int, sampling: str, rerun: int = 0
 ) -> Iterator[list[int]]:
     """Endless batches of indices.
 
@@ -29,8 +29,9 @@ def training_batches(
         labels: class of each utterance, for balanced sampling.
         size: utterances in a batch.
         sampling: ``shuffle`` or ``balanced``.
+        rerun: another order for each, from 0.
     """
-    random = np.random.default_rng(_ORDER_SEED)
+    random = np.random.default_rng([_ORDER_SEED, rerun] if rerun else _ORDER_SEED)
     count = len(lengths)
     weights = None
     if sampling == "balanced":

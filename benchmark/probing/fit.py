@@ -1,9 +1,11 @@
 """Many light heads in one pass over stored features.
 
-A probe is a layer mix and a head with one learning rate and one seed. Probes share the batches
-and nothing else: each has its own optimiser, its own gradient clipping and its own random
-generator, so training it beside others gives, bit for bit, what training it alone gives. (The idea
-of fitting a grid of linear heads in one pass is that of Oquab et al. 2023, "DINOv2".)
+A probe is a layer mix and a head with one learning rate and one seed. A seed draws all that is
+random: initial weights and dropout, the order of the data, masks, which crop comes first. Probes of
+one seed share its batches and nothing else: each has its own optimiser, its own gradient clipping
+and its own random generator, so training it beside others gives, bit for bit, what training it
+alone gives. (The idea of fitting a grid of linear heads in one pass is that of Oquab et al. 2023,
+"DINOv2".)
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -19,22 +22,25 @@ from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmark.core import Downstream, HiddenStates, Tally, Utterance
+from benchmark.core import Downstream, HiddenStates, Metric, Record, Utterance
+from benchmark.encoding.forward import normalise
 from benchmark.encoding.store import FeatureStore
+from benchmark.metrics import score
 from benchmark.probing.augment import spec_augment
 from benchmark.probing.batching import evaluation_batches, training_batches
-from benchmark.probing.layers import LayerMix, Mix, normalise
+from benchmark.probing.layers import LayerMix, Mix
 from benchmark.probing.snapshot import Snapshot
 from benchmark.progress import Progress
 from benchmark.protocol import Training
 
 _BLOCK_BYTES = 256 * 2**20
 _KEEP_BYTES = 512 * 2**20
-_AUGMENT_SEED = 20190418  # any constant; masks belong to the data, not to a seed
+_AUGMENT_SEED = 20190418  # any constant
 
 Each = Callable[[Callable[["Probe"], None], Sequence["Probe"]], None]
 Status = Literal["training", "finished", "dropped", "failed"]
@@ -332,6 +338,7 @@ def fit(
     takes: Sequence[Sequence[int]] | None = None,
     snapshot: Snapshot | None = None,
     listen: Callable[[Probe, Look], None] | None = None,
+    cores: int | None = None,
 ) -> None:
     """Train all probes in one pass over the batches; afterwards each holds its best weights.
 
@@ -351,35 +358,31 @@ def fit(
             say): an epoch visits one of them, the next epoch the next. None: one take each.
         snapshot: where to save the state now and then, and to go on from.
         listen: called with every look at valid.
+        cores: of the processor, to train probes side by side on; all of them if None.
     """
-    card = downstream.card
+    metric = downstream.card.metric
     normalised = any(probe.spec.mix.normalised for probe in probes)
-    masks = torch.Generator().manual_seed(_AUGMENT_SEED)
-    update = 0 if snapshot is None else _go_on(probes, masks, snapshot)
-    batches = islice(_training_indices(train, training, takes), update * training.accumulate, None)
+    streams = {
+        seed: _Stream(seed, train, training, takes, normalised)
+        for seed in sorted({probe.spec.seed for probe in probes})
+    }
+    update = 0 if snapshot is None else _go_on(probes, streams, snapshot)
 
-    def load() -> list[Batch]:
-        """The batches of one update."""
-        part = [train.batch(next(batches), normalised) for _ in range(training.accumulate)]
-        if training.spec_augment is None:
-            return part
-        return [_augment(batch, training, masks) for batch in part]
-
-    def step(block: list[list[Batch]], probe: Probe) -> None:
-        _train(probe, block, downstream, vocabulary, training)
+    def step(blocks: Mapping[int, list[list[Batch]]], probe: Probe) -> None:
+        _train(probe, blocks[probe.spec.seed], downstream, vocabulary, training)
 
     def save() -> None:
         if snapshot is not None and snapshot.due:
             snapshot.save(
                 {
                     "update": update,
-                    "masks": masks.get_state(),
+                    "masks": {seed: stream.masks.get_state() for seed, stream in streams.items()},
                     "probes": [probe.state() for probe in probes],
                 }
             )
 
-    parallel = card.features == "frames" and train.device == "cpu"
-    with _in_parallel(parallel) as each, progress.bar(title, training.updates) as bar:
+    parallel = downstream.card.features == "frames" and train.device == "cpu"
+    with _in_parallel(parallel, cores) as each, progress.bar(title, training.updates) as bar:
         if update:
             progress.note(f"{title}: goes on after update {update} of {training.updates}")
             bar.advance(update)
@@ -387,13 +390,15 @@ def fit(
             alive = [probe for probe in probes if probe.status == "training"]
             if not alive:
                 break
+            needed = [streams[seed] for seed in sorted({probe.spec.seed for probe in alive})]
             looks = update // training.evaluate_every + 1
             target = min(looks * training.evaluate_every, training.updates)
             while update < target:
-                block = _block(load, target - update)
-                each(partial(step, block), alive)
-                update += len(block)
-                bar.advance(len(block))
+                blocks = _blocks(needed, target - update)
+                each(partial(step, blocks), alive)
+                done = len(next(iter(blocks.values())))
+                update += done
+                bar.advance(done)
                 if update < target:  # else the look comes first, and belongs to this update
                     save()
             alive = [probe for probe in alive if probe.status == "training"]
@@ -402,52 +407,104 @@ def fit(
                 for probe in alive:
                     if probe.status == "training":
                         listen(probe, probe.looks[-1])
-            _halve(probes, alive, training, update, card.direction)
+            _halve(probes, alive, training, update, metric.direction)
             _lose_patience(alive, training.patience)
             save()
             shown = [probe.best.valid for probe in probes if probe.best is not None]
             if shown:
-                top = min(shown) if card.direction == "lower" else max(shown)
+                top = min(shown) if metric.direction == "lower" else max(shown)
                 left = sum(probe.status == "training" for probe in alive)
-                bar.rate(f"valid {card.metric} {top:.1f} %, {left} probes")
+                bar.rate(f"valid {metric.name} {top:.1f} {metric.unit}, {left} probes")
     for probe in probes:
         if probe.status == "training":
             probe.status = "finished"
         if probe.best is not None:
             probe.restore()
         elif probe.status == "finished":
-            probe.fail(f"valid {card.metric} was never better than {_worst(card.direction):.0f} %")
+            worst = f"{_worst(metric.direction):.0f} {metric.unit}"
+            probe.fail(f"valid {metric.name} was never better than {worst}")
 
 
-def _go_on(probes: Sequence[Probe], masks: torch.Generator, snapshot: Snapshot) -> int:
+class _Stream:
+    """The batches of one seed, drawn and masked once for all its probes.
+
+    Args:
+        seed: which one.
+        train: where they are read from.
+        training: the protocol's values.
+        takes: as for `fit`.
+        normalised: whether layer-normalised states are wanted too.
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        train: SplitData,
+        training: Training,
+        takes: Sequence[Sequence[int]] | None,
+        normalised: bool,
+    ) -> None:
+        self.seed = seed
+        rerun = seed - training.first_seed
+        self.masks = torch.Generator().manual_seed(_AUGMENT_SEED + rerun)
+        self._train, self._training, self._normalised = train, training, normalised
+        self._indices = _training_indices(train, training, takes, rerun)
+
+    def skip(self, updates: int) -> None:
+        """Leave out what was drawn before training was cut off."""
+        deque(islice(self._indices, updates * self._training.accumulate), maxlen=0)
+
+    def load(self) -> list[Batch]:
+        """The batches of one update."""
+        part = [
+            self._train.batch(next(self._indices), self._normalised)
+            for _ in range(self._training.accumulate)
+        ]
+        if self._training.spec_augment is None:
+            return part
+        return [_augment(batch, self._training, self.masks) for batch in part]
+
+
+def _go_on(probes: Sequence[Probe], streams: Mapping[int, _Stream], snapshot: Snapshot) -> int:
     """Take over what was saved, all of it or nothing; how many updates that was."""
     state = snapshot.read()
     if state is None:
         return 0
     fresh = [copy.deepcopy(probe.state()) for probe in probes]
+    masks = {seed: stream.masks.get_state() for seed, stream in streams.items()}
     try:
         for probe, own in zip(probes, state["probes"], strict=True):
             probe.go_on_from(own)
-        masks.set_state(state["masks"])
-        return int(state["update"])
+        for seed, stream in streams.items():
+            stream.masks.set_state(state["masks"][seed])
+        update = int(state["update"])
     except (KeyError, RuntimeError, TypeError, ValueError):
         for probe, own in zip(probes, fresh, strict=True):
             probe.go_on_from(own)
+        for seed, stream in streams.items():
+            stream.masks.set_state(masks[seed])
         snapshot.damaged()
         return 0
+    for stream in streams.values():
+        stream.skip(update)
+    return update
 
 
 def _training_indices(
-    train: SplitData, training: Training, takes: Sequence[Sequence[int]] | None
+    train: SplitData, training: Training, takes: Sequence[Sequence[int]] | None, rerun: int
 ) -> Iterator[list[int]]:
     """Batches of indices into `train`; takes of one utterance come in turn, epoch by epoch."""
     groups = takes or [[index] for index in range(len(train.utterances))]
     visits = [0] * len(groups)
+    if rerun:  # another take comes first
+        first = np.random.default_rng([_AUGMENT_SEED, rerun])
+        visits = [int(first.integers(len(group))) for group in groups]
     for batch in training_batches(
         [train.lengths[group[0]] for group in groups],
         [train.utterances[group[0]].label for group in groups],
         training.batch_utterances,
         training.sampling,
+        rerun,
     ):
         chosen = []
         for utterance in batch:
@@ -457,35 +514,31 @@ def _training_indices(
         yield chosen
 
 
-def _valid_batches(valid: SplitData, training: Training) -> list[list[int]]:
+def _valid_batches(valid: SplitData, training: Training, rerun: int) -> list[list[int]]:
     """Which of valid is looked at; the same at every look."""
     size = training.batch_utterances
     if training.valid_sampling == "all":
         return evaluation_batches(valid.lengths, size)
     labels = [utterance.label for utterance in valid.utterances]
     epoch = -(-len(labels) // size)
-    return list(islice(training_batches(valid.lengths, labels, size, "balanced"), epoch))
+    return list(islice(training_batches(valid.lengths, labels, size, "balanced", rerun), epoch))
 
 
 def evaluate(
     probe: Probe, data: SplitData, downstream: Downstream, vocabulary: Sequence[str], size: int
-) -> list[Tally]:
-    """The tallies of one probe over a split, in corpus order."""
+) -> list[Record]:
+    """The records of one probe over a split."""
     probe.head.eval()
-    tallies: dict[str, Tally] = {}
+    answers: dict[str, Any] = {}
     with _in_parallel(False), torch.inference_mode():
         for indices in evaluation_batches(data.lengths, size):
             batch = data.batch(indices, probe.spec.mix.normalised)
             logits, lengths = probe.answer(batch)
-            for tally in downstream.tally(logits, lengths, batch.utterances, vocabulary):
-                tallies[tally.utterance] = tally
-    return [tallies[utterance.id] for utterance in data.utterances]
-
-
-def percentage(tallies: Iterable[Tally], metric: str) -> float:
-    """A metric over tallies: 100 x sum of numerators / sum of denominators."""
-    counts = [tally.counts[metric] for tally in tallies]
-    return 100.0 * sum(count[0] for count in counts) / sum(count[1] for count in counts)
+            own = downstream.answer(logits, lengths, batch.utterances, vocabulary)
+            for utterance, answer in zip(batch.utterances, own, strict=True):
+                answers[utterance.id] = answer
+    in_order = [answers[utterance.id] for utterance in data.utterances]
+    return downstream.records(data.utterances, in_order)
 
 
 def _augment(batch: Batch, training: Training, masks: torch.Generator) -> Batch:
@@ -500,15 +553,20 @@ def _augment(batch: Batch, training: Training, masks: torch.Generator) -> Batch:
     return Batch(batch.utterances, plain, rest[0] if rest else None)
 
 
-def _block(load: Callable[[], list[Batch]], most: int) -> list[list[Batch]]:
-    """A few updates at a time, within a memory budget, so that threads seldom wait."""
-    block = [load()]
-    values = [batch.plain.values for batch in block[0]]
-    size = sum(value.numel() * value.element_size() for value in values)
-    size *= 1 if block[0][0].normalised is None else 2
+def _blocks(streams: Sequence[_Stream], most: int) -> dict[int, list[list[Batch]]]:
+    """A few updates of each seed at a time, within a memory budget, so that threads seldom wait."""
+    blocks = {stream.seed: [stream.load()] for stream in streams}
+    states = [batch for block in blocks.values() for batch in block[0]]
+    size = sum(
+        batch.plain.values.numel()
+        * batch.plain.values.element_size()
+        * (1 if batch.normalised is None else 2)
+        for batch in states
+    )
     for _ in range(min(most, max(1, _BLOCK_BYTES // size), 16) - 1):
-        block.append(load())
-    return block
+        for stream in streams:
+            blocks[stream.seed].append(stream.load())
+    return blocks
 
 
 def _train(
@@ -554,37 +612,57 @@ def _look(
     training: Training,
     each: Each,
 ) -> None:
-    card = downstream.card
-    counts = {id(probe): [0, 0] for probe in alive}
+    metric = downstream.card.metric
+    answers: dict[int, list[Any]] = {id(probe): [] for probe in alive}
     losses = {id(probe): 0.0 for probe in alive}
     normalised = any(probe.spec.mix.normalised for probe in alive)
-    for indices in _valid_batches(valid, training):
-        batch = valid.batch(indices, normalised)
+    for group in _sharing_valid(alive, training):
+        rerun = group[0].spec.seed - training.first_seed
+        heard: list[Utterance] = []
+        for indices in _valid_batches(valid, training, rerun):
+            batch = valid.batch(indices, normalised)
+            heard += batch.utterances
 
-        def listen(probe: Probe, batch: Batch = batch) -> None:
-            probe.head.eval()
-            with torch.inference_mode():
-                logits, lengths = probe.answer(batch)
-                loss = downstream.loss(logits, lengths, batch.utterances, vocabulary)
-                losses[id(probe)] += float(loss) * len(batch.utterances)
-                for tally in downstream.tally(logits, lengths, batch.utterances, vocabulary):
-                    numerator, denominator = tally.counts[card.metric]
-                    counts[id(probe)][0] += numerator
-                    counts[id(probe)][1] += denominator
+            def listen(probe: Probe, batch: Batch = batch) -> None:
+                probe.head.eval()
+                with torch.inference_mode():
+                    logits, lengths = probe.answer(batch)
+                    loss = downstream.loss(logits, lengths, batch.utterances, vocabulary)
+                    losses[id(probe)] += float(loss) * len(batch.utterances)
+                    answers[id(probe)] += downstream.answer(
+                        logits, lengths, batch.utterances, vocabulary
+                    )
 
-        each(listen, alive)
-    for probe in alive:
-        numerator, denominator = counts[id(probe)]
-        valid_loss = losses[id(probe)] / len(valid.utterances)
-        if not math.isfinite(valid_loss):
-            probe.fail(f"valid loss was not finite at update {probe.updates}")
-            continue
-        train_loss = sum(probe._losses) / max(len(probe._losses), 1)
-        look = Look(probe.updates, train_loss, 100.0 * numerator / denominator, valid_loss)
-        probe._losses.clear()
-        probe.looks.append(look)
-        if _is_best(look, probe.best, card.direction, training.select_by):
-            probe.keep(look)
+            each(listen, group)
+        for probe in group:
+            valid_loss = losses[id(probe)] / len(valid.utterances)
+            if not math.isfinite(valid_loss):
+                probe.fail(f"valid loss was not finite at update {probe.updates}")
+                continue
+            value = score(downstream.records(heard, answers[id(probe)]), metric)
+            _note(probe, value, valid_loss, metric, training)
+
+
+def _sharing_valid(alive: Sequence[Probe], training: Training) -> list[list[Probe]]:
+    """Probes that look at the same of valid: all, or those of a seed that draws from it."""
+    if training.valid_sampling == "all" or not alive:
+        return [list(alive)] if alive else []
+    return [
+        [probe for probe in alive if probe.spec.seed == seed]
+        for seed in sorted({probe.spec.seed for probe in alive})
+    ]
+
+
+def _note(
+    probe: Probe, value: float, valid_loss: float, metric: Metric, training: Training
+) -> None:
+    """Add a look to a probe's history, and keep its weights if it is the best."""
+    train_loss = sum(probe._losses) / max(len(probe._losses), 1)
+    look = Look(probe.updates, train_loss, value, valid_loss)
+    probe._losses.clear()
+    probe.looks.append(look)
+    if _is_best(look, probe.best, metric.direction, training.select_by):
+        probe.keep(look)
 
 
 def _is_best(look: Look, best: Look | None, direction: str, select_by: str) -> bool:
@@ -663,13 +741,11 @@ def ranked_rates(probes: Sequence[Probe], direction: str, by: str = "score") -> 
     return sorted(scores.keys() - spoilt, key=mean)
 
 
-def _cores() -> int:
-    """Processor cores for this process: its part, where a launcher started several."""
+def available_cores() -> int:
+    """Processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _one_after_another(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:
@@ -678,7 +754,7 @@ def _one_after_another(work: Callable[[Probe], None], probes: Sequence[Probe]) -
 
 
 @contextmanager
-def _in_parallel(parallel: bool) -> Iterator[Each]:
+def _in_parallel(parallel: bool, cores: int | None = None) -> Iterator[Each]:
     """Run a function over probes, one core a probe; arithmetic inside uses one thread.
 
     One thread inside keeps results independent of the number of cores. Heads over pooled features
@@ -690,7 +766,8 @@ def _in_parallel(parallel: bool) -> Iterator[Each]:
         if not parallel:
             yield _one_after_another
             return
-        with ThreadPoolExecutor(_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        workers = cores or available_cores()
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
             def side_by_side(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:
                 for _ in pool.map(work, probes):
