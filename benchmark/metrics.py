@@ -6,6 +6,7 @@ can tell at once what their columns mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -108,18 +109,32 @@ def _equal_error_rate(values: FloatArray, weights: FloatArray) -> FloatArray:
 
     order, ends = _thresholds(values[:, 0])
     target = values[order, 1] > 0
+    sorted_weights = np.take(weights, order, axis=1)
+    # First which stretch of thresholds it lies in, then where in that: a pass over sums is quick.
+    stretch = math.isqrt(len(ends))
+    starts = np.append(0, ends[stretch - 1 : -1 : stretch] + 1)
+    accepted = np.cumsum(np.add.reduceat(sorted_weights, starts, axis=1), axis=1)
+    hits = np.cumsum(np.add.reduceat(sorted_weights * target, starts, axis=1), axis=1)
     rates: FloatArray = np.full(len(weights), np.nan)
-    for draw, row in enumerate(weights[:, order]):
-        targets, others = row[target].sum(), row[~target].sum()
+    for draw, row in enumerate(sorted_weights):
+        targets, others = hits[draw, -1], accepted[draw, -1] - hits[draw, -1]
         if not (targets > 0 and others > 0):
             continue
-        # False alarms less misses, after accepting the scores so far: from -1 up to 1.
-        alarms = np.cumsum(np.where(target, 0.0, row))[ends] / others
-        excess = np.cumsum(np.where(target, row / targets, row / others))[ends] - 1
-        after = min(int(np.searchsorted(excess, 0)), len(ends) - 1)
-        x, y = (alarms[after - 1], excess[after - 1]) if after else (0.0, -1.0)
-        step = excess[after] - y
-        rates[draw] = x - y / step * (alarms[after] - x) if step > 0 else alarms[after]
+        # False alarms less misses, after accepting so many: from -1 up to 1.
+        excess = (accepted[draw] - hits[draw]) / others + hits[draw] / targets - 1
+        place = min(int(np.searchsorted(excess, 0)), len(starts) - 1)
+        begin, end = starts[place], starts[place + 1] if place + 1 < len(starts) else len(row)
+        inner = ends[(ends >= begin) & (ends < end)] - begin
+        own, own_target = row[begin:end], target[begin:end]
+        before = accepted[draw, place] - own.sum(), hits[draw, place] - own[own_target].sum()
+        found_hits = np.append(before[1], before[1] + np.cumsum(own * own_target)[inner])
+        found = np.append(before[0], before[0] + np.cumsum(own)[inner])
+        alarms = (found - found_hits) / others
+        excess = alarms + found_hits / targets - 1
+        after = min(max(int(np.searchsorted(excess, 0)), 1), len(excess) - 1)
+        step = excess[after] - excess[after - 1]
+        part = -excess[after - 1] / step if step > 0 else 1.0
+        rates[draw] = alarms[after - 1] + part * (alarms[after] - alarms[after - 1])
     return rates
 
 
@@ -136,10 +151,10 @@ def _detection_cost(values: FloatArray, weights: FloatArray) -> FloatArray:
     target = values[order, 1] > 0
     alarm_cost = (1 - TARGET_PRIOR) / TARGET_PRIOR
     costs: FloatArray = np.full(len(weights), np.nan)
-    for draw, row in enumerate(weights[:, order]):
+    for draw, row in enumerate(np.take(weights, order, axis=1)):
         targets, others = row[target].sum(), row[~target].sum()
         if targets > 0 and others > 0:
-            steps = np.where(target, -row / targets, alarm_cost * row / others)
+            steps = row * np.where(target, -1 / targets, alarm_cost / others)
             costs[draw] = 1 + min(0.0, float(np.cumsum(steps)[ends].min()))
     return np.clip(costs, 0.0, 1.0)
 
@@ -186,9 +201,7 @@ STATISTICS: Final[Mapping[str, Statistic]] = {
     "unweighted-accuracy": Statistic(
         ("right", "class"), _unweighted_accuracy, _unweighted_accuracy_trials
     ),
-    "equal-error-rate": Statistic(
-        ("score", "target"), _equal_error_rate, _equal_error_rate_trials
-    ),
+    "equal-error-rate": Statistic(("score", "target"), _equal_error_rate, _equal_error_rate_trials),
     "detection-cost": Statistic(("score", "target"), _detection_cost, _detection_cost_trials),
 }
 
