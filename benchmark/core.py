@@ -7,6 +7,7 @@ score.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ Family = Literal[
 FeatureKind = Literal["frames", "mean"]
 Direction = Literal["lower", "higher"]
 SPLITS = ("train", "valid", "test")
+# A name is part of a folder's name, of a column's and of what is typed between commas.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
 @dataclass(frozen=True)
@@ -131,15 +134,24 @@ class UpstreamCard:
         )
 
     def _require(self, name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise SuperbError(
-                f"upstream {self.name!r}: {name} must be {wanted}, got {getattr(self, name)!r}"
-            )
+        _require(f"upstream {self.name!r}", name, getattr(self, name), holds, wanted)
 
 
 def _is_whole(value: object) -> bool:
     """True for an int; True and False are none here."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+_NAME_WANTED = "letters, digits and . _ + -, with a letter or digit first"
+
+
+def _require(what: str, name: str, value: object, holds: bool, wanted: str) -> None:
+    if not holds:
+        raise SuperbError(f"{what}: {name} must be {wanted}, got {value!r}")
 
 
 @runtime_checkable
@@ -233,7 +245,8 @@ class Corpus:
 
     Attributes:
         name: as typed on the command line and printed in tables.
-        sha256: identity of its content: ids, splits, targets and audio.
+        sha256: identity of its content: ids, splits, targets and audio. Whoever writes a plug-in
+            leaves it out: it is computed when the corpus is loaded.
         utterances: all of them, in a fixed order.
         licence: of the audio.
         source: where it comes from.
@@ -244,8 +257,8 @@ class Corpus:
     """
 
     name: str
-    sha256: str
-    utterances: tuple[Utterance, ...]
+    sha256: str = ""
+    utterances: tuple[Utterance, ...] = ()
     licence: str = ""
     source: str = ""
     note: str = ""
@@ -311,6 +324,17 @@ class Metric:
     statistic: str = "ratio"
     unit: str = "%"
 
+    def __post_init__(self) -> None:
+        what = f"metric {self.name!r}"
+        _require(what, "name", self.name, _is_name(self.name), _NAME_WANTED)
+        directions = get_args(Direction)
+        _require(
+            what, "direction", self.direction, self.direction in directions, " or ".join(directions)
+        )
+        for name in ("statistic", "unit"):
+            value = getattr(self, name)
+            _require(what, name, value, isinstance(value, str), "text")
+
 
 @dataclass(frozen=True)
 class DownstreamCard:
@@ -337,6 +361,57 @@ class DownstreamCard:
     closed_set: bool = False
     label_from: str = "label"
     head: str = ""
+
+    def __post_init__(self) -> None:
+        def require(name: str, holds: bool, wanted: str) -> None:
+            _require(f"task {self.name!r}", name, getattr(self, name), holds, wanted)
+
+        require("name", _is_name(self.name), _NAME_WANTED)
+        for name in ("title", "head"):
+            require(name, isinstance(getattr(self, name), str), "text")
+        require("version", _is_whole(self.version) and self.version >= 1, "a positive integer")
+        metrics: object = self.metrics
+        require(
+            "metrics",
+            isinstance(metrics, tuple)
+            and len(metrics) > 0
+            and all(isinstance(metric, Metric) for metric in metrics),
+            "a tuple of one Metric or more",
+        )
+        names = [metric.name for metric in self.metrics]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise SuperbError(
+                f"task {self.name!r} uses the metric name {' and '.join(map(repr, twice))} twice; "
+                "give each metric a name of its own"
+            )
+        kinds = get_args(FeatureKind)
+        require("features", self.features in kinds, " or ".join(kinds))
+        needs: object = self.needs
+        require(
+            "needs",
+            isinstance(needs, tuple)
+            and all(isinstance(column, str) and column.strip() for column in needs)
+            and not {"audio", "split"} & set(needs),
+            'a tuple of names of columns besides audio and split, such as ("text",)',
+        )
+        require("closed_set", isinstance(self.closed_set, bool), "True or False")
+        label_from: object = self.label_from
+        require(
+            "label_from",
+            isinstance(label_from, str) and bool(label_from.strip()),
+            "the name of a column",
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that a corpus must have for it: `needs`, a label by where it is from."""
+        named = (self.label_from if need == "label" else need for need in self.needs)
+        return tuple(dict.fromkeys(named))
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it needs `Utterance.label`."""
+        return "label" in self.needs or self.label_from in self.needs
 
     @property
     def metric(self) -> Metric:

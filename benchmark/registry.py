@@ -14,7 +14,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,30 @@ def load_object(target: str, what: str = "object") -> object:
     thing = load_attribute(target)
     if (not isinstance(thing, type) and hasattr(thing, "card")) or not callable(thing):
         return thing
+    return made(target, thing, what)
+
+
+def made(target: str, thing: Callable[[], object], what: str) -> object:
+    """What a user's class or function gives when it is called without arguments.
+
+    Args:
+        target: where it is from, for messages.
+        thing: that class or function.
+        what: it should give, for messages.
+
+    Raises:
+        SuperbError: it wants arguments, or the user's code fails.
+    """
     _check_takes_nothing(target, thing, what)
-    try:
+    with errors_of(target):
         return thing()
+
+
+@contextmanager
+def errors_of(target: str) -> Iterator[None]:
+    """Turn what a user's code raises into one error with the cause and the line of their file."""
+    try:
+        yield
     except SuperbError:
         raise
     except (Exception, SystemExit) as error:

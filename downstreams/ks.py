@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from benchmark.core import DownstreamCard, Metric
 from downstreams.classification import Classification
 
@@ -11,7 +9,7 @@ from downstreams.classification import Classification
 class Ks(Classification):
     """The label of an utterance, from the mean over time of a linear map of its frames."""
 
-    card: Final = DownstreamCard(
+    card = DownstreamCard(
         name="ks",
         title="Keyword spotting",
         version=1,

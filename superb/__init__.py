@@ -32,8 +32,8 @@ if TYPE_CHECKING:
         Utterance,
     )
     from benchmark.errors import AudioError, SuperbError, UpstreamError
-    from benchmark.run import run
     from benchmark.scoring.results import Result, load_results
+    from superb.running import run
     from upstreams.loading.load import load_upstream
 
 __version__ = "0.1.0"
@@ -56,7 +56,7 @@ _PUBLIC = {
     "check_upstream": "benchmark.conformance",
     "load_results": "benchmark.scoring.results",
     "load_upstream": "upstreams.loading.load",
-    "run": "benchmark.run",
+    "run": "superb.running",
 }
 
 __all__ = [

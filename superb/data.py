@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.core import DownstreamCard
+from benchmark.core import DownstreamCard, Metric
 from benchmark.errors import SuperbError, unknown
 from benchmark.registry import load_attribute
-from downstreams import DOWNSTREAMS
-from downstreams.corpora import CORPORA, CorpusOptions, load_corpus
+from downstreams.corpora import CORPORA, CorpusOptions
+from downstreams.corpora.load import load_corpus
+from downstreams.load import load_downstream
 
 if TYPE_CHECKING:  # at run time these import numpy and soundfile, so they wait until needed
     from benchmark.progress import Progress
@@ -31,7 +32,7 @@ EXAMPLES: Final = 3
 # Characters of a path and its detail that still fit on one line of a terminal.
 LINE: Final = 70
 # Asks a manifest for nothing but audio and split.
-ANY_TASK: Final = DownstreamCard("any", "Any task", 1, ("none",), "higher", "mean", (), False)
+ANY_TASK: Final = DownstreamCard("any", "Any task", 1, (Metric("none", "higher"),), "mean")
 
 data_app = typer.Typer(help="Check a corpus on disk, or download one.", no_args_is_help=True)
 
@@ -44,12 +45,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only wa
 @data_app.command()
 def check(
     corpus: Annotated[
-        str, typer.Argument(help="A name (superb corpora), or your manifest, as for superb run.")
+        str,
+        typer.Argument(
+            help="A name (superb corpora), your manifest, or file.py:load, as for superb run."
+        ),
     ],
     data_root: DataRoot = None,
     downstream: Annotated[
         str | None,
-        typer.Option("--downstream", "-d", help="Also ask your manifest for all this task needs."),
+        typer.Option("--downstream", "-d", help="Also ask your data for all this task needs."),
     ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Names and headers only; decode nothing.")
@@ -117,23 +121,21 @@ def audit_corpus(
     from downstreams.corpora.check import audit, survey_corpus
     from downstreams.corpora.layout import data_root as require_root
 
-    if downstream is not None and downstream not in DOWNSTREAMS:
-        raise unknown("downstream task", downstream, DOWNSTREAMS)
-    task = None if downstream is None else DOWNSTREAMS[downstream]
+    card = ANY_TASK if downstream is None else load_downstream(downstream).card
     if name in CORPORA:
         layout = _layout(name)
-        if task is not None:
+        if downstream is not None:
             raise SuperbError(
-                f"--downstream is for your own manifests: {name} has a layout of its own, which "
+                f"--downstream is for your own data: {name} has a layout of its own, which "
                 "is checked as a whole. Leave it out"
             )
         root = require_root(name, CorpusOptions(data_root=data_root), layout.obtain)
         survey = layout.survey(root)
         return audit(survey, layout.official, root, quick=quick, progress=progress)
-    card, label_from = (task.card, task.label_from) if task else (ANY_TASK, "label")
-    own = load_corpus(name, card, label_from, CorpusOptions(data_root=data_root))
-    survey = survey_corpus(own, speakers_recur=label_from == "speaker")
-    return audit(survey, {}, Path(name).parent, quick=quick, progress=progress)
+    own = load_corpus(name, card, CorpusOptions(data_root=data_root))
+    survey = survey_corpus(own, speakers_recur=card.label_from == "speaker")
+    root = data_root or Path(name.partition(":")[0]).parent
+    return audit(survey, {}, root, quick=quick, progress=progress)
 
 
 def _layout(name: str) -> Layout:

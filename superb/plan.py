@@ -47,7 +47,7 @@ def plan_for(
         utterances: how many.
         protocol: a name, or a TOML file; says how often the training data are gone through.
         layers: layer choices.
-        storage: one of `benchmark.encoding.store.STORAGES`, or ``auto``.
+        storage: one of `benchmark.encoding.packing.STORAGES`, or ``auto``.
         cache_dir: the folder of features, whose disk is timed; the usual one if None.
         device: where the encoder runs.
         precision: its arithmetic.
@@ -57,8 +57,9 @@ def plan_for(
     Raises:
         SuperbError: a name is unknown or a value is out of range.
     """
+    from benchmark.encoding.cache import cache_folder, format_bytes, free_bytes
     from benchmark.encoding.features import ExtractionSettings
-    from benchmark.encoding.store import STORAGES, cache_folder, format_bytes, free_bytes
+    from benchmark.encoding.packing import STORAGES
     from benchmark.jobs.cost import AUTO, PREFERRED, Amount, choose, draw_plan, measure, size
     from benchmark.prepare import find_device, prepare_encoder
     from benchmark.probing.layers import expand

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from benchmark.core import SPLITS
 from benchmark.errors import SuperbError
-from downstreams import DOWNSTREAMS
-from downstreams.corpora import CORPORA, load_corpus
+from downstreams.corpora import CORPORA
+from downstreams.corpora.load import load_corpus
+from downstreams.load import load_downstream
 from upstreams.pretraining import OBJECTIVES
 
 if TYPE_CHECKING:  # at run time these modules import torch, so they wait until one is needed
@@ -76,7 +77,7 @@ def corpus_clips(name: str) -> list[Clip]:
 
     splits: dict[str, dict[bytes | Path, tuple[str, str]]] = {split: {} for split in SPLITS}
     for task in CORPORA[name].tasks:
-        for utterance in load_corpus(name, DOWNSTREAMS[task].card).utterances:
+        for utterance in load_corpus(name, load_downstream(task).card).utterances:
             audio = utterance.audio
             assert isinstance(audio, bytes | Path)  # corpora that have a name hold nothing else
             splits[utterance.split][audio] = (utterance.id, utterance.speaker)

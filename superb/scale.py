@@ -108,12 +108,12 @@ def measure_extraction(folder: Path) -> dict[str, float]:
 
 def measure_start(manifest: Path) -> dict[str, float]:
     """Seconds from a manifest to the first utterance in the encoder, or to the end without one."""
-    from downstreams import find_downstream
-    from downstreams.corpora import load_corpus
+    from downstreams.corpora.load import load_corpus
+    from downstreams.load import load_downstream
 
     upstream = _Watched(_fbank())
     started = time.perf_counter()
-    corpus = load_corpus(str(manifest), find_downstream("ks").card)
+    corpus = load_corpus(str(manifest), load_downstream("ks").card)
     loaded = time.perf_counter()
     _extract(upstream, corpus.utterances, manifest.parent / "cache")
     ended = time.perf_counter()

@@ -1,13 +1,13 @@
 """Features on disk: written once, read by `pread`, never trusted when half-written.
 
-Four storages: ``float32``; ``float16``; ``int8``, a byte a value and a scale for each layer and
-dimension of an utterance (`pack`); ``none``, which keeps shapes and norms alone and encodes the
-utterance again whenever it is read.
-
-A store is one folder: ``about.json`` says in words what its features depend on, ``index.sqlite``
-maps the hash of an utterance's audio to a place in one of the ``*.bin`` files. A record counts
-only once its bytes are synced and its index row is committed, so a killed run leaves nothing that
-a later run would trust. Every writer appends to a file of its own: two runs may share a store.
+A store is one folder: ``about.json`` says in words what its features depend on. Every writer has a
+pair of files of its own there: ``*.bin`` with arrays (`benchmark.encoding.packing`) and ``*.log``
+with what is to be known of them (`benchmark.encoding.segments`), the hash of an utterance's audio
+and the place of its array before all. Records go to the log when their arrays are synced, in blocks
+that count whole or not at all, and only while all of their arrays are there. So a killed run leaves
+nothing that a later run would trust, and any number of processes, on one machine or several, write
+to a store and read it at once, without locks. Two may store the same utterance: each reader of
+both takes that of the first writer by name.
 
 Random reads by `pread` are an order of magnitude faster than a bare memory map when the page
 cache is cold.
@@ -19,49 +19,60 @@ import hashlib
 import json
 import math
 import os
-import shutil
-import sqlite3
+import struct
 import time
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.core import StoredAudio
+from benchmark.encoding.packing import NONE, Floats, pack, unpack
+from benchmark.encoding.segments import SUFFIX, OwnFile, SegmentReader, block
 from benchmark.errors import SuperbError
 
-FORMAT_VERSION = 2
-STORAGES = ("float16", "float32", "int8", "none")
-NONE = "none"
-# Folder of the states of trainings, beside that of the features.
-TRAINING = "training"
+FORMAT_VERSION = 3
+# Folder of all stores.
+FEATURES = "features"
+_DATA = ".bin"
+_RECORDS, _SESSION = b"rows", b"time"
+_KEY_CHARACTERS = 64
+_MOST_AXES = 3
 _COMMIT_BYTES = 64 * 2**20
 _COMMIT_S = 5.0
-_SPARE_BYTES = 256 * 2**20
-# A file that changes twice within a tick of its file system's clock looks unchanged: what has just
-# been written is hashed again next time.
-_CLOCK_NS = 2_000_000_000
-_INT8_MAX = 127
-# What has one step: the frames of [layer, frame, dim]; the dimensions of a time mean [layer, dim].
-_STEP_AXIS = 1
+_MOST_OPEN = 256
+# Network file systems may show for a minute what a folder was before, and then what a file was.
+VISIBLE_S = 130.0
+_LOOK_EVERY_S = 0.5
 
-Floats = NDArray[np.float32]
+Records = NDArray[np.void]
 
 
-def cache_folder() -> Path:
-    """Where features are kept: ``$SUPERB_CACHE``, or ``~/.cache/superb``."""
-    if chosen := os.environ.get("SUPERB_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "superb"
+def _record_type(layers: int) -> np.dtype[np.void]:
+    """What a log has of each utterance; `layers` are those of the encoder."""
+    return np.dtype(
+        [
+            ("key", f"S{_KEY_CHARACTERS}"),
+            ("offset", "<i8"),
+            ("size", "<i8"),
+            ("shape", "<i4", (_MOST_AXES,)),  # filled up with -1
+            ("crc", "<u4"),
+            ("error", "<f8"),
+            ("audio_s", "<f8"),
+            ("norms", "<f4", (layers,)),
+        ]
+    )
+
+
+def _records(payload: bytes) -> Records:
+    """The records of a block, whose first four bytes say how many layers there are."""
+    return np.frombuffer(payload, _record_type(int.from_bytes(payload[:4], "little")), offset=4)
 
 
 def store_key(about: Mapping[str, Any]) -> str:
@@ -70,85 +81,33 @@ def store_key(about: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:24]
 
 
-def pack(values: Floats, storage: str) -> bytes:
-    """The bytes of an array in a storage.
-
-    ``int8`` holds multiples of a step from -127 to 127. Each layer and dimension of an utterance
-    has a step of its own, its largest magnitude over the frames divided by 127; a few dimensions of
-    trained encoders are much larger than the rest, and would leave them few steps to share. (Of
-    time means, which have no frames, each layer has a step.) The steps come first, in float32.
-
-    Raises:
-        SuperbError: when a value does not fit.
-    """
-    packed: bytes
-    if storage == "int8":
-        steps = np.abs(values).max(axis=_STEP_AXIS, keepdims=True) / np.float32(_INT8_MAX)
-        whole = np.rint(values / np.where(steps > 0, steps, np.float32(1)))
-        # a step near float32's smallest numbers is itself rounded
-        whole = np.clip(whole, -_INT8_MAX, _INT8_MAX)
-        packed = steps.astype(np.float32).tobytes() + whole.astype(np.int8).tobytes()
-    else:
-        with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(values, dtype=storage)
-        if not np.isfinite(stored).all():
-            raise SuperbError(
-                f"a feature of magnitude {np.abs(values).max():.3g} does not fit into {storage}; "
-                "run with --storage float32"
-            )
-        packed = stored.tobytes()
-    return packed
-
-
-def unpack(data: bytes, shape: tuple[int, ...], storage: str) -> Floats:
-    """The array that `pack` made bytes of, up to what storage rounds, in float32."""
-    if storage != "int8":
-        return np.frombuffer(data, storage).reshape(shape).astype(np.float32)
-    few = (*shape[:_STEP_AXIS], 1, *shape[_STEP_AXIS + 1 :])
-    count = math.prod(few)
-    steps = np.frombuffer(data, np.float32, count).reshape(few)
-    whole = np.frombuffer(data, np.int8, offset=4 * count).reshape(shape)
-    return np.multiply(whole, steps, dtype=np.float32)
-
-
-def packed_bytes(shape: tuple[int, ...], storage: str) -> int:
-    """How many bytes `pack` makes of an array, for ``none`` 0."""
-    if storage == NONE:
-        return 0
-    values = math.prod(shape)
-    if storage != "int8":
-        return values * np.dtype(storage).itemsize
-    return values + 4 * values // shape[_STEP_AXIS]
-
-
-def feature_bytes(
-    kind: str, storage: str, layers: int, dim: int, utterances: int, frames: float
-) -> int:
-    """What the features of some utterances take on disk, at most, up to the index.
-
-    Args:
-        kind: ``frames``, or a kind of time mean.
-        storage: one of `STORAGES`.
-        layers: layers that are kept.
-        dim: features per frame.
-        utterances: how many there are.
-        frames: how many they have in all, sample rate times seconds over hop; one to spare is
-            added for each utterance.
-    """
-    if kind != "frames":
-        return utterances * packed_bytes((layers, dim), storage)
-    if storage == "int8":
-        return int(layers * dim * (frames + 5 * utterances))  # a frame to spare, and 4 for the step
-    return int(packed_bytes((layers, 1, dim), storage) * (frames + utterances))
-
-
 def store_folder(root: Path, about: Mapping[str, Any]) -> Path:
     """Where the store of such features is, or would be."""
-    return root / "features" / store_key(about)
+    return root / FEATURES / store_key(about)
+
+
+def count_records(folder: Path) -> int:
+    """How many utterances the store in a folder knows of.
+
+    Raises:
+        OSError: when it cannot be read.
+    """
+    keys: set[bytes] = set()
+
+    def take(_: str, tag: bytes, payload: bytes) -> bool:
+        if tag == _RECORDS:
+            keys.update(_records(payload)["key"].tolist())
+        return True
+
+    SegmentReader(folder).refresh(take)
+    return len(keys)
 
 
 class FeatureStore:
     """Arrays of one kind (frames, or time means) of one encoder, keyed by audio hash.
+
+    Whatever other processes had stored when it was made, or when `refresh`, `missing` or `commit`
+    was last called, or is asked for now, is there too.
 
     Args:
         root: the folder of all stores.
@@ -159,7 +118,7 @@ class FeatureStore:
         again: for storage ``none``, makes an utterance's array anew from its key.
 
     Raises:
-        SuperbError: when the folder cannot be written.
+        SuperbError: when the folder cannot be used.
     """
 
     def __init__(self, root: Path, about: Mapping[str, Any]) -> None:
@@ -167,34 +126,36 @@ class FeatureStore:
         self.folder = store_folder(root, about)
         self.storage = str(about["storage"])
         self.again: Callable[[str], Floats] | None = None
-        self._readers: dict[str, int] = {}
-        self._checked: set[str] = set()
-        self._writer: tuple[str, int] | None = None
-        self._offset = 0
-        self._pending: dict[str, tuple[str, str, int, str, int, float, float, bytes]] = {}
+        self._handles: dict[str, int] = {}
+        # what was taken from the logs: of each row its record, its segment, whether it was checked
+        self._reader = SegmentReader(self.folder)
+        self._taken: list[tuple[str, Records]] = []
+        self._rows: dict[str, int] = {}
+        self._records = np.empty(0, _record_type(0))
+        self._segments: list[str] = []
+        self._checked = bytearray()
+        self._sizes: dict[str, int] = {}
+        self._sessions: list[tuple[float, float]] = []
+        # what is being written
+        self._pending: dict[str, tuple[Any, ...]] = {}
         self._pending_bytes = 0
         self._committed = time.monotonic()
+        self._start_segment()
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _write_once(self.folder / "about.json", json.dumps(self.about, indent=1) + "\n")
-            # autocommit; every batch of rows is one explicit transaction
-            self._index = sqlite3.connect(
-                self.folder / "index.sqlite", isolation_level=None, check_same_thread=False
-            )
-            self._index.execute("PRAGMA busy_timeout = 60000")
-            self._index.execute(
-                "CREATE TABLE IF NOT EXISTS records (audio TEXT PRIMARY KEY, file TEXT, "
-                "offset INTEGER, shape TEXT, crc INTEGER, error REAL, audio_s REAL, norms BLOB)"
-            )
-            self._index.execute(
-                "CREATE TABLE IF NOT EXISTS sessions (audio_s REAL, encoder_s REAL)"
-            )
-        except (OSError, sqlite3.Error) as error:
+        except OSError as error:
             raise SuperbError(
                 f"the feature cache {self.folder} cannot be used: {error}. Set SUPERB_CACHE or "
-                "--cache-dir to a folder that you can write to, or clear this one: "
-                f"superb cache clear {self.folder.name} --cache-dir {root}"
+                f"--cache-dir to a folder that you can write to, or clear this one: {self._clear}"
             ) from error
+        self.refresh()
+
+    def _start_segment(self) -> None:
+        self._own = uuid.uuid4().hex
+        self._reader.skip(self._own)
+        self._data = OwnFile(self.folder / f"{self._own}{_DATA}")
+        self._log = OwnFile(self.folder / f"{self._own}{SUFFIX}")
 
     def __enter__(self) -> FeatureStore:
         return self
@@ -207,29 +168,83 @@ class FeatureStore:
     ) -> None:
         self.close()
 
-    def _rows(self, query: str, values: tuple[str, ...] = ()) -> list[tuple[Any, ...]]:
-        """Rows of the index; a damaged one is named, with the way out."""
+    def refresh(self) -> None:
+        """Take notice of what was stored since, by whichever process.
+
+        Raises:
+            SuperbError: when the folder cannot be read, or is gone.
+        """
         try:
-            return self._index.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise SuperbError(f"{self._damaged('index.sqlite')} ({error})") from error
+            self._reader.refresh(self._take)
+        except OSError as error:
+            raise SuperbError(
+                f"the feature cache {self.folder} cannot be read: {error}. If it was cleared "
+                "meanwhile, type the same command again; else choose another folder with "
+                "--cache-dir DIR or SUPERB_CACHE"
+            ) from error
+        if not self._taken:
+            return
+        first = len(self._records)
+        before = [self._records] if first else []
+        self._records = np.concatenate([*before, *(records for _, records in self._taken)])
+        names = (segment for segment, records in self._taken for _ in range(len(records)))
+        self._segments = [*self._segments, *names]
+        self._checked += bytes(len(self._records) - first)
+        for row, key in enumerate(self._records["key"][first:].tolist(), first):
+            old = self._rows.get(name := key.decode())
+            if old is None or self._segments[row] < self._segments[old]:
+                self._rows[name] = row
+        self._taken.clear()
+
+    def _take(self, segment: str, tag: bytes, payload: bytes) -> bool:
+        if tag == _SESSION:
+            self._sessions.append(struct.unpack("<dd", payload))
+            return True
+        records = _records(payload)
+        end = int((records["offset"] + records["size"]).max())
+        if end > self._sizes.get(segment, 0):
+            with suppress(FileNotFoundError):
+                self._sizes[segment] = (self.folder / f"{segment}{_DATA}").stat().st_size
+        if end > self._sizes.get(segment, 0):
+            return False  # these arrays are not there, or this machine does not see them yet
+        self._taken.append((segment, records))
+        return True
+
+    def _column(self, keys: Iterable[str], name: str) -> tuple[list[str], NDArray[Any]]:
+        """Those of the keys that have a record, each once, and what it says."""
+        known = [key for key in dict.fromkeys(keys) if key in self._rows]
+        rows = np.fromiter((self._rows[key] for key in known), np.intp, len(known))
+        return known, self._records[name][rows]
 
     def missing(self, keys: Iterable[str]) -> set[str]:
         """Those of the audio hashes that have no record yet."""
-        present = {row[0] for row in self._rows("SELECT audio FROM records")}
-        return set(keys) - present - self._pending.keys()
+        self.refresh()
+        return set(keys) - self._rows.keys() - self._pending.keys()
+
+    def wait_for(self, keys: Iterable[str], timeout_s: float) -> None:
+        """Wait until what another process has stored is to be seen here.
+
+        Raises:
+            SuperbError: when it is not within `timeout_s` seconds.
+        """
+        until, left = time.monotonic() + timeout_s, set(keys)
+        while left := self.missing(left):
+            if time.monotonic() > until:
+                raise SuperbError(
+                    f"features that another process stored are not in {self.folder.parent.parent}: "
+                    "choose a folder that all machines share with --cache-dir DIR or SUPERB_CACHE"
+                )
+            time.sleep(_LOOK_EVERY_S)
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is a record, committed or not, of this audio hash."""
-        return key in self._pending or bool(
-            self._rows("SELECT 1 FROM records WHERE audio = ?", (key,))
-        )
+        """Whether there is a record, committed or not, of this audio hash; costs no disk access."""
+        return key in self._pending or key in self._rows
 
     def append(self, key: str, values: Floats, norms: Floats, audio_s: float = 0.0) -> None:
         """Add one utterance's array, rounded to the store's precision.
 
         Args:
-            key: hash of the utterance's audio.
+            key: hash of the utterance's audio, at most 64 ASCII characters.
             values: ``[layer, frame, dim]`` or, for time means, ``[layer, dim]``.
             norms: ``[layer]``, mean L2 norm of its frames in every layer, kept here or not.
             audio_s: how long it is.
@@ -237,76 +252,72 @@ class FeatureStore:
         Raises:
             SuperbError: when the disk is full, or a value does not fit the precision.
         """
-        name, data, error = "", b"", 0.0
+        if not (key.isascii() and 0 < len(key) <= _KEY_CHARACTERS):
+            raise ValueError(f"no hash of audio: {key!r}")
+        data, error, offset = b"", 0.0, 0
         if self.storage != NONE:
             data = pack(values, self.storage)
             error = float(
                 np.linalg.norm(unpack(data, values.shape, self.storage) - values)
                 / max(float(np.linalg.norm(values)), 1e-12)
             )
-            name = self._write(data)
-        self._pending[key] = (
-            key,
-            name,
-            self._offset,
-            ",".join(map(str, values.shape)),
-            zlib.crc32(data),
-            error,
-            audio_s,
-            norms.astype(np.float32).tobytes(),
-        )
-        self._offset += len(data)
+            try:
+                offset = self._data.write(data)
+            except OSError as reason:
+                raise self._disk_error(reason) from reason
+        shape = (*values.shape, *[-1] * (_MOST_AXES - values.ndim))
+        crc = zlib.crc32(data)
+        own_norms = norms.astype(np.float32)
+        self._pending[key] = (key, offset, len(data), shape, crc, error, audio_s, own_norms)
         self._pending_bytes += len(data)
         waited = time.monotonic() - self._committed
         if self._pending_bytes >= _COMMIT_BYTES or waited >= _COMMIT_S:
             self.commit()
 
-    def _write(self, data: bytes) -> str:
-        """Put bytes behind what this writer wrote before; the name of its file."""
-        try:
-            if self._writer is None:
-                name = f"{uuid.uuid4().hex}.bin"
-                flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
-                self._writer = (name, os.open(self.folder / name, flags, 0o644))
-                self._offset = 0
-            name, handle = self._writer
-            _write_all(handle, data, self._offset)
-        except OSError as reason:
-            raise _disk_error(self.folder, reason) from reason
-        return name
-
     def commit(self) -> None:
-        """Make everything appended so far durable, bytes first, then the rows that name them."""
+        """Make everything appended so far durable, arrays first, then the records that name them.
+
+        Raises:
+            SuperbError: when the disk is full, or the store was cleared meanwhile.
+        """
         self._committed = time.monotonic()
         if not self._pending:
             return
+        rows = list(self._pending.values())
+        layers = len(rows[0][-1])
+        records = np.array(rows, _record_type(layers))
         try:
-            if self._writer is not None:
-                os.fsync(self._writer[1])
-            self._index.execute("BEGIN IMMEDIATE")
-            self._index.executemany(
-                "INSERT OR IGNORE INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                list(self._pending.values()),
-            )
-            self._index.execute("COMMIT")
-        except BaseException as reason:
-            if self._index.in_transaction:
-                self._index.execute("ROLLBACK")
-            if isinstance(reason, OSError | sqlite3.Error):
-                raise _disk_error(self.folder, reason) from reason
-            raise
+            self._sync(self._data)
+            self._log.write(block(_RECORDS, layers.to_bytes(4, "little") + records.tobytes()))
+            self._sync(self._log)
+        except OSError as reason:
+            raise self._disk_error(reason) from reason
+        self._taken.append((self._own, records))
         self._pending.clear()
         self._pending_bytes = 0
+        self.refresh()
+        if not self._log.path.exists():
+            raise SuperbError(
+                f"{self._log.path} is gone: the feature cache was cleared while this run wrote to "
+                "it. Type the same command again"
+            )
+
+    def _sync(self, file: OwnFile) -> None:
+        try:
+            file.sync()
+        except OSError:
+            # what is pending is in doubt for good: it is left out, and what comes begins anew
+            self._pending.clear()
+            self._pending_bytes = 0
+            self._data.close()
+            self._log.close()
+            self._start_segment()
+            raise
 
     def shapes(self, keys: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """The shape of each of the records."""
-        wanted = set(keys)
-        rows = self._rows("SELECT audio, shape FROM records")
-        return {
-            audio: tuple(int(size) for size in shape.split(","))
-            for audio, shape in rows
-            if audio in wanted
-        }
+        found, shapes = self._column(keys, "shape")
+        return dict(zip(found, map(_shape, shapes.tolist()), strict=True))
 
     def read(self, key: str) -> Floats:
         """One utterance's array in float32; its checksum is verified on the first read.
@@ -316,58 +327,87 @@ class FeatureStore:
         Raises:
             SuperbError: when the record is missing or damaged.
         """
-        rows = self._rows("SELECT file, offset, shape, crc FROM records WHERE audio = ?", (key,))
-        if not rows:
+        if key not in self._rows:
+            self.refresh()
+        if (row := self._rows.get(key)) is None:
             raise SuperbError(f"no features for audio {key[:12]} in {self.folder}")
-        name, offset, text, crc = rows[0]
-        shape = tuple(int(size) for size in text.split(","))
         if self.storage == NONE:
             assert self.again is not None
             return self.again(key)
-        size = packed_bytes(shape, self.storage)
+        name, record = f"{self._segments[row]}{_DATA}", self._records[row]
+        place, crc = (int(record["size"]), int(record["offset"])), int(record["crc"])
+
+        def whole(data: bytes) -> bool:
+            return len(data) == place[0] and (bool(self._checked[row]) or zlib.crc32(data) == crc)
+
         try:
-            if name not in self._readers:
-                self._readers[name] = os.open(self.folder / name, os.O_RDONLY)
-            data = os.pread(self._readers[name], size, offset)
+            data = os.pread(self._open(name), *place)
+            if not whole(data):
+                # what another machine has written is seen for sure by whoever opens the file then
+                os.close(self._handles.pop(name))
+                data = os.pread(self._open(name), *place)
+        except FileNotFoundError as reason:
+            raise SuperbError(
+                f"{self.folder / name} is gone: the feature cache was cleared while this run read "
+                "it. Type the same command again"
+            ) from reason
         except OSError as reason:
             raise SuperbError(f"{self._damaged(name)} ({reason})") from reason
-        if len(data) != size or (key not in self._checked and zlib.crc32(data) != crc):
+        if not whole(data):
             raise SuperbError(self._damaged(name))
-        self._checked.add(key)
-        return unpack(data, shape, self.storage)
+        self._checked[row] = True
+        return unpack(data, _shape(record["shape"].tolist()), self.storage)
+
+    def _open(self, name: str) -> int:
+        if name not in self._handles:
+            if len(self._handles) >= _MOST_OPEN:
+                os.close(self._handles.pop(next(iter(self._handles))))
+            self._handles[name] = os.open(self.folder / name, os.O_RDONLY)
+        return self._handles[name]
+
+    @property
+    def _clear(self) -> str:
+        root = self.folder.parent.parent
+        return f"superb cache clear {self.folder.name} --cache-dir {root}"
 
     def _damaged(self, name: str) -> str:
         return (
             f"the feature cache is damaged: {self.folder / name}. Extract again after: "
-            f"superb cache clear {self.folder.name} --cache-dir {self.folder.parent.parent}"
+            f"{self._clear}"
+        )
+
+    def _disk_error(self, reason: OSError) -> SuperbError:
+        return SuperbError(
+            f"writing features to {self.folder} failed: {reason}. What was finished is kept; make "
+            "room or choose another disk (--cache-dir DIR), then type the same command again"
         )
 
     def rounding_error(self, keys: Iterable[str]) -> float:
         """Root mean square over utterances of the relative L2 error that storage added."""
-        wanted = set(keys)
-        rows = self._rows("SELECT audio, error FROM records")
-        errors = [error for audio, error in rows if audio in wanted]
-        return float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
+        errors = self._column(keys, "error")[1].tolist()
+        return math.sqrt(math.fsum(e * e for e in errors) / len(errors)) if errors else 0.0
 
     def layer_norms(self, keys: Iterable[str]) -> list[float]:
         """Mean L2 norm of a frame in each layer, averaged over utterances: ``[layer]``."""
-        wanted = set(keys)
-        total, count = np.zeros(1), 0
-        # one row at a time, in an order that does not depend on which came first
-        for audio, blob in self._index.execute("SELECT audio, norms FROM records ORDER BY audio"):
-            if audio in wanted:
-                total, count = total + np.frombuffer(blob, np.float32), count + 1
-        return [float(norm) for norm in total / count]
+        # one after another, in an order that does not depend on who wrote what
+        _, norms = self._column(sorted(set(keys)), "norms")
+        totals: list[float] = np.cumsum(norms, axis=0, dtype=np.float64)[-1].tolist()
+        return [total / len(norms) for total in totals]
 
     def audio_s(self, keys: Sequence[str]) -> float:
         """Seconds of audio behind these records; a key that is named twice counts twice."""
         times = Counter(keys)
-        rows = self._rows("SELECT audio, audio_s FROM records")
-        return math.fsum(times[audio] * seconds for audio, seconds in rows if audio in times)
+        found, seconds = self._column(times, "audio_s")
+        pairs = zip(found, seconds.tolist(), strict=True)
+        return math.fsum(times[key] * each for key, each in pairs)
 
     def log_session(self, audio_s: float, encoder_s: float) -> None:
         """Remember how long the encoder of one process took for how much audio."""
-        self._index.execute("INSERT INTO sessions VALUES (?, ?)", (audio_s, encoder_s))
+        try:
+            self._log.write(block(_SESSION, struct.pack("<dd", audio_s, encoder_s)))
+        except OSError as reason:
+            raise self._disk_error(reason) from reason
+        self._sessions.append((audio_s, encoder_s))
 
     def throughput(self) -> float | None:
         """Seconds of audio per second of encoder over all sessions, None before the first.
@@ -375,281 +415,24 @@ class FeatureStore:
         Processes that share a run log a session each, so this is the speed of one of them, as it
         was beside the others.
         """
-        ((audio_s, encoder_s),) = self._rows("SELECT SUM(audio_s), SUM(encoder_s) FROM sessions")
-        return float(audio_s / encoder_s) if encoder_s else None
+        self.refresh()
+        audio_s, encoder_s = (math.fsum(session[i] for session in self._sessions) for i in (0, 1))
+        return audio_s / encoder_s if encoder_s else None
 
     def close(self) -> None:
         """Commit and release every handle."""
         try:
             self.commit()
         finally:
-            for handle in self._readers.values():
+            for handle in self._handles.values():
                 os.close(handle)
-            self._readers.clear()
-            if self._writer is not None:
-                os.close(self._writer[1])
-                self._writer = None
-            self._index.close()
+            self._handles.clear()
+            self._data.close()
+            self._log.close()
 
 
-class AudioHashes:
-    """SHA-256 and length of audio, remembered by path, size and time of last change.
-
-    For audio inside another file, its origin stands for these.
-
-    A second run over the same corpus need not read it to know what is stored. Only a cache:
-    losing it costs time.
-
-    Args:
-        root: the folder of all stores.
-
-    Raises:
-        SuperbError: when it cannot be read or written.
-    """
-
-    # table → its last column
-    _TABLES: Final = {"files": "sha256 TEXT", "durations": "seconds REAL"}
-
-    def __init__(self, root: Path) -> None:
-        self.file = root / "audio.sqlite"
-        self._pending: dict[str, list[tuple[str, int, int, str | float]]] = {
-            table: [] for table in self._TABLES
-        }
-        self._committed = time.monotonic()
-        with self._explained():
-            root.mkdir(parents=True, exist_ok=True)
-            self._index = sqlite3.connect(self.file, isolation_level=None)
-            self._index.execute("PRAGMA busy_timeout = 60000")
-            for table, column in self._TABLES.items():
-                self._index.execute(
-                    f"CREATE TABLE IF NOT EXISTS {table} (path TEXT PRIMARY KEY, size INTEGER, "
-                    f"mtime_ns INTEGER, {column}) WITHOUT ROWID"
-                )
-
-    def __enter__(self) -> AudioHashes:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.commit()
-        finally:
-            self._index.close()
-
-    def find(self, audio: Path | StoredAudio) -> str | None:
-        """The hash of audio that has not changed since, None when it must be read."""
-        found = self._find("files", audio)
-        return None if found is None else str(found)
-
-    def seen(self, audio: Path | StoredAudio) -> bool:
-        """Whether the hash of audio is known, though perhaps from before it changed."""
-        name = _name(audio)
-        with self._explained():
-            found = self._index.execute("SELECT 1 FROM files WHERE path = ?", (name,)).fetchone()
-        return found is not None
-
-    def find_duration(self, audio: Path | StoredAudio) -> float | None:
-        """The seconds of audio that has not changed since, None when it must be opened."""
-        found = self._find("durations", audio)
-        return None if found is None else float(found)
-
-    def remember(
-        self, audio: Path | StoredAudio, status: os.stat_result | None, sha256: str
-    ) -> None:
-        """Note the hash of audio; the `status` of a file was taken before it was read."""
-        self._remember("files", audio, status, sha256)
-
-    def remember_duration(
-        self, audio: Path | StoredAudio, status: os.stat_result | None, seconds: float
-    ) -> None:
-        """Note the length of audio; the `status` of a file was taken before it was opened."""
-        self._remember("durations", audio, status, seconds)
-
-    def _find(self, table: str, audio: Path | StoredAudio) -> str | float | None:
-        try:
-            state = _state(audio, audio.stat() if isinstance(audio, Path) else None)
-        except OSError:
-            return None
-        if state is None:
-            return None
-        with self._explained():
-            row = self._index.execute(
-                f"SELECT * FROM {table} WHERE path = ? AND size = ? AND mtime_ns = ?",
-                (_name(audio), *state),
-            ).fetchone()
-        return None if row is None else row[-1]
-
-    def _remember(
-        self,
-        table: str,
-        audio: Path | StoredAudio,
-        status: os.stat_result | None,
-        value: str | float,
-    ) -> None:
-        state = _state(audio, status)
-        if state is None or time.time_ns() - state[1] < _CLOCK_NS:
-            return
-        self._pending[table].append((_name(audio), *state, value))
-        if time.monotonic() - self._committed >= _COMMIT_S:
-            self.commit()
-
-    def commit(self) -> None:
-        """Write down what was noted so far."""
-        self._committed = time.monotonic()
-        if not any(self._pending.values()):
-            return
-        with self._explained():
-            self._index.execute("BEGIN IMMEDIATE")
-            for table, rows in self._pending.items():
-                self._index.executemany(f"REPLACE INTO {table} VALUES (?, ?, ?, ?)", rows)
-            self._index.execute("COMMIT")
-        for rows in self._pending.values():
-            rows.clear()
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, sqlite3.Error) as error:
-            raise SuperbError(
-                f"the list of audio hashes {self.file} cannot be used: {error}. Delete it (it is "
-                "made again), or choose another folder with --cache-dir DIR or SUPERB_CACHE"
-            ) from error
-
-
-def _name(audio: Path | StoredAudio) -> str:
-    """What audio is remembered by; "" for what is not."""
-    if isinstance(audio, Path):
-        return os.path.abspath(audio)  # noqa: PTH100 - resolving links would cost a call a folder
-    return audio.origin[0] if audio.origin is not None else ""
-
-
-def _state(audio: Path | StoredAudio, status: os.stat_result | None) -> tuple[int, int] | None:
-    """Size and time of last change; None where these are not known."""
-    if isinstance(audio, Path):
-        return (status.st_size, status.st_mtime_ns) if status is not None else None
-    # whoever streams does not know the size, which the name stands for too
-    return (0, audio.origin[1]) if audio.origin is not None else None
-
-
-def free_bytes(root: Path) -> int:
-    """What features may still take on the disk of `root`, a little being left free."""
-    root.mkdir(parents=True, exist_ok=True)
-    return max(0, shutil.disk_usage(root).free - _SPARE_BYTES)
-
-
-def require_room(root: Path, needed: int) -> None:
-    """Refuse to start what the disk cannot hold.
-
-    Raises:
-        SuperbError: when fewer than `needed` bytes and a little more are free.
-    """
-    if needed > free_bytes(root):
-        free = shutil.disk_usage(root).free
-        raise SuperbError(
-            f"features would take {format_bytes(needed)} but {root} has {format_bytes(free)} "
-            "free. Choose another disk (--cache-dir DIR or SUPERB_CACHE), a smaller storage "
-            "(--storage int8, or none), fewer layers (--layers last), clear old features "
-            "(superb cache clear), or probe fewer tasks at once"
-        )
-
-
-@dataclass(frozen=True)
-class StoreSummary:
-    """One store as ``superb cache`` lists it; `size` in bytes, `used` a POSIX time.
-
-    The states of trainings that were cut off are listed as one, whose key is `TRAINING`.
-    """
-
-    key: str
-    upstream: str
-    kind: str
-    storage: str
-    utterances: int
-    size: int
-    used: float
-
-
-def list_stores(root: Path) -> list[StoreSummary]:
-    """All stores under `root`, biggest first; a folder without a readable index counts 0."""
-    summaries = _training_states(root)
-    for about_file in sorted((root / "features").glob("*/about.json")):
-        folder = about_file.parent
-        about, utterances = {}, 0
-        with suppress(OSError, ValueError, sqlite3.Error):
-            about = json.loads(about_file.read_text())
-            place = (folder / "index.sqlite").resolve().as_uri()
-            with closing(sqlite3.connect(f"{place}?mode=ro", uri=True)) as index:
-                utterances = index.execute("SELECT COUNT(*) FROM records").fetchone()[0]
-        files = [file.stat() for file in folder.iterdir() if file.is_file()]
-        summaries.append(
-            StoreSummary(
-                key=folder.name,
-                upstream=str(about.get("upstream", "?")),
-                kind=str(about.get("kind", "?")),
-                storage=str(about.get("storage", "?")),
-                utterances=int(utterances),
-                size=sum(file.st_size for file in files),
-                used=max((file.st_mtime for file in files), default=0.0),
-            )
-        )
-    return sorted(summaries, key=lambda summary: (-summary.size, summary.key))
-
-
-def _training_states(root: Path) -> list[StoreSummary]:
-    """One line for all states of trainings; none where there are none."""
-    files = [file.stat() for file in sorted((root / TRAINING).glob("*")) if file.is_file()]
-    if not files:
-        return []
-    return [
-        StoreSummary(
-            key=TRAINING,
-            upstream="–",
-            kind=f"{len(files)} cut off",
-            storage="–",
-            utterances=0,
-            size=sum(file.st_size for file in files),
-            used=max(file.st_mtime for file in files),
-        )
-    ]
-
-
-def clear_stores(root: Path, selection: Iterable[str] = ()) -> list[StoreSummary]:
-    """Delete the stores whose key starts with, or whose upstream equals, one of `selection`.
-
-    ``training`` stands for the states of trainings that were cut off. An empty selection deletes
-    everything.
-
-    Raises:
-        SuperbError: when a selector matches nothing.
-    """
-    stores, chosen = list_stores(root), list(selection)
-    for selector in chosen:
-        if not any(_selects(selector, summary) for summary in stores):
-            known = ", ".join(f"{s.key[:12]} ({s.upstream})" for s in stores) or "none"
-            raise SuperbError(f"no stored features match {selector!r}. Stored: {known}")
-    doomed = [s for s in stores if not chosen or any(_selects(c, s) for c in chosen)]
-    for summary in doomed:
-        training = summary.key == TRAINING
-        shutil.rmtree(root / TRAINING if training else root / "features" / summary.key)
-    return doomed
-
-
-def _selects(selector: str, summary: StoreSummary) -> bool:
-    return summary.upstream == selector or (len(selector) >= 6 and summary.key.startswith(selector))
-
-
-def format_bytes(size: float) -> str:
-    """A size in words: 1.2 GB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+def _shape(stored: Sequence[int]) -> tuple[int, ...]:
+    return tuple(size for size in stored if size >= 0)
 
 
 def _write_once(path: Path, text: str) -> None:
@@ -658,17 +441,3 @@ def _write_once(path: Path, text: str) -> None:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     partial.write_text(text)
     partial.replace(path)
-
-
-def _write_all(handle: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(handle, view, offset)
-        view, offset = view[written:], offset + written
-
-
-def _disk_error(folder: Path, reason: Exception) -> SuperbError:
-    return SuperbError(
-        f"writing features to {folder} failed: {reason}. What was finished is kept; make room "
-        "or choose another disk (--cache-dir DIR), then type the same command again"
-    )

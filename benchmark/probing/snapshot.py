@@ -19,7 +19,7 @@ from zipfile import BadZipFile
 
 import torch
 
-from benchmark.encoding.store import format_bytes
+from benchmark.encoding.cache import format_bytes
 from benchmark.progress import Progress
 
 EVERY_S = 120.0

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from benchmark.core import Corpus, DownstreamCard, Utterance
+from benchmark.core import Utterance
 from benchmark.encoding.audio import audio_sha256, audio_size
-from benchmark.errors import SuperbError, unknown
-from benchmark.registry import load_attribute
+from benchmark.errors import SuperbError
 
 MANIFEST_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -113,58 +112,6 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
 }
 
 
-def load_corpus(
-    name_or_path: str,
-    card: DownstreamCard,
-    label_from: str = "label",
-    options: CorpusOptions | None = None,
-) -> Corpus:
-    """Load a corpus by its name in the table, a Hugging Face dataset, or one's own manifest.
-
-    Args:
-        name_or_path: a name in `CORPORA`; ``hf:`` with a dataset of the hub or a folder, or
-            ``hf-stream:`` with a dataset of the hub; or a file that ends in one of
-            `MANIFEST_SUFFIXES`.
-        card: the task that is to read it.
-        label_from: the column that holds the label (``"speaker"`` for SID).
-        options: where it lies, and which of its splits are wanted.
-
-    Raises:
-        SuperbError: for an unknown name, a task that the corpus does not serve, options that mean
-            nothing to it, and whatever the corpus's own loader finds wrong.
-    """
-    options = options or CorpusOptions()
-    entry = CORPORA.get(name_or_path)
-    if entry is not None:
-        if card.name not in entry.tasks:
-            serving = [other.name for other in CORPORA.values() if card.name in other.tasks]
-            raise SuperbError(
-                f"corpus {entry.name!r} does not serve task {card.name!r}, only "
-                f"{', '.join(entry.tasks)}. Corpora for {card.name}: "
-                f"{', '.join(serving) or 'none'}, or your own manifest "
-                f"({', '.join(MANIFEST_SUFFIXES)}) with columns "
-                f"{', '.join(('audio', 'split', *card.needs))}"
-            )
-        corpus: Corpus = load_attribute(entry.target)(card.name, options)
-        return corpus
-    if name_or_path.startswith(("hf:", "hf-stream:")):
-        from downstreams.corpora import huggingface
-
-        return huggingface.load(name_or_path, card, label_from, options)
-    # A separator or a suffix means a file was meant; the manifest reader says what is wrong.
-    if Path(name_or_path).suffix or len(Path(name_or_path).parts) > 1:
-        from downstreams.corpora import manifest
-
-        refuse_options(name_or_path, options, "its column split says which row is in which")
-        return manifest.load(Path(name_or_path), card, label_from)
-    raise unknown(
-        "corpus",
-        name_or_path,
-        CORPORA,
-        hint=f"Or give the path of a manifest ({', '.join(MANIFEST_SUFFIXES)}) of your own data.",
-    )
-
-
 def refuse_options(
     name: str, options: CorpusOptions, why: str, *, root: bool = True, splits: bool = True
 ) -> None:
@@ -187,8 +134,12 @@ def refuse_options(
         raise SuperbError(f"corpus {name!r} takes no {' or '.join(given)}: {why}. Leave it out")
 
 
-def content_sha256(utterances: Iterable[Utterance], pinned: str = "") -> str:
-    """Identity of a corpus: ids, splits, speakers, texts, labels, spans and audio, in order.
+def content_sha256(
+    utterances: Iterable[Utterance],
+    pinned: str = "",
+    folds: Mapping[str, Mapping[str, str]] | None = None,
+) -> str:
+    """Identity of a corpus: ids, splits and all that is known of utterances, in order, and audio.
 
     Audio in memory counts with its bytes, a file with its size alone: hashing a thousand hours
     would take longer than much of what is done with them. What is in a file is hashed when its
@@ -198,6 +149,7 @@ def content_sha256(utterances: Iterable[Utterance], pinned: str = "") -> str:
         utterances: all of them.
         pinned: what fixes the bytes of all audio for ever, such as a commit. It counts instead of
             sizes, which need not be known then.
+        folds: as in `Corpus.folds`.
 
     Raises:
         AudioError: when an audio file is missing.
@@ -216,6 +168,10 @@ def content_sha256(utterances: Iterable[Utterance], pinned: str = "") -> str:
             row.append(audio_sha256(audio) if isinstance(audio, bytes) else audio_size(audio))
         if utterance.span is not None:
             row.append(utterance.span)
+        if utterance.columns:
+            row.append(dict(sorted(utterance.columns.items())))
         # JSON keeps the cells apart whatever they contain.
         digest.update(json.dumps(row).encode() + b"\n")
+    if folds:
+        digest.update(json.dumps({"folds": folds}, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.core import Corpus, DownstreamCard
-from benchmark.encoding.store import format_bytes, free_bytes
+from benchmark.encoding.cache import format_bytes, free_bytes
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
 from downstreams.corpora import CorpusOptions, refuse_options
@@ -167,7 +167,7 @@ class _Found:
     note: str = ""
 
 
-def load(name: str, card: DownstreamCard, label_from: str, options: CorpusOptions) -> Corpus:
+def load(name: str, card: DownstreamCard, options: CorpusOptions) -> Corpus:
     """Load a dataset and check it as a manifest is checked.
 
     Utterances are called by the dataset's own split and the row in it, such as ``train/0``. A
@@ -176,7 +176,6 @@ def load(name: str, card: DownstreamCard, label_from: str, options: CorpusOption
     Args:
         name: as typed, with ``hf:`` or ``hf-stream:``.
         card: the task, which says what columns it needs.
-        label_from: the column that holds the label (``"speaker"`` for SID).
         options: which of the dataset's splits are wanted, several joined by ``+``.
 
     Raises:
@@ -188,12 +187,11 @@ def load(name: str, card: DownstreamCard, label_from: str, options: CorpusOption
     found = _fetch(name, place)
     carve = "valid" not in options.splits
     wanted = choose_splits(name, list(found.splits), DEFAULTS, options.splits, carve=carve)
-    needed = [label_from if need == "label" else need for need in card.needs]
     rows = [
         row
         for split, parts in wanted.items()
         for part in parts
-        for row in _rows(name, found.splits[part], part, split, needed)
+        for row in _rows(name, found.splits[part], part, split, card.columns)
     ]
     if not rows:
         raise SuperbError(f"{name} has no rows in {', '.join(map('+'.join, wanted.values()))}")
@@ -201,7 +199,6 @@ def load(name: str, card: DownstreamCard, label_from: str, options: CorpusOption
         Path(name),
         rows,
         card,
-        label_from,
         name=_called(place),
         source=found.source,
         licence=found.licence,

@@ -28,7 +28,7 @@ from downstreams.corpora.layout import (
     not_found,
     partial,
 )
-from downstreams.corpora.manifest import with_valid
+from downstreams.corpora.utterances import with_valid
 
 NAME: Final = "librispeech"
 # What all archives are packed in.

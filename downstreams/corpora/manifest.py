@@ -2,51 +2,35 @@
 
 Columns: ``audio`` (a path, relative to the manifest's folder or absolute), ``split`` (``train``,
 ``valid`` or ``test``) and what the task needs (``text``, ``speaker``, ``label``). Optional:
-``id`` (else the audio path as written) and ``speaker``, by which intervals are clustered. Other
-columns are ignored. A Parquet manifest may also hold the audio itself, as the
+``id`` (else the audio path as written) and ``speaker``, by which intervals are clustered. Columns
+that the task does not need are ignored. A Parquet manifest may also hold the audio itself, as the
 ``{bytes, path}`` struct that Hugging Face ``datasets`` writes.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import math
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.core import SPLITS, Corpus, DownstreamCard, StoredAudio, Utterance
+from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
 from benchmark.errors import SuperbError
-from downstreams.corpora import MANIFEST_SUFFIXES, content_sha256
+from downstreams.corpora import MANIFEST_SUFFIXES
+from downstreams.corpora.utterances import checked
 
-# A corpus without a valid split gets this part of its train split.
-VALID_PART: Final = 0.1
-# With fewer train speakers, one of them is too much of the data to give away whole.
-MIN_SPEAKERS_TO_CARVE: Final = 10
-# Part of the carve-out's identity: another seed is another corpus.
-CARVE_SEED: Final = "valid-0"
-
-# What other tools call our columns and splits; only for hints, nothing is renamed silently.
+# What other tools call our columns; only for hints, nothing is renamed silently.
 _OTHER_NAMES: Final = {
     "audio": ("path", "file", "file_name", "filename", "filepath", "wav", "audio_path"),
     "split": ("set", "subset", "partition", "fold"),
     "text": ("sentence", "transcript", "transcription", "raw_text", "normalized_text"),
     "speaker": ("speaker_id", "spk", "spk_id", "client_id", "subject"),
     "label": ("keyword", "command", "class", "target", "category", "word", "text"),
-}
-_OTHER_SPLITS: Final = {
-    "dev": "valid",
-    "val": "valid",
-    "validation": "valid",
-    "training": "train",
-    "eval": "test",
-    "evaluation": "test",
-    "testing": "test",
 }
 
 
@@ -58,31 +42,28 @@ class Row:
     cells: dict[str, Any]
 
 
-def load(path: Path, card: DownstreamCard, label_from: str = "label") -> Corpus:
+def load(path: Path, card: DownstreamCard) -> Corpus:
     """Read and check a manifest of one's own data for one task.
 
-    Text, label and speaker cells are brought to Unicode NFC and their white space is collapsed;
-    nothing else is changed. Without a valid split, a fixed tenth of train becomes one, and the
-    corpus's note says so: whole speakers if there are enough of them and they are not the labels,
-    else some utterances of every label.
+    Text, label, speaker and other cells are brought to Unicode NFC and their white space is
+    collapsed; nothing else is changed. What is checked, and how a missing valid split is made, is
+    told by `downstreams.corpora.utterances.checked`.
 
     Args:
         path: the manifest; its suffix tells the format.
         card: the task, which says what columns it needs.
-        label_from: the column that holds the label (``"speaker"`` for SID).
 
     Raises:
         SuperbError: for whatever is wrong with the manifest, naming the first few rows.
     """
     name = path.parent.resolve().name if path.stem == "manifest" else path.stem
-    return from_rows(path, _read(path), card, label_from, name=name, source=str(path))
+    return from_rows(path, _read(path), card, name=name, source=str(path))
 
 
 def from_rows(
     path: Path,
     rows: Sequence[Row],
     card: DownstreamCard,
-    label_from: str,
     *,
     name: str,
     source: str,
@@ -95,7 +76,6 @@ def from_rows(
         path: what messages name; audio paths are relative to its folder.
         rows: at least one, with cells as in a manifest; ``audio`` may also be a `StoredAudio`.
         card: the task, which says what columns it needs.
-        label_from: the column that holds the label.
         name: of the corpus.
         source: where it comes from.
         licence: of the audio.
@@ -104,55 +84,17 @@ def from_rows(
     Raises:
         SuperbError: for whatever is wrong with the rows, naming the first few.
     """
-    # A task that needs a label finds it in the column the caller names.
-    needed = tuple(dict.fromkeys(label_from if need == "label" else need for need in card.needs))
-    has_label = "label" in card.needs or label_from in card.needs
-    _check_columns(path, rows, ("audio", "split", *needed), label_from)
-    utterances = [_utterance(path, row, needed, label_from if has_label else "") for row in rows]
-
-    def where(bad: Callable[[Utterance], bool], show: Callable[[Utterance], str]) -> str:
-        """The first few rows that are bad, and how many there are."""
-        found = [
-            f"line {row.line}: {show(utterance)}"
-            for row, utterance in zip(rows, utterances, strict=True)
-            if bad(utterance)
-        ]
-        return _some(found)
-
-    _check_splits(path, utterances, where)
-    for column in needed:
-        attribute = "label" if column == label_from else column
-        if empty := where(lambda u, a=attribute: not getattr(u, a), lambda u: u.id):  # type: ignore[misc]
-            raise SuperbError(f"{path}: empty {column!r} cells: {empty}. Fill or drop these rows")
-    unknown_speakers = sum(not utterance.speaker for utterance in utterances)
-    if 0 < unknown_speakers < len(utterances):
-        raise SuperbError(
-            f"{path}: empty 'speaker' cells: {where(lambda u: not u.speaker, lambda u: u.id)}. "
-            "Fill all of them, or drop the column if speakers are not known"
-        )
-    ids = Counter(utterance.id for utterance in utterances)
-    if double := where(lambda u: ids[u.id] > 1, lambda u: repr(u.id)):
-        raise SuperbError(
-            f"{path}: duplicate ids: {double}. Drop the repeated rows or add an 'id' column"
-        )
-    if missing := where(
-        lambda u: isinstance(u.audio, Path) and not u.audio.is_file(), lambda u: str(u.audio)
-    ):
-        raise SuperbError(
-            f"{path}: missing audio files: {missing}. "
-            f"Paths are relative to the manifest's folder, {path.parent.resolve()}"
-        )
-
-    utterances, note = with_valid(path, utterances, labels_are_speakers=label_from == "speaker")
-    if card.closed_set:
-        check_closed_set(path, utterances)
-    return Corpus(
+    _check_columns(path, rows, card)
+    return checked(
+        str(path),
+        [_utterance(path, row, card) for row in rows],
+        card,
         name=name,
-        sha256=content_sha256(utterances, pinned),
-        utterances=tuple(utterances),
-        licence=licence,
         source=source,
-        note=note,
+        licence=licence,
+        pinned=pinned,
+        places=[f"line {row.line}" for row in rows],
+        remedy=f"Paths are relative to the manifest's folder, {path.parent.resolve()}",
     )
 
 
@@ -247,16 +189,22 @@ def _read_parquet(path: Path) -> list[Row]:
     return [Row(number, cells) for number, cells in enumerate(table.to_pylist(), start=1)]
 
 
-def _utterance(path: Path, row: Row, needed: Sequence[str], label_from: str) -> Utterance:
+def _utterance(path: Path, row: Row, card: DownstreamCard) -> Utterance:
     """One row as an utterance; a column that the task does not need stays empty."""
+    with_text = "text" in card.columns and card.label_from != "text"
     audio, written = _audio(path, row)
     return Utterance(
         id=_text(row.cells.get("id")) or written,
         audio=audio,
         split=_text(row.cells.get("split")),
         speaker=_text(row.cells.get("speaker")),
-        text=_text(row.cells.get("text")) if "text" in needed and label_from != "text" else "",
-        label=_text(row.cells.get(label_from)) if label_from else "",
+        text=_text(row.cells.get("text")) if with_text else "",
+        label=_text(row.cells.get(card.label_from)) if card.labelled else "",
+        columns={
+            column: _text(row.cells.get(column))
+            for column in card.needs
+            if column not in ("text", "speaker", "label")
+        },
     )
 
 
@@ -283,8 +231,9 @@ def _text(cell: object) -> str:
 # Checking --------------------------------------------------------------------------------------
 
 
-def _check_columns(path: Path, rows: Sequence[Row], needed: Sequence[str], label_from: str) -> None:
+def _check_columns(path: Path, rows: Sequence[Row], card: DownstreamCard) -> None:
     """Raise when a needed column is missing, telling what to rename."""
+    needed = ("audio", "split", *card.columns)
     # JSON lines may leave a key out; the row is then an empty cell, reported with its line.
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
     missing = [name for name in needed if name not in columns]
@@ -292,7 +241,8 @@ def _check_columns(path: Path, rows: Sequence[Row], needed: Sequence[str], label
         return
     renames = []
     for name in missing:
-        others = (name, *_OTHER_NAMES["label" if name == label_from else name])
+        kind = "label" if card.labelled and name == card.label_from else name
+        others = (name, *_OTHER_NAMES.get(kind, ()))
         lower = {column.lower(): column for column in columns}
         found = next((lower[other] for other in others if other in lower), None)
         renames.append(f"{found or 'the column that holds it'} to {name}")
@@ -301,145 +251,3 @@ def _check_columns(path: Path, rows: Sequence[Row], needed: Sequence[str], label
         f"It has: {', '.join(columns)}. Rename {' and '.join(renames)}; the task needs "
         f"{', '.join(needed)}"
     )
-
-
-def _check_splits(
-    path: Path,
-    utterances: Sequence[Utterance],
-    where: Callable[[Callable[[Utterance], bool], Callable[[Utterance], str]], str],
-) -> None:
-    """Raise for unknown split names and for a train or test split without rows."""
-    counts = Counter(utterance.split for utterance in utterances)
-    if set(counts) - set(SPLITS):
-        bad = where(lambda u: u.split not in SPLITS, lambda u: repr(u.split))
-        hints = [
-            f"write {_OTHER_SPLITS[name.lower()]} for {name}"
-            for name in sorted(counts)
-            if name.lower() in _OTHER_SPLITS
-        ]
-        hints += [
-            f"write {name.lower()} for {name}"
-            for name in sorted(counts)
-            if name not in SPLITS and name.lower() in SPLITS
-        ]
-        raise SuperbError(
-            f"{path}: unknown values in 'split': {bad}. Allowed: {', '.join(SPLITS)}"
-            + "".join(f"; {hint}" for hint in hints)
-        )
-    empty = [name for name in ("train", "test") if not counts[name]]
-    if empty:
-        raise SuperbError(
-            f"{path}: no rows in split {' and '.join(empty)}; found "
-            f"{', '.join(f'{name}: {count}' for name, count in counts.items())}. "
-            "A manifest needs train and test; valid is taken from train if it is left out"
-        )
-
-
-def check_closed_set(path: Path, utterances: Sequence[Utterance]) -> None:
-    """Raise when valid or test asks for a label that train does not have.
-
-    Args:
-        path: what the message names.
-        utterances: of all splits.
-    """
-    known = {utterance.label for utterance in utterances if utterance.split == "train"}
-    unseen = Counter(
-        f"{utterance.label!r} ({utterance.split})"
-        for utterance in utterances
-        if utterance.label not in known
-    )
-    if unseen:
-        raise SuperbError(
-            f"{path}: labels that train does not have: {_some(unseen)}. No classifier can "
-            f"answer these; train has {len(known)} labels. Move some of their rows to train or "
-            "drop them"
-        )
-
-
-def _some(items: Iterable[str], most: int = 3) -> str:
-    """The first few items and the count of all, or "" for none."""
-    everything = list(items)
-    more = f" … ({len(everything)} in all)" if len(everything) > most else ""
-    return "; ".join(everything[:most]) + more
-
-
-# Valid split -----------------------------------------------------------------------------------
-
-
-def with_valid(
-    path: Path, utterances: list[Utterance], *, labels_are_speakers: bool
-) -> tuple[list[Utterance], str]:
-    """The utterances with a valid split, taken from train if there is none, and a note on it.
-
-    Args:
-        path: what messages name.
-        utterances: of all splits.
-        labels_are_speakers: whether every speaker must stay in train, as for SID.
-
-    Returns:
-        All utterances, some of train moved to valid; the note is "" where none had to be.
-
-    Raises:
-        SuperbError: train is too small to take anything from.
-    """
-    if any(utterance.split == "valid" for utterance in utterances):
-        return utterances, ""
-    train = [utterance for utterance in utterances if utterance.split == "train"]
-    chosen: set[str] = set()
-    how = "whole speakers"
-    if not labels_are_speakers:
-        chosen = _whole_speakers(train)
-    if not chosen:
-        how = "some of every label" if any(u.label for u in train) else "drawn one by one"
-        chosen = _every_label(train)
-    if not chosen:
-        raise SuperbError(
-            f"{path} has no valid split, and its train split ({len(train)} rows) is too small to "
-            "take one from: mark some rows as valid"
-        )
-    note = f"no valid split given: {len(chosen)} of {len(train)} train utterances, {how}, moved"
-    return [replace(u, split="valid") if u.id in chosen else u for u in utterances], note
-
-
-def _order(key: str) -> str:
-    """A fixed shuffle that depends on nothing but the key, so other rows do not disturb it."""
-    return hashlib.sha256(f"{CARVE_SEED} {key}".encode()).hexdigest()
-
-
-def _whole_speakers(train: Sequence[Utterance]) -> set[str]:
-    """Ids of about a tenth of train, by whole speakers; none where that cannot be done well."""
-    of_speaker: dict[str, list[Utterance]] = defaultdict(list)
-    for utterance in train:
-        of_speaker[utterance.speaker].append(utterance)
-    if "" in of_speaker or len(of_speaker) < MIN_SPEAKERS_TO_CARVE:
-        return set()
-    target = VALID_PART * len(train)
-    left = Counter(utterance.label for utterance in train)
-    chosen: set[str] = set()
-    for speaker in sorted(of_speaker, key=_order):
-        own = of_speaker[speaker]
-        labels = Counter(utterance.label for utterance in own)
-        # Neither a speaker who is most of the data nor one who alone says some label.
-        if len(chosen) + len(own) > 1.5 * target or any(labels[x] == left[x] for x in labels):
-            continue
-        chosen |= {utterance.id for utterance in own}
-        left -= labels
-        if len(chosen) >= target:
-            break
-    # Far too little would make a valid split that chooses by noise.
-    return chosen if len(chosen) >= target / 2 else set()
-
-
-def _every_label(train: Sequence[Utterance]) -> set[str]:
-    """Ids of about a tenth of train, spread over the labels; each label keeps one in train."""
-    of_label: dict[str, list[str]] = defaultdict(list)
-    for utterance in train:
-        of_label[utterance.label].append(utterance.id)
-    # An utterance's place within its label, 0 to 1: the lowest tenth is a tenth of every label.
-    places = [
-        ((index + 0.5) / len(ids), _order(identifier), identifier)
-        for ids in of_label.values()
-        for index, identifier in enumerate(sorted(ids, key=_order)[:-1])
-    ]
-    count = max(1, round(VALID_PART * len(train)))
-    return {identifier for _, _, identifier in sorted(places)[:count]}

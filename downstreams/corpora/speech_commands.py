@@ -34,7 +34,7 @@ from downstreams.corpora.layout import (
     not_found,
     partial,
 )
-from downstreams.corpora.manifest import check_closed_set
+from downstreams.corpora.utterances import check_closed_set
 
 KEYWORDS: Final = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 UNKNOWN: Final = "_unknown_"

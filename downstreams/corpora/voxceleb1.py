@@ -24,7 +24,7 @@ from downstreams.corpora.layout import (
     not_found,
     partial,
 )
-from downstreams.corpora.manifest import check_closed_set
+from downstreams.corpora.utterances import check_closed_set
 
 NAME: Final = "voxceleb1"
 # The owners' name, and the one under which SUPERB passes the same list on.

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import (
-    DamagedResultError,
-    Result,
-    read_result,
-    read_tallies,
-    result_files,
-)
-from leaderboard.read.collect import Board, arrange, list_some, skipped_utterances
+from benchmark.scoring.results import DamagedResultError, Result, read_result, read_tallies
+from leaderboard.read.fields import counts_of, metric_of, skipped_utterances
+from leaderboard.read.names import list_some
 
 if TYPE_CHECKING:
     from benchmark.core import Tally
@@ -45,19 +40,7 @@ class Pair:
     identical: bool
 
 
-def paired_difference(
-    a: Path | str, b: Path | str, *, metric: str | None = None, confidence: float = 0.95
-) -> Difference:
-    """Score of result b minus score of result a, with a paired interval over speakers.
-
-    As `pair_results`, which says more.
-    """
-    return pair_results(a, b, metric=metric, confidence=confidence).difference
-
-
-def pair_results(
-    a: Path | str, b: Path | str, *, metric: str | None = None, confidence: float = 0.95
-) -> Pair:
+def pair_results(a: Path | str, b: Path | str, *, metric: str | None = None) -> Pair:
     """Compare two results utterance by utterance.
 
     For what the weighted sum adds, `a` is the run on the last layer. Pairing makes the interval
@@ -69,7 +52,6 @@ def pair_results(
         b: JSON file of another, of the same task, corpus, protocol and seeds, with the same
             utterances left out, if any.
         metric: one of the task's; the ranking one by default.
-        confidence: of the interval.
 
     Raises:
         SuperbError: when the two cannot be compared.
@@ -77,7 +59,7 @@ def pair_results(
     from benchmark.scoring.statistics import difference, matched_pairs, mcnemar
 
     first, second = (read_result(path, history=False) for path in (a, b))
-    metric = metric or str(first.downstream["metrics"][0])
+    metric = metric or metric_of(first)
     _refuse_incomparable(first, second, metric)
     if metric not in first.metrics or metric not in second.metrics:
         known = ", ".join(sorted(set(first.metrics) & set(second.metrics))) or "none"
@@ -91,15 +73,14 @@ def pair_results(
         )
     # Seed by seed, the utterances sorted within each, as the statistics want them stacked.
     keys = sorted(a_rows)
-    a_counts = [a_rows[key].counts[metric] for key in keys]
-    b_counts = [b_rows[key].counts[metric] for key in keys]
+    a_counts = [counts_of(a_rows[key], metric) for key in keys]
+    b_counts = [counts_of(b_rows[key], metric) for key in keys]
     found = difference(
         [top for top, _ in a_counts],
         [bottom for _, bottom in a_counts],
         [top for top, _ in b_counts],
         [bottom for _, bottom in b_counts],
         [a_rows[key].speaker for key in keys],
-        confidence=confidence,
         seeds=len(first.seeds),
     )
     identical = a_counts == b_counts and all(
@@ -107,9 +88,7 @@ def pair_results(
     )
     if identical:
         found = dataclasses.replace(found, low=0.0, high=0.0)
-    answers = len(first.seeds) == 1 and all(
-        bottom == 1 and top <= 1 for top, bottom in (*a_counts, *b_counts)
-    )
+    answers = len(first.seeds) == 1 and right_or_wrong((*a_counts, *b_counts))
     test = mcnemar if answers else matched_pairs
     return Pair(
         metric=metric,
@@ -120,39 +99,9 @@ def pair_results(
     )
 
 
-def read_board(
-    folder: Path | str, *, history: bool = False
-) -> tuple[Board, dict[str, tuple[Path, Result]]]:
-    """The board of a folder, and the file and result behind each of its run ids.
-
-    Args:
-        folder: of results.
-        history: with the validations during training, which take most of the time to read.
-
-    Raises:
-        SuperbError: when the folder does not exist or holds no result that can be read.
-    """
-    files: dict[str, tuple[Path, Result]] = {}
-    problems: list[str] = []
-    for path in result_files(folder):
-        try:
-            result = read_result(path, history=history)
-        except SuperbError as error:
-            problems.append(str(error))
-            continue
-        if result.run_id in files:
-            problems.append(f"{path} holds the same run as {files[result.run_id][0]}.")
-        else:
-            files[result.run_id] = (path, result)
-    if not files:
-        raise SuperbError(f"no result in {folder} can be read. {' '.join(problems)}")
-    return arrange((result for _, result in files.values()), problems), files
-
-
-def notes_about(board: Board, run_ids: Collection[str]) -> list[str]:
-    """What a board notes of some runs, and each file that it had to leave out."""
-    notes = [note for note in board.notes if any(run_id in note for run_id in run_ids)]
-    return notes + [f"left out: {problem}" for problem in board.problems]
+def right_or_wrong(counts: Iterable[tuple[int, int]]) -> bool:
+    """Whether every utterance is one answer that is right or wrong, rather than several words."""
+    return all(bottom == 1 and top <= 1 for top, bottom in counts)
 
 
 def _rows(path: Path | str) -> dict[tuple[int, str], Tally]:
@@ -185,9 +134,8 @@ def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
         "seeds": (sorted(a.seeds), sorted(b.seeds)),
     }
     skipped = (skipped_utterances(a), skipped_utterances(b))
-    differing = [f"{name} ({one} and {other})" for name, (one, other) in pairs.items()]
     differing = [
-        text for text, (one, other) in zip(differing, pairs.values(), strict=True) if one != other
+        f"{name} ({one} and {other})" for name, (one, other) in pairs.items() if one != other
     ]
     if metric.endswith("_lm") and a.identity.get("lm") != b.identity.get("lm"):
         differing.append("the language model")

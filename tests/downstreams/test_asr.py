@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmark.core import Utterance
-from downstreams import load_downstream
+from downstreams.load import load_downstream
 from downstreams.text import BLANK, decode_greedy, normalise
 
 SETTINGS = {"frame_s": 0.0, "projection": 24, "hidden": 16, "layers": 1, "dropout": 0.0}
@@ -152,27 +152,32 @@ def test_notes_agree_with_the_loss(asr, text):
         assert unfit == (float(loss) == 0)
 
 
-def test_tally(asr):
+def records(asr, logits, lengths, utterances, vocabulary=VOCABULARY):
+    answers = asr.answer(logits, lengths, utterances, vocabulary)
+    return asr.records(utterances, answers)
+
+
+def test_records(asr):
     utterances = said("a  cab", "é b", "c", split="test")
     logits = torch.stack([path("A CAB", 12), path("B", 12), path("A B", 12)])
     # what stands past the length is not read
     logits[1, 4:, 2] = 9
-    tallies = asr.tally(logits, torch.tensor([12, 4, 12]), utterances, VOCABULARY)
-    assert [(t.utterance, t.speaker, t.reference, t.hypothesis) for t in tallies] == [
-        ("u0", "s0", "A CAB", "A CAB"),
-        ("u1", "s1", "É B", "B"),
-        ("u2", "s0", "C", "A B"),
+    found = records(asr, logits, torch.tensor([12, 4, 12]), utterances)
+    assert [(r.id, r.clusters, r.reference, r.hypothesis) for r in found] == [
+        ("u0", ("s0",), "A CAB", "A CAB"),
+        ("u1", ("s1",), "É B", "B"),
+        ("u2", ("s0",), "C", "A B"),
     ]
-    assert [t.counts for t in tallies] == [
+    assert [r.values for r in found] == [
         {"wer": (0, 2), "cer": (0, 5)},
         {"wer": (1, 2), "cer": (2, 3)},
         {"wer": (2, 1), "cer": (3, 1)},
     ]
 
 
-def test_tally_of_silence(asr):
-    (tally,) = asr.tally(path("", 5)[None], torch.tensor([5]), said("a b"), VOCABULARY)
-    assert (tally.hypothesis, tally.counts) == ("", {"wer": (2, 2), "cer": (3, 3)})
+def test_records_of_silence(asr):
+    (record,) = records(asr, path("", 5)[None], torch.tensor([5]), said("a b"))
+    assert (record.hypothesis, record.values) == ("", {"wer": (2, 2), "cer": (3, 3)})
 
 
 @pytest.mark.parametrize("frame_s", [0.0, 0.04])
@@ -202,10 +207,10 @@ def test_learns_three_utterances_by_heart(asr, frame_s, one_thread):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    tallies = asr.tally(*head(frames, lengths), utterances, vocabulary)
+    found = records(asr, *head(frames, lengths), utterances, vocabulary)
     assert losses[-1] < 0.02 * losses[0]
-    assert [tally.hypothesis for tally in tallies] == ["ABBA", "CAB A", "B C"]
-    assert all(tally.counts["wer"][0] == tally.counts["cer"][0] == 0 for tally in tallies)
+    assert [record.hypothesis for record in found] == ["ABBA", "CAB A", "B C"]
+    assert all(r.values["wer"][0] == r.values["cer"][0] == 0 for r in found)
 
 
 def test_best_path_of_the_helper_is_the_text():

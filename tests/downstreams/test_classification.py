@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmark.core import Utterance
-from downstreams import load_downstream
+from downstreams.load import load_downstream
 
 VOCABULARY = ("down", "no", "yes")
 
@@ -54,17 +54,20 @@ def test_a_label_is_its_place_in_the_vocabulary(task):
         assert loss < 1e-6 or loss == pytest.approx(2 * 20 / 3, rel=1e-3)
 
 
-def test_tally_counts(task):
+def records(task, logits, lengths, utterances):
+    answers = task.answer(logits, lengths, utterances, VOCABULARY)
+    return task.records(utterances, answers)
+
+
+def test_records(task):
     logits = torch.tensor([[0.0, 2.0, 1.0], [3.0, 2.0, 1.0], [0.0, 0.1, 0.2]])
-    tallies = task.tally(
-        logits, torch.ones(3), labelled("no", "no", "yes", split="test"), VOCABULARY
-    )
-    assert [(t.utterance, t.speaker, t.reference, t.hypothesis) for t in tallies] == [
-        ("u0", "s0", "no", "no"),
-        ("u1", "s1", "no", "down"),
-        ("u2", "s0", "yes", "yes"),
+    found = records(task, logits, torch.ones(3), labelled("no", "no", "yes", split="test"))
+    assert [(r.id, r.clusters, r.reference, r.hypothesis) for r in found] == [
+        ("u0", ("s0",), "no", "no"),
+        ("u1", ("s1",), "no", "down"),
+        ("u2", ("s0",), "yes", "yes"),
     ]
-    assert [t.counts for t in tallies] == [
+    assert [r.values for r in found] == [
         {"accuracy": (1, 1)},
         {"accuracy": (0, 1)},
         {"accuracy": (1, 1)},
@@ -73,8 +76,8 @@ def test_tally_counts(task):
 
 def test_label_that_train_never_had_counts_as_wrong(task):
     logits = torch.tensor([[0.0, 2.0, 1.0]])
-    (tally,) = task.tally(logits, torch.ones(1), labelled("up", split="test"), VOCABULARY)
-    assert (tally.reference, tally.hypothesis, tally.counts["accuracy"]) == ("up", "no", (0, 1))
+    (record,) = records(task, logits, torch.ones(1), labelled("up", split="test"))
+    assert (record.reference, record.hypothesis, record.values["accuracy"]) == ("up", "no", (0, 1))
 
 
 def test_learns_what_the_mean_tells(task, one_thread):
@@ -93,6 +96,5 @@ def test_learns_what_the_mean_tells(task, one_thread):
         optimizer.zero_grad()
         task.loss(*head(frames, lengths), labelled(*labels), VOCABULARY).backward()
         optimizer.step()
-    tallies = task.tally(*head(frames, lengths), labelled(*labels), VOCABULARY)
-    assert sum(t.counts["accuracy"][0] for t in tallies) == 12
-    assert task.notes(labelled(*labels), lengths.tolist(), 0.02, {"projection": 8}) == []
+    found = records(task, *head(frames, lengths), labelled(*labels))
+    assert sum(r.values["accuracy"][0] for r in found) == 12

@@ -10,8 +10,8 @@ import torch
 from benchmark.core import Utterance
 from benchmark.errors import SuperbError
 from benchmark.protocol import LanguageModel
-from downstreams import load_downstream
 from downstreams.decode import WordDecoder, read_words
+from downstreams.load import load_downstream
 from downstreams.text import BLANK
 
 ARPA = """
@@ -96,10 +96,10 @@ def test_without_the_extra_it_is_said_what_to_type(arpa, monkeypatch):
 
 def test_greedy_decoding_alone_has_no_such_metric():
     task = load_downstream("asr")
-    (tally,) = task.tally(
-        path("CAB")[None], torch.tensor([6]), [Utterance("u", b"", "test", text="cab")], VOCABULARY
-    )
-    assert set(tally.counts) == set(task.card.metrics) == {"wer", "cer"}
+    utterances = [Utterance("u", b"", "test", text="cab")]
+    answers = task.answer(path("CAB")[None], torch.tensor([6]), utterances, VOCABULARY)
+    (record,) = task.records(utterances, answers)
+    assert list(record.values) == [m.name for m in task.card.metrics] == ["wer", "cer"]
 
 
 @needs_flashlight
@@ -124,13 +124,14 @@ def test_what_is_no_word_becomes_one_and_the_model_decides(arpa):
 @needs_flashlight
 def test_a_task_with_a_model_counts_both(arpa):
     task = load_downstream("asr").with_language_model(arpa, None, VOCABULARY, SETTINGS)
-    assert task.card.metrics == ("wer", "cer", "wer_lm")
+    assert [metric.name for metric in task.card.metrics] == ["wer", "cer", "wer_lm"]
     logits = torch.stack([path("CAB ABBC"), path("CAB ABBC")])
     utterances = [Utterance("u", b"", "test", text="cab abba"), Utterance("v", b"", "test")]
-    first, second = task.tally(logits, torch.tensor([16, 6]), utterances, VOCABULARY)
+    answers = task.answer(logits, torch.tensor([16, 6]), utterances, VOCABULARY)
+    first, second = task.records(utterances, answers)
     assert first.hypothesis == "CAB ABBC"
-    assert first.counts == {"wer": (1, 2), "cer": (1, 8), "wer_lm": (0, 2)}
-    assert second.counts["wer_lm"] == (1, 0)  # what stands past the length is not read
+    assert first.values == {"wer": (1, 2), "cer": (1, 8), "wer_lm": (0, 2)}
+    assert second.values["wer_lm"] == (1, 0)  # what stands past the length is not read
 
 
 @needs_flashlight

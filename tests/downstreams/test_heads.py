@@ -7,7 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmark.core import Utterance
 from benchmark.protocol import load_protocol
-from downstreams import PROTOCOLS, load_downstream
+from downstreams import PROTOCOLS
 from downstreams.heads import (
     BidirectionalLSTM,
     Dropout,
@@ -16,6 +16,7 @@ from downstreams.heads import (
     stack_frames,
     turn_round,
 )
+from downstreams.load import load_downstream
 
 LENGTHS = [9, 4, 1, 7]
 
@@ -203,11 +204,17 @@ def test_every_frame_sees_the_whole_utterance():
     assert gradient[1:].count_nonzero() == 0
 
 
-def build(protocol, task, dim, hop_s, outputs):
-    settings = load_protocol(protocol, PROTOCOLS).training(task).head
+def settings_of(protocol, task):
+    own = task.training
+    return load_protocol(protocol, PROTOCOLS).training(task.card.name, task.card.features, own).head
+
+
+def build(protocol, name, dim, hop_s, outputs):
+    task = load_downstream(name)
+    settings = settings_of(protocol, task)
     generator = torch.Generator().manual_seed(0)
     with torch.device("meta"):
-        return load_downstream(task).head(dim, hop_s, outputs, settings, generator)
+        return task.head(dim, hop_s, outputs, settings, generator)
 
 
 def lstm(width, hidden):
@@ -243,7 +250,7 @@ def test_size_of_the_small_asr_head():
 def test_superb_does_not_stack():
     """Published heads see the encoder's frames, whatever their hop."""
     task = load_downstream("asr")
-    settings = load_protocol("superb", PROTOCOLS).training("asr").head
+    settings = settings_of("superb", task)
     utterance = Utterance("a", b"", "train", text="ABCD")
     for hop_s in (0.01, 0.02):
         assert task.notes([utterance], [4], hop_s, settings) == []

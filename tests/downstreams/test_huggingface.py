@@ -15,10 +15,11 @@ import superb
 from benchmark.encoding.audio import audio_sha256, decode
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
-from downstreams import DOWNSTREAMS
-from downstreams.corpora import CorpusOptions, huggingface, load_corpus
+from downstreams.corpora import CorpusOptions, huggingface
+from downstreams.corpora.load import load_corpus
+from downstreams.load import load_downstream
 
-ASR, KS, SID = (DOWNSTREAMS[name].card for name in ("asr", "ks", "sid"))
+ASR, KS, SID = (load_downstream(name).card for name in ("asr", "ks", "sid"))
 COUNTS = {"train": 6, "validation": 2, "test": 3}
 
 
@@ -68,8 +69,7 @@ def saved(folder, table=None):
 
 
 def load(name, card=KS, **splits):
-    label_from = "speaker" if card is SID else "label"
-    return load_corpus(name, card, label_from, CorpusOptions(None, splits))
+    return load_corpus(name, card, CorpusOptions(None, splits))
 
 
 def sizes(corpus):
@@ -182,7 +182,7 @@ def test_without_a_validation_split_train_gives_a_part(tmp_path):
 
 def test_classes_that_are_not_known_are_empty_cells(tmp_path):
     table = dataset(label=lambda split, row: -1 if row == 1 else 0)
-    with pytest.raises(SuperbError, match="empty 'label' cells: line 1: train/1; line 1: valid"):
+    with pytest.raises(SuperbError, match="empty 'label': line 1: train/1; line 1: valid"):
         load(saved(tmp_path / "data", table))
 
 
@@ -246,7 +246,7 @@ def test_names_that_are_none(name, says):
 
 def test_a_data_root_is_refused(tmp_path):
     with pytest.raises(SuperbError, match="takes no --data-root: the name says where it is"):
-        load_corpus("hf:org/name", KS, "label", CorpusOptions(tmp_path))
+        load_corpus("hf:org/name", KS, CorpusOptions(tmp_path))
 
 
 def test_a_folder_of_recordings_says_what_is_missing(tmp_path):

@@ -9,11 +9,11 @@ import pytest
 import soundfile
 
 from benchmark.errors import SuperbError
-from benchmark.prepare import prepare_tasks
-from downstreams import DOWNSTREAMS
-from downstreams.corpora import CorpusOptions, librispeech, load_corpus
+from downstreams.corpora import CorpusOptions, librispeech
+from downstreams.corpora.load import load_corpus
+from downstreams.load import load_downstream
 
-ASR = DOWNSTREAMS["asr"].card
+ASR = load_downstream("asr").card
 USUAL = ("train-clean-100", "dev-clean", "test-clean")
 REAL = Path(__file__).parents[2].joinpath("../shared/data/LibriSpeech").resolve()
 
@@ -42,7 +42,7 @@ def make(root, splits=USUAL, speakers=2, chapters=2, utterances=3):
 
 
 def load(root, **splits):
-    return load_corpus("librispeech", ASR, "label", CorpusOptions(root, splits))
+    return load_corpus("librispeech", ASR, CorpusOptions(root, splits))
 
 
 def sizes(corpus):
@@ -227,15 +227,9 @@ def test_transcripts_that_cannot_be_read_or_are_empty(tmp_path):
 
 def test_other_tasks_are_refused(tmp_path):
     with pytest.raises(SuperbError, match="does not serve task 'sid', only asr"):
-        load_corpus("librispeech", DOWNSTREAMS["sid"].card, "speaker", CorpusOptions(tmp_path))
+        load_corpus("librispeech", load_downstream("sid").card, CorpusOptions(tmp_path))
     with pytest.raises(SuperbError, match="unknown task of corpus 'librispeech'"):
         librispeech.load("ks", CorpusOptions(tmp_path))
-
-
-def test_the_composer_passes_options_on(tmp_path):
-    options = CorpusOptions(make(tmp_path, (*USUAL, "test-other")), {"test": "test-other"})
-    (task,) = prepare_tasks(["asr"], "librispeech", "mini", options)
-    assert {u.speaker for u in task.corpus.split("test")} == {"400", "401"}
 
 
 def test_official_figures_and_archives_are_of_the_same_splits():

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from benchmark.core import DownstreamCard
+from benchmark.core import DownstreamCard, Metric
 from benchmark.errors import SuperbError
-from downstreams.corpora import CorpusOptions, load_corpus, manifest
+from downstreams.corpora import CorpusOptions, manifest
+from downstreams.corpora.load import load_corpus
 
-KS = DownstreamCard("ks", "Keywords", 1, ("accuracy",), "higher", "mean", ("label",), True)
-SID = replace(KS, name="sid", needs=("speaker",))
+KS = DownstreamCard("ks", "Keywords", 1, (Metric("accuracy", "higher"),), "mean", ("label",), True)
+SID = replace(KS, name="sid", needs=("speaker",), label_from="speaker")
 ASR = replace(KS, name="asr", needs=("text",), closed_set=False, features="frames")
 
 
@@ -63,7 +64,7 @@ def write(folder, rows, name="mine.csv", newline="\n", encoding="utf-8"):
 def test_every_format_gives_the_same_corpus(tmp_path, name):
     rows = make_rows(tmp_path)
     expected = manifest.load(write(tmp_path, rows, "other.csv"), KS)
-    corpus = load_corpus(str(write(tmp_path, rows, name)), KS, "label")
+    corpus = load_corpus(str(write(tmp_path, rows, name)), KS)
     assert corpus.name == "mine"
     assert corpus.sha256 == expected.sha256
     assert corpus.utterances == expected.utterances
@@ -83,13 +84,13 @@ def test_needs_decide_what_is_read(tmp_path):
     path = write(tmp_path, make_rows(tmp_path))
     asr = manifest.load(path, ASR).utterances[1]
     assert (asr.text, asr.label, asr.speaker) == ("sentence 1", "", "s1")
-    sid = manifest.load(path, SID, "speaker").utterances[1]
+    sid = manifest.load(path, SID).utterances[1]
     assert (sid.text, sid.label, sid.speaker) == ("", "s1", "s1")
 
 
 def test_the_label_may_come_from_any_column(tmp_path):
     path = write(tmp_path, make_rows(tmp_path, test=1, valid=1, labels=1))
-    corpus = manifest.load(path, replace(KS, closed_set=False), "text")
+    corpus = manifest.load(path, replace(KS, closed_set=False, label_from="text"))
     assert corpus.utterances[3].label == "sentence 3"
 
 
@@ -163,9 +164,9 @@ def test_a_manifest_is_loaded_without_opening_audio(tmp_path, monkeypatch):
 def test_options_mean_nothing_to_a_manifest(tmp_path):
     path = str(write(tmp_path, make_rows(tmp_path)))
     with pytest.raises(SuperbError, match=r"takes no --data-root: its column split says"):
-        load_corpus(path, KS, "label", CorpusOptions(tmp_path))
+        load_corpus(path, KS, CorpusOptions(tmp_path))
     with pytest.raises(SuperbError, match=r"takes no --valid-split or --test-split"):
-        load_corpus(path, KS, "label", CorpusOptions(None, {"valid": "a", "test": "b"}))
+        load_corpus(path, KS, CorpusOptions(None, {"valid": "a", "test": "b"}))
 
 
 def change(column, value, rows=(0,)):
@@ -194,15 +195,15 @@ def rename(old, new):
         (drop("speaker"), SID, "lacks the column speaker"),
         (change("audio", "gone.wav", [3]), KS, r"missing audio files: line 5: .*gone\.wav"),
         (change("audio", ""), KS, "line 2: the 'audio' cell is empty"),
-        (change("audio", "train-1.wav"), KS, "duplicate ids: line 2: 'train-1.wav'; line 3"),
-        (change("label", " ", range(5)), KS, r"empty 'label' cells: line 2.*\(5 in all\)"),
-        (change("text", ""), ASR, "empty 'text' cells: line 2: train-0.wav"),
-        (change("speaker", ""), SID, "empty 'speaker' cells: line 2"),
-        (change("speaker", ""), KS, "empty 'speaker' cells.*drop the column"),
+        (change("audio", "train-1.wav"), KS, "duplicate ids: line 2: train-1.wav; line 3"),
+        (change("label", " ", range(5)), KS, r"empty 'label': line 2.*\(5 in all\)"),
+        (change("text", ""), ASR, "empty 'text': line 2: train-0.wav"),
+        (change("speaker", ""), SID, "empty 'speaker': line 2"),
+        (change("speaker", ""), KS, "empty 'speaker': line 2.*leave all of them empty"),
         (change("split", "dev", range(4)), KS, r"line 2: 'dev'.*\(4 in all\).*write valid for dev"),
         (change("split", "Train"), KS, "Allowed: train, valid, test; write train for Train"),
-        (change("split", "test", range(22)), KS, "no rows in split train; found test: 24"),
-        (change("split", "train", [22, 23]), KS, "no rows in split test"),
+        (change("split", "test", range(22)), KS, "nothing in split train; found test: 24"),
+        (change("split", "train", [22, 23]), KS, "nothing in split test"),
         (change("label", "new", [20, 23]), KS, r"train does not have: 'new' \(valid\); 'new' \(te"),
         (change("speaker", "s9", [23]), SID, r"labels that train does not have: 's9' \(test\)"),
     ],
@@ -212,7 +213,7 @@ def test_errors_name_rows_and_remedy(tmp_path, edit, task, says):
     edit(rows)
     path = write(tmp_path, rows)
     with pytest.raises(SuperbError, match=says) as caught:
-        manifest.load(path, task, "speaker" if task is SID else "label")
+        manifest.load(path, task)
     assert str(path) in str(caught.value)
 
 
@@ -251,9 +252,9 @@ def test_an_open_set_may_have_new_answers(tmp_path):
 # The valid split taken from train.
 
 
-def carve(folder, task=KS, label_from="label", **shape):
+def carve(folder, task=KS, **shape):
     rows = make_rows(folder, valid=0, **shape)
-    return manifest.load(write(folder, rows), task, label_from)
+    return manifest.load(write(folder, rows), task)
 
 
 def test_whole_speakers_move_when_there_are_enough(tmp_path):
@@ -274,7 +275,7 @@ def test_few_speakers_lose_utterances_of_every_label(tmp_path):
 
 
 def test_speaker_labels_are_split_within_each_speaker(tmp_path):
-    corpus = carve(tmp_path, SID, "speaker", train=240, speakers=12)
+    corpus = carve(tmp_path, SID, train=240, speakers=12)
     speakers = Counter(u.label for u in corpus.split("valid"))
     assert set(speakers.values()) == {2}
     assert {u.label for u in corpus.split("train")} == set(speakers)
@@ -317,5 +318,5 @@ def test_without_speakers_or_labels_utterances_move(tmp_path):
 
 
 def test_a_train_split_of_one_cannot_be_divided(tmp_path):
-    with pytest.raises(SuperbError, match=r"train split \(1 rows\) is too small"):
+    with pytest.raises(SuperbError, match=r"train split \(of 1\) is too small"):
         carve(tmp_path, train=1, test=1)

@@ -7,10 +7,11 @@ from collections import Counter
 import datasets
 import pytest
 
-from benchmark.core import SPLITS, DownstreamCard
+from benchmark.core import SPLITS, DownstreamCard, Metric
 from benchmark.encoding.audio import decode
 from benchmark.errors import SuperbError
-from downstreams.corpora import CORPORA, CorpusOptions, load_corpus, mini
+from downstreams.corpora import CORPORA, CorpusOptions, mini
+from downstreams.corpora.load import load_corpus
 
 FILES = ("sentences.parquet", "keywords.parquet")
 KEYWORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
@@ -127,7 +128,7 @@ def test_a_changed_or_missing_file_is_named(monkeypatch, tmp_path):
 
 
 def card(name, needs=("text",)):
-    return DownstreamCard(name, name, 1, ("score",), "higher", "mean", needs, False)
+    return DownstreamCard(name, name, 1, (Metric("score", "higher"),), "mean", needs)
 
 
 def test_corpora_are_found_by_name(corpora):
@@ -147,4 +148,4 @@ def test_corpora_are_found_by_name(corpora):
 
 def test_options_mean_nothing_to_it(tmp_path):
     with pytest.raises(SuperbError, match=r"'mini' takes no --data-root or --test-split: it is"):
-        load_corpus("mini", card("ks"), "label", CorpusOptions(tmp_path, {"test": "other"}))
+        load_corpus("mini", card("ks"), CorpusOptions(tmp_path, {"test": "other"}))

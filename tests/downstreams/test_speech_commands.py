@@ -10,12 +10,13 @@ import soundfile
 
 from benchmark.encoding.audio import decode
 from benchmark.errors import AudioError, SuperbError
-from downstreams import DOWNSTREAMS
-from downstreams.corpora import CorpusOptions, load_corpus, speech_commands
+from downstreams.corpora import CorpusOptions, speech_commands
 from downstreams.corpora.check import audit
+from downstreams.corpora.load import load_corpus
 from downstreams.corpora.speech_commands import KEYWORDS, SILENCE, UNKNOWN, part, silence
+from downstreams.load import load_downstream
 
-KS = DOWNSTREAMS["ks"].card
+KS = load_downstream("ks").card
 # Names of real recordings, with the last 27 bits of the SHA-1 of what is before _nohash_ as
 # sha1sum gives it, divided by 2 ** 27 - 1.
 PERCENTAGES = {
@@ -95,7 +96,7 @@ def make_v2(root):
 
 
 def load(root, version="v1", **splits):
-    return load_corpus(f"speech-commands-{version}", KS, "label", CorpusOptions(root, splits))
+    return load_corpus(f"speech-commands-{version}", KS, CorpusOptions(root, splits))
 
 
 # The rule

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -15,12 +16,13 @@ from typer.testing import CliRunner
 from benchmark.encoding.audio import audio_sha256
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
-from downstreams import DOWNSTREAMS
-from downstreams.corpora import CorpusOptions, huggingface, load_corpus, streaming
+from downstreams.corpora import CorpusOptions, huggingface, streaming
+from downstreams.corpora.load import load_corpus
+from downstreams.load import load_downstream
 from superb.cli import app
 from superb.data import audit_corpus
 
-ASR, KS, SID = (DOWNSTREAMS[name].card for name in ("asr", "ks", "sid"))
+ASR, KS, SID = (load_downstream(name).card for name in ("asr", "ks", "sid"))
 # Far more audio than Parquet reads of a file to find out what is in it.
 SAMPLES = 40_000
 GROUP = 4
@@ -76,8 +78,7 @@ def push(hub, name="org/name", **extra) -> str:
 
 
 def load(name, card=KS, **splits):
-    label_from = "speaker" if card is SID else "label"
-    return load_corpus(name, card, label_from, CorpusOptions(None, splits))
+    return load_corpus(name, card, CorpusOptions(None, splits))
 
 
 def described(corpus):
@@ -363,7 +364,7 @@ def test_a_column_that_is_no_audio(hub):
 def test_a_column_that_is_missing(hub):
     push(hub)
     with pytest.raises(SuperbError, match="lacks the column keyword; it has audio, text"):
-        load_corpus("hf-stream:org/name", KS, "keyword", CorpusOptions())
+        load_corpus("hf-stream:org/name", replace(KS, label_from="keyword"))
 
 
 # End to end ------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ import pytest
 import soundfile
 
 from benchmark.errors import SuperbError
-from downstreams import DOWNSTREAMS
-from downstreams.corpora import CorpusOptions, load_corpus, voxceleb1
+from downstreams.corpora import CorpusOptions, voxceleb1
+from downstreams.corpora.load import load_corpus
+from downstreams.load import load_downstream
 
-SID = DOWNSTREAMS["sid"].card
+SID = load_downstream("sid").card
 # Two speakers; as in the real list, splits go by video and lines in no order of splits.
 LIST = """3 id10001/1zcIwhmdeo4/00001.wav
 1 id10001/7w0IBEWc9Qw/00001.wav
@@ -38,7 +39,7 @@ def make(root, folder_of=lambda speaker: "wav", name="iden_split.txt", text=LIST
 
 
 def load(root, **splits):
-    return load_corpus("voxceleb1", SID, "speaker", CorpusOptions(root, splits))
+    return load_corpus("voxceleb1", SID, CorpusOptions(root, splits))
 
 
 def test_the_list_says_which_recording_is_in_which_split(tmp_path):
@@ -159,7 +160,7 @@ def test_its_splits_and_its_task_are_fixed(tmp_path):
     with pytest.raises(SuperbError, match=r"'voxceleb1' takes no --test-split: iden_split\.txt"):
         load(make(tmp_path), test="dev")
     with pytest.raises(SuperbError, match="does not serve task 'asr', only sid"):
-        load_corpus("voxceleb1", DOWNSTREAMS["asr"].card, "label", CorpusOptions(tmp_path))
+        load_corpus("voxceleb1", load_downstream("asr").card, CorpusOptions(tmp_path))
     with pytest.raises(SuperbError, match="unknown task of corpus 'voxceleb1'"):
         voxceleb1.load("ks", CorpusOptions(tmp_path))
 

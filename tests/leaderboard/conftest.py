@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmark.core import Tally
@@ -151,3 +152,46 @@ def save(tmp_path: Path) -> Callable[..., Path]:
         return write_result(tmp_path / "results", made, tallies(made))
 
     return save_result
+
+
+SPEAKERS, EACH = 12, 5
+
+
+@pytest.fixture
+def counts() -> Callable[..., np.ndarray]:
+    """Draw a numerator for each of 12 speakers' 5 utterances, anew for each share and seed."""
+
+    def draw(right_share: float, *, words: int = 1, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng([seed, round(1_000 * right_share)])
+        return rng.binomial(words, right_share, SPEAKERS * EACH)
+
+    return draw
+
+
+@pytest.fixture
+def write_counts(tmp_path: Path) -> Callable[..., Path]:
+    """Write a result whose utterances have these numerators."""
+
+    def write(
+        upstream: str,
+        downstream: str,
+        numerators: np.ndarray,
+        *,
+        layer: str = "weighted-sum",
+        **settings: Any,
+    ) -> Path:
+        made = build(upstream, downstream, layer, 50.0, **{"seeds": (0,), **settings})
+        words = 1 if downstream != "asr" else 10
+        rows = [
+            Tally(
+                utterance=f"u{position:03}",
+                speaker=f"s{position // EACH}",
+                reference="on",
+                hypothesis=f"{value} counted",
+                counts={name: (int(value), words) for name in made.metrics},
+            )
+            for position, value in enumerate(numerators)
+        ]
+        return write_result(tmp_path / "results", made, dict.fromkeys(made.seeds, rows))
+
+    return write

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from benchmark.encoding.store import free_bytes
+from benchmark.encoding.cache import free_bytes
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
 from superb.cli import app

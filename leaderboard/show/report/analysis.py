@@ -10,6 +10,8 @@ from itertools import zip_longest
 from typing import Literal, cast
 
 from benchmark.core import Tally
+from leaderboard.compare.difference import right_or_wrong
+from leaderboard.read.fields import counts_of
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
 Seeds = Mapping[int, Sequence[Tally]]
@@ -110,6 +112,11 @@ def by_length(tallies: Seeds, metric: str, most: int = 12) -> list[Share]:
     return sorted(shares, key=lambda share: int(share.name.partition("–")[0]))
 
 
+def one_answer_each(tallies: Seeds, metric: str) -> bool:
+    """Whether each utterance is one answer, right or wrong, rather than a sequence of words."""
+    return right_or_wrong(counts_of(tally, metric) for tally in _all(tallies))
+
+
 def confusions(tallies: Seeds) -> Confusions:
     """Count which class was taken for which."""
     pairs = Counter((tally.reference, tally.hypothesis) for tally in _all(tallies))
@@ -125,7 +132,7 @@ def worst(tallies: Seeds, metric: str, lower_is_better: bool, most: int) -> list
     """
     totals: dict[str, list[int]] = {}
     for tally in _all(tallies):
-        top, bottom = tally.counts[metric]
+        top, bottom = counts_of(tally, metric)
         total = totals.setdefault(tally.utterance, [0, 0])
         total[0] += top
         total[1] += bottom
@@ -171,7 +178,7 @@ def _shares(tallies: Seeds, metric: str, part: Callable[[Tally], str]) -> list[S
     utterances: dict[str, set[str]] = {}
     for tally in _all(tallies):
         name = part(tally)
-        top, bottom = tally.counts[metric]
+        top, bottom = counts_of(tally, metric)
         total = sums.setdefault(name, [0, 0])
         total[0] += top
         total[1] += bottom

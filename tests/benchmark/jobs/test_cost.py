@@ -15,8 +15,8 @@ from rich.console import Console
 import superb
 from benchmark import run as composer
 from benchmark.core import UpstreamCard, Utterance
+from benchmark.encoding.cache import list_stores
 from benchmark.encoding.features import ExtractionSettings
-from benchmark.encoding.store import list_stores
 from benchmark.jobs import cost as module
 from benchmark.jobs.cost import (
     Amount,

@@ -1,0 +1,313 @@
+"""What every corpus must keep, wherever it comes from; and the valid split, if it has none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from benchmark.core import SPLITS, Corpus, DownstreamCard, Utterance
+from benchmark.errors import SuperbError
+from downstreams.corpora import content_sha256
+
+# A corpus without a valid split gets this part of its train split.
+VALID_PART: Final = 0.1
+# With fewer train speakers, one of them is too much of the data to give away whole.
+MIN_SPEAKERS_TO_CARVE: Final = 10
+# Part of the carve-out's identity: another seed is another corpus.
+CARVE_SEED: Final = "valid-0"
+
+# What other tools call our splits; only for hints.
+_OTHER_SPLITS: Final = {
+    "dev": "valid",
+    "val": "valid",
+    "validation": "valid",
+    "training": "train",
+    "eval": "test",
+    "evaluation": "test",
+    "testing": "test",
+}
+
+
+def checked(
+    where: str,
+    utterances: Sequence[Utterance],
+    card: DownstreamCard,
+    *,
+    name: str,
+    source: str = "",
+    licence: str = "",
+    note: str = "",
+    pinned: str = "",
+    folds: Mapping[str, Mapping[str, str]] | None = None,
+    places: Sequence[str] | None = None,
+    remedy: str = "",
+) -> Corpus:
+    """Check utterances of any origin for one task, and make a corpus of them.
+
+    Without a valid split, a fixed tenth of train becomes one, and the corpus's note says so: whole
+    speakers if there are enough of them and they are not the labels, else some utterances of every
+    label. Folds must have one of their own.
+
+    Args:
+        where: what messages name first.
+        utterances: all of them, with labels where the task needs some.
+        card: the task, which says what it needs.
+        name: of the corpus.
+        source: where it comes from.
+        licence: of the audio.
+        note: one line for results.
+        pinned: what fixes the bytes of all audio, as for `content_sha256`.
+        folds: several partitions in place of the splits of utterances, as in `Corpus.folds`.
+        places: where each utterance stands, for messages; None for its id.
+        remedy: what to do about missing audio, for the message.
+
+    Raises:
+        SuperbError: for whatever is wrong, naming the first few utterances.
+    """
+
+    def found(bad: Callable[[Utterance], bool], show: Callable[[Utterance], str]) -> str:
+        """The first few utterances that are bad, and how many there are."""
+        items = []
+        for index, utterance in enumerate(utterances):
+            if bad(utterance):
+                place, shown = (places or ids)[index], show(utterance)
+                items.append(place if place == shown else f"{place}: {shown}")
+        return _some(items)
+
+    if not utterances:
+        raise SuperbError(f"{where} has no utterances")
+    ids = [utterance.id for utterance in utterances]
+    if nameless := found(lambda u: not u.id.strip(), lambda u: str(u.audio)[:60]):
+        raise SuperbError(f"{where}: empty ids: {nameless}. Give each utterance an id of its own")
+    if not folds:
+        _check_splits(where, utterances, found)
+    _check_values(where, utterances, card, found)
+    counts = Counter(ids)
+    splits: dict[str, dict[str, None]] = defaultdict(dict)
+    for utterance in utterances:
+        splits[utterance.id][utterance.split] = None
+    twice = [f"{key!r} ({' and '.join(own)})" for key, own in splits.items() if len(own) > 1]
+    if twice:
+        raise SuperbError(
+            f"{where}: utterances in two splits: {_some(twice)}. An id stands for one recording "
+            "in one split"
+        )
+    if double := found(lambda u: counts[u.id] > 1, lambda u: u.id):
+        raise SuperbError(
+            f"{where}: duplicate ids: {double}. Leave out what is repeated, or give each an id of "
+            "its own"
+        )
+    missing = found(
+        lambda u: isinstance(u.audio, Path) and not u.audio.is_file(), lambda u: str(u.audio)
+    )
+    if missing:
+        raise SuperbError(f"{where}: missing audio files: {missing}. {remedy}".rstrip(". ") + ".")
+    own_folds = {fold: dict(of_fold) for fold, of_fold in (folds or {}).items()}
+    complete, carved = list(utterances), ""
+    if not own_folds:
+        recur = card.label_from == "speaker"
+        complete, carved = with_valid(where, complete, labels_are_speakers=recur)
+    corpus = Corpus(
+        name=name,
+        sha256=content_sha256(complete, pinned, own_folds),
+        utterances=tuple(complete),
+        licence=licence,
+        source=source,
+        note="; ".join(filter(None, (note, carved))),
+        folds=own_folds,
+    )
+    _check_folds(where, corpus)
+    if card.closed_set:
+        for fold, part in corpus.partitions().items():
+            check_closed_set(f"{where}, fold {fold}" if fold else where, part.utterances)
+    return corpus
+
+
+def _check_values(
+    where: str,
+    utterances: Sequence[Utterance],
+    card: DownstreamCard,
+    found: Callable[[Callable[[Utterance], bool], Callable[[Utterance], str]], str],
+) -> None:
+    """Raise for what the task needs and is not there, and for speakers known here and there."""
+    for column in card.columns:
+        is_label = card.labelled and column == card.label_from
+
+        def lacks(u: Utterance, column: str = column, is_label: bool = is_label) -> bool:
+            return not (u.label if is_label else u.value(column))
+
+        if empty := found(lacks, lambda u: u.id):
+            raise SuperbError(
+                f"{where}: empty {column!r}: {empty}. Task {card.name!r} needs it: fill it in, or "
+                "leave these utterances out"
+            )
+    unknown = sum(not utterance.speaker for utterance in utterances)
+    if 0 < unknown < len(utterances):
+        raise SuperbError(
+            f"{where}: empty 'speaker': {found(lambda u: not u.speaker, lambda u: u.id)}. Fill all "
+            "of them, or leave all of them empty if speakers are not known"
+        )
+
+
+def _check_splits(
+    where: str,
+    utterances: Sequence[Utterance],
+    found: Callable[[Callable[[Utterance], bool], Callable[[Utterance], str]], str],
+) -> None:
+    """Raise for unknown split names and for a train or test split without utterances."""
+    counts = Counter(utterance.split for utterance in utterances)
+    if set(counts) - set(SPLITS):
+        bad = found(lambda u: u.split not in SPLITS, lambda u: repr(u.split))
+        hints = [
+            f"write {_OTHER_SPLITS[name.lower()]} for {name}"
+            for name in sorted(counts)
+            if name.lower() in _OTHER_SPLITS
+        ]
+        hints += [
+            f"write {name.lower()} for {name}"
+            for name in sorted(counts)
+            if name not in SPLITS and name.lower() in SPLITS
+        ]
+        raise SuperbError(
+            f"{where}: unknown values of 'split': {bad}. Allowed: {', '.join(SPLITS)}"
+            + "".join(f"; {hint}" for hint in hints)
+        )
+    empty = [name for name in ("train", "test") if not counts[name]]
+    if empty:
+        raise SuperbError(
+            f"{where}: nothing in split {' and '.join(empty)}; found "
+            f"{', '.join(f'{name}: {count}' for name, count in counts.items())}. "
+            "A corpus needs train and test; valid is taken from train if it is left out"
+        )
+
+
+def _check_folds(where: str, corpus: Corpus) -> None:
+    """Raise for folds that name what is not there, or lack a split."""
+    known = {utterance.id for utterance in corpus.utterances}
+    for fold, splits in corpus.folds.items():
+        if strangers := [repr(key) for key in splits if key not in known]:
+            raise SuperbError(
+                f"{where}, fold {fold}: there is no utterance {_some(strangers)}; a fold maps ids "
+                "to splits"
+            )
+        counts = Counter(splits.values())
+        if set(counts) != set(SPLITS):
+            raise SuperbError(
+                f"{where}, fold {fold} has the splits "
+                f"{', '.join(f'{name}: {count}' for name, count in counts.items()) or 'none'}; "
+                f"each fold needs {', '.join(SPLITS)}, and no other"
+            )
+
+
+def check_closed_set(where: str | Path, utterances: Sequence[Utterance]) -> None:
+    """Raise when valid or test asks for a label that train does not have.
+
+    Args:
+        where: what the message names.
+        utterances: of all splits.
+    """
+    known = {utterance.label for utterance in utterances if utterance.split == "train"}
+    unseen = Counter(
+        f"{utterance.label!r} ({utterance.split})"
+        for utterance in utterances
+        if utterance.label not in known
+    )
+    if unseen:
+        raise SuperbError(
+            f"{where}: labels that train does not have: {_some(unseen)}. No classifier can "
+            f"answer these; train has {len(known)} labels. Move some of their utterances to train "
+            "or leave them out"
+        )
+
+
+def _some(items: Iterable[str], most: int = 3) -> str:
+    """The first few items and the count of all, or "" for none."""
+    everything = list(items)
+    more = f" … ({len(everything)} in all)" if len(everything) > most else ""
+    return "; ".join(everything[:most]) + more
+
+
+# Valid split -----------------------------------------------------------------------------------
+
+
+def with_valid(
+    where: str | Path, utterances: list[Utterance], *, labels_are_speakers: bool
+) -> tuple[list[Utterance], str]:
+    """The utterances with a valid split, taken from train if there is none, and a note on it.
+
+    Args:
+        where: what messages name.
+        utterances: of all splits.
+        labels_are_speakers: whether every speaker must stay in train, as for SID.
+
+    Returns:
+        All utterances, some of train moved to valid; the note is "" where none had to be.
+
+    Raises:
+        SuperbError: train is too small to take anything from.
+    """
+    if any(utterance.split == "valid" for utterance in utterances):
+        return utterances, ""
+    train = [utterance for utterance in utterances if utterance.split == "train"]
+    chosen: set[str] = set()
+    how = "whole speakers"
+    if not labels_are_speakers:
+        chosen = _whole_speakers(train)
+    if not chosen:
+        how = "some of every label" if any(u.label for u in train) else "drawn one by one"
+        chosen = _every_label(train)
+    if not chosen:
+        raise SuperbError(
+            f"{where} has no valid split, and its train split (of {len(train)}) is too small to "
+            "take one from: mark some utterances as valid"
+        )
+    note = f"no valid split given: {len(chosen)} of {len(train)} train utterances, {how}, moved"
+    return [replace(u, split="valid") if u.id in chosen else u for u in utterances], note
+
+
+def _order(key: str) -> str:
+    """A fixed shuffle that depends on nothing but the key, so other rows do not disturb it."""
+    return hashlib.sha256(f"{CARVE_SEED} {key}".encode()).hexdigest()
+
+
+def _whole_speakers(train: Sequence[Utterance]) -> set[str]:
+    """Ids of about a tenth of train, by whole speakers; none where that cannot be done well."""
+    of_speaker: dict[str, list[Utterance]] = defaultdict(list)
+    for utterance in train:
+        of_speaker[utterance.speaker].append(utterance)
+    if "" in of_speaker or len(of_speaker) < MIN_SPEAKERS_TO_CARVE:
+        return set()
+    target = VALID_PART * len(train)
+    left = Counter(utterance.label for utterance in train)
+    chosen: set[str] = set()
+    for speaker in sorted(of_speaker, key=_order):
+        own = of_speaker[speaker]
+        labels = Counter(utterance.label for utterance in own)
+        # Neither a speaker who is most of the data nor one who alone says some label.
+        if len(chosen) + len(own) > 1.5 * target or any(labels[x] == left[x] for x in labels):
+            continue
+        chosen |= {utterance.id for utterance in own}
+        left -= labels
+        if len(chosen) >= target:
+            break
+    # Far too little would make a valid split that chooses by noise.
+    return chosen if len(chosen) >= target / 2 else set()
+
+
+def _every_label(train: Sequence[Utterance]) -> set[str]:
+    """Ids of about a tenth of train, spread over the labels; each label keeps one in train."""
+    of_label: dict[str, list[str]] = defaultdict(list)
+    for utterance in train:
+        of_label[utterance.label].append(utterance.id)
+    # An utterance's place within its label, 0 to 1: the lowest tenth is a tenth of every label.
+    places = [
+        ((index + 0.5) / len(ids), _order(identifier), identifier)
+        for ids in of_label.values()
+        for index, identifier in enumerate(sorted(ids, key=_order)[:-1])
+    ]
+    count = max(1, round(VALID_PART * len(train)))
+    return {identifier for _, _, identifier in sorted(places)[:count]}
