@@ -369,9 +369,10 @@ def trial_ends(drawn: Trials) -> tuple[float, float]:
         ]
         for own in scores.T
     ]
-    found = interval_of(systems[0], EER)
-        if len(systems) == 1
-        else difference_of(systems[0], systems[1], EER)
+    if len(systems) == 1:
+        found = interval_of(systems[0], EER)
+    else:
+        found = difference_of(systems[0], systems[1], EER)
     return found.low, found.high
 
 
