@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import DamagedResultError, Result, read_result, read_tallies
-from leaderboard.read.fields import counts_of, metric_of, skipped_utterances
+from benchmark.scoring.results import DamagedResultError, Result, read_records, read_result
+from leaderboard.read.fields import counts_of, find_metric, metric_of, skipped_utterances
 from leaderboard.read.names import list_some
 
 if TYPE_CHECKING:
-    from benchmark.core import Tally
+    from benchmark.core import Record
     from benchmark.scoring.statistics import Difference
 
 
@@ -27,8 +27,8 @@ class Pair:
         difference: score of b minus score of a, over speakers.
         check: the field's usual test beside it, which takes utterances for independent:
             ``McNemar`` for right and wrong answers, ``matched pairs`` for error counts and for
-            right answers added up over several seeds.
-        check_p_value: its two-sided p-value.
+            right answers added up over several seeds; "" where the metric is no ratio of sums.
+        check_p_value: its two-sided p-value; None without a check.
         identical: True when both gave the same answer to every utterance. The interval is then
             [0, 0]: on these utterances there is one system, not two.
     """
@@ -36,7 +36,7 @@ class Pair:
     metric: str
     difference: Difference
     check: str
-    check_p_value: float
+    check_p_value: float | None
     identical: bool
 
 
@@ -56,7 +56,7 @@ def pair_results(a: Path | str, b: Path | str, *, metric: str | None = None) -> 
     Raises:
         SuperbError: when the two cannot be compared.
     """
-    from benchmark.scoring.statistics import difference, matched_pairs, mcnemar
+    from benchmark.scoring.statistics import difference_of
 
     first, second = (read_result(path, history=False) for path in (a, b))
     metric = metric or metric_of(first)
@@ -73,51 +73,52 @@ def pair_results(a: Path | str, b: Path | str, *, metric: str | None = None) -> 
         )
     # Seed by seed, the utterances sorted within each, as the statistics want them stacked.
     keys = sorted(a_rows)
-    a_counts = [counts_of(a_rows[key], metric) for key in keys]
-    b_counts = [counts_of(b_rows[key], metric) for key in keys]
-    found = difference(
-        [top for top, _ in a_counts],
-        [bottom for _, bottom in a_counts],
-        [top for top, _ in b_counts],
-        [bottom for _, bottom in b_counts],
-        [a_rows[key].speaker for key in keys],
-        seeds=len(first.seeds),
-    )
-    identical = a_counts == b_counts and all(
-        a_rows[key].hypothesis == b_rows[key].hypothesis for key in keys
+    one, other = [a_rows[key] for key in keys], [b_rows[key] for key in keys]
+    ranked = find_metric(first, metric)
+    found = difference_of(one, other, ranked, seeds=len(first.seeds))
+    identical = all(
+        a.values[metric] == b.values[metric] and a.hypothesis == b.hypothesis
+        for a, b in zip(one, other, strict=True)
     )
     if identical:
         found = dataclasses.replace(found, low=0.0, high=0.0)
-    answers = len(first.seeds) == 1 and right_or_wrong((*a_counts, *b_counts))
-    test = mcnemar if answers else matched_pairs
-    return Pair(
-        metric=metric,
-        difference=found,
-        check="McNemar" if answers else "matched pairs",
-        check_p_value=test(_by_utterance(keys, a_counts), _by_utterance(keys, b_counts)),
-        identical=identical,
-    )
+    check, check_p_value = "", None
+    if ranked.statistic == "ratio":
+        check, check_p_value = _check(one, other, metric, len(first.seeds))
+    return Pair(metric, found, check, check_p_value, identical)
 
 
-def right_or_wrong(counts: Iterable[tuple[int, int]]) -> bool:
+def _check(
+    one: Sequence[Record], other: Sequence[Record], metric: str, seeds: int
+) -> tuple[str, float]:
+    """The field's usual test on counts, and its p-value."""
+    from benchmark.scoring.statistics import matched_pairs, mcnemar
+
+    answers = seeds == 1 and right_or_wrong(counts_of(record, metric) for record in (*one, *other))
+    sums = _by_utterance(one, metric), _by_utterance(other, metric)
+    return ("McNemar", mcnemar(*sums)) if answers else ("matched pairs", matched_pairs(*sums))
+
+
+def right_or_wrong(counts: Iterable[tuple[float, float]]) -> bool:
     """Whether every utterance is one answer that is right or wrong, rather than several words."""
     return all(bottom == 1 and top <= 1 for top, bottom in counts)
 
 
-def _rows(path: Path | str) -> dict[tuple[int, str], Tally]:
+def _rows(path: Path | str) -> dict[tuple[int, str, str], Record]:
     try:
-        tallies = read_tallies(path)
+        records = read_records(path)
     except DamagedResultError as error:
         raise SuperbError(f"{error} The superb run that made it writes it anew.") from error
-    return {(seed, tally.utterance): tally for seed, rows in tallies.items() for tally in rows}
+    return {(seed, row.fold, row.id): row for seed, rows in records.items() for row in rows}
 
 
-def _by_utterance(keys: Sequence[tuple[int, str]], counts: Sequence[tuple[int, int]]) -> list[int]:
+def _by_utterance(records: Sequence[Record], metric: str) -> list[float]:
     """Numerators added over seeds, in a fixed order of utterances."""
-    sums: dict[str, int] = {}
-    for (_, utterance), (top, _) in zip(keys, counts, strict=True):
-        sums[utterance] = sums.get(utterance, 0) + top
-    return [sums[utterance] for utterance in sorted(sums)]
+    sums: dict[tuple[str, str], float] = {}
+    for record in records:
+        place = record.fold, record.id
+        sums[place] = sums.get(place, 0) + counts_of(record, metric)[0]
+    return [sums[place] for place in sorted(sums)]
 
 
 def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:

@@ -33,7 +33,7 @@ class Comparison:
         b_cell: likewise.
         pair: score of b minus score of a, and the check beside it.
         p_value: of `pair`, adjusted for the number of comparisons (Holm 1979).
-        check_p_value: of the check, adjusted likewise.
+        check_p_value: of the check, adjusted likewise; None without one.
         detectable: the smallest true difference, in percentage points, that this test set would
             have shown with a probability of `POWER` at `LEVEL` over the number of comparisons.
     """
@@ -46,7 +46,7 @@ class Comparison:
     b_cell: Cell
     pair: Pair
     p_value: float
-    check_p_value: float
+    check_p_value: float | None
     detectable: float
 
     @property
@@ -124,6 +124,8 @@ def compare(
     ]
     from benchmark.scoring.statistics import holm
 
+    checks = [pair.check_p_value for pair in pairs]
+    adjusted = iter(holm([p_value for p_value in checks if p_value is not None]))
     used = {row.cells[layer].run_id for _, *rows in found for row in rows}
     notes += notes_about(board, used)
     return Comparisons(
@@ -144,7 +146,7 @@ def compare(
                 found,
                 pairs,
                 holm([pair.difference.p_value for pair in pairs]),
-                holm([pair.check_p_value for pair in pairs]),
+                [None if p_value is None else next(adjusted) for p_value in checks],
                 strict=True,
             )
         ),

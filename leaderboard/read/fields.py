@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from benchmark.core import Tally
+from benchmark.core import Metric, Record
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import MetricValue, Result
+from benchmark.scoring.results import MetricValue, Result, card_metrics
 
 
 def metrics_of(result: Result) -> tuple[str, ...]:
     """Its task's metrics, the one that ranks first."""
-    return tuple(str(name) for name in result.downstream["metrics"])
+    return tuple(metric.name for metric in card_metrics(result))
 
 
 def metric_of(result: Result) -> str:
@@ -19,9 +19,14 @@ def metric_of(result: Result) -> str:
     return metrics_of(result)[0]
 
 
+def find_metric(result: Result, name: str) -> Metric:
+    """What the task's card says of one of its metrics."""
+    return next(metric for metric in card_metrics(result) if metric.name == name)
+
+
 def lower_is_better(result: Result) -> bool:
     """Direction of the metric that ranks."""
-    return bool(result.downstream["direction"] == "lower")
+    return card_metrics(result)[0].direction == "lower"
 
 
 def score_of(result: Result) -> MetricValue | None:
@@ -51,15 +56,16 @@ def learning_rate_of(result: Result) -> str:
     return "by fold" if result.status == "finished" else ""
 
 
-def counts_of(tally: Tally, metric: str) -> tuple[int, int]:
+def counts_of(record: Record, metric: str) -> tuple[float, float]:
     """Numerator and denominator that one utterance adds to a metric.
 
     Raises:
         SuperbError: when it adds none: the metric is then no ratio of sums over utterances.
     """
-    if metric not in tally.counts:
-        raise SuperbError(f"{metric} has no counts of utterance {tally.utterance} in these results")
-    return tally.counts[metric]
+    values = record.values.get(metric, ())
+    if len(values) != 2:
+        raise SuperbError(f"{metric} has no counts of utterance {record.id} in these results")
+    return values[0], values[1]
 
 
 def layer_count(result: Result) -> int:

@@ -14,6 +14,7 @@ from leaderboard.compare.encoders import LEVEL, POWER, Comparison, Comparisons
 from leaderboard.read.board import Cell
 from leaderboard.read.names import printable
 from leaderboard.show.board import headline
+from leaderboard.show.grid import MISSING
 from leaderboard.show.numbers import difference_text, p_text
 from leaderboard.show.terminal import difference_table, show_lines
 
@@ -25,7 +26,7 @@ def show_comparisons(comparisons: Comparisons, console: Console) -> None:
         first, table = own[0], own[0].table
         heading = f"{headline(table)}, {first.layer}; differences from {first.a}"
         console.print(Text(printable(heading), style="bold"))
-        check = first.pair.check.replace(" ", "\n")
+        check = (first.pair.check or "check").replace(" ", "\n")
         grid = difference_table("score", "difference [95 %]", "p", check, "detectable")
         grid.add_row(Text(printable(first.a)), f"{_score(first.a_cell)['value']:.1f}")
         for found in own:
@@ -34,7 +35,7 @@ def show_comparisons(comparisons: Comparisons, console: Console) -> None:
                 f"{_score(found.b_cell)['value']:.1f}",
                 Text(difference_text(found.pair.difference), style="bold" if found.better else ""),
                 p_text(found.p_value),
-                p_text(found.check_p_value),
+                MISSING if found.check_p_value is None else p_text(found.check_p_value),
                 f"{found.detectable:.1f}",
             )
         console.print(grid)
@@ -58,10 +59,10 @@ def in_words(comparison: Comparison, comparisons: int = 1) -> str:
         f"p {_equals(comparison.p_value)}"
         + (f" adjusted for {comparisons} comparisons" if comparisons > 1 else "")
     )
-    if (comparison.check_p_value < LEVEL) != (comparison.p_value < LEVEL):
+    check = comparison.check_p_value
+    if check is not None and (check < LEVEL) != (comparison.p_value < LEVEL):
         evidence += (
-            f"; {comparison.pair.check}, blind to speakers, disagrees with p "
-            f"{_equals(comparison.check_p_value)}"
+            f"; {comparison.pair.check}, blind to speakers, disagrees with p {_equals(check)}"
         )
     unseen = (
         f"a true difference would have to be {comparison.detectable:.1f} points or more to be seen "
@@ -141,11 +142,9 @@ def _footnotes(comparisons: Comparisons) -> list[str]:
     count = len(comparisons.pairs)
     differences = [found.pair.difference for found in comparisons.pairs]
     over = "utterances" if all(found.by_utterance for found in differences) else "speakers"
-    checks = " and ".join(sorted({found.pair.check for found in comparisons.pairs}))
-    lines = [
-        f"Paired by utterance; interval and p over {over}; {checks}: p of a check that takes "
-        "utterances for independent."
-    ]
+    checks = " and ".join(sorted({found.pair.check for found in comparisons.pairs} - {""}))
+    why = f"; {checks}: p of a check that takes utterances for independent" if checks else ""
+    lines = [f"Paired by utterance; interval and p over {over}{why}."]
     if count > 1:
         lines.append(f"All p are adjusted for {count} comparisons (Holm); intervals are not.")
     if any(found.by_utterance for found in differences) and over == "speakers":

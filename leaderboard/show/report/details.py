@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import Result, read_tallies
+from benchmark.scoring.results import Result, read_records
 from leaderboard.compare.difference import pair_results
 from leaderboard.compare.layers import single_layers
 from leaderboard.read.board import MAIN_LAYERS, Row, Table
 from leaderboard.read.collect import Run
-from leaderboard.read.fields import layer_count, score_of
+from leaderboard.read.fields import find_metric, layer_count, score_of
 from leaderboard.show.numbers import difference_text, score_text
 from leaderboard.show.report import charts
 from leaderboard.show.report.analysis import (
@@ -78,38 +78,43 @@ def read_mistakes(table: Table, row: Row, runs: Mapping[str, Run]) -> tuple[Seed
     """Counts of all test utterances, and the worst ones.
 
     Raises:
-        SuperbError: when the file of the utterances is missing or damaged.
+        SuperbError: when the file of the utterances is missing or damaged, or an utterance by
+            itself has no score.
     """
     layer = analysed(row)
     if layer is None:
         return {}, []
-    tallies = read_tallies(runs[row.cells[layer].run_id].path)
-    return tallies, worst(tallies, table.metric, table.lower_is_better, MISTAKES)
+    run = runs[row.cells[layer].run_id]
+    statistic = find_metric(run.result, table.metric).statistic
+    if statistic != "ratio":
+        raise SuperbError(f"{table.metric} ({statistic}) is not made of scores of utterances")
+    records = read_records(run.path)
+    return records, worst(records, table.metric, table.lower_is_better, MISTAKES)
 
 
 def mistakes(
-    table: Table, row: Row, tallies: Seeds, bad: Sequence[Mistake], playable: Mapping[str, str]
+    table: Table, row: Row, records: Seeds, bad: Sequence[Mistake], playable: Mapping[str, str]
 ) -> Html:
     """Drawings of where it errs, and the worst utterances.
 
     Args:
         table: where the row stands.
         row: the upstream.
-        tallies: counts of the run that is analysed.
+        records: counts of the run that is analysed.
         bad: its worst utterances.
         playable: key of the recording by id of the utterance.
     """
     layer = analysed(row)
     if layer is None:
         return element("p", "No run finished, so there are no answers to look at.")
-    figures = [_speakers(table, by_speaker(tallies, table.metric))]
+    figures = [_speakers(table, by_speaker(records, table.metric))]
     below: Html | None = None
-    if not table.lower_is_better and one_answer_each(tallies, table.metric):
-        found = confusions(tallies)
+    if not table.lower_is_better and one_answer_each(records, table.metric):
+        found = confusions(records)
         figures.insert(0, _confusions(found))
         below = _pairs(found)
     else:
-        figures.insert(0, _lengths(table, by_length(tallies, table.metric)))
+        figures.insert(0, _lengths(table, by_length(records, table.metric)))
     return join(
         element("h4", f"Mistakes of {layer}"),
         element("div", *figures, class_="figures"),

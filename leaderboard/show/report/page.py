@@ -231,10 +231,10 @@ class _Section:
             if isinstance(found, SuperbError):
                 answers = element("p", f"The answers cannot be shown: {found}")
             else:
-                tallies, bad = found
+                records, bad = found
                 keys = {mistake.utterance: self.audio_key(mistake.utterance) for mistake in bad}
                 heard = {name: key for name, key in keys.items() if key in playable}
-                answers = details.mistakes(table, row, tallies, bad, heard)
+                answers = details.mistakes(table, row, records, bad, heard)
             entries.append(
                 element(
                     "details",

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import read_result, read_tallies, run_id, write_result
+from benchmark.scoring.results import read_records, read_result, run_id, write_result
 from leaderboard.compare.difference import pair_results
 
 
@@ -14,7 +14,7 @@ def test_difference_of_two_results(save):
 
     def share(path):
         counts = [
-            tally.counts["accuracy"] for rows in read_tallies(path).values() for tally in rows
+            record.values["accuracy"] for rows in read_records(path).values() for record in rows
         ]
         return 100 * sum(top for top, _ in counts) / sum(bottom for _, bottom in counts)
 
@@ -65,7 +65,7 @@ def with_identity(path, **changes):
     found = read_result(path)
     identity = {**found.identity, **changes}
     other = dataclasses.replace(found, identity=identity, run_id=run_id(identity))
-    return write_result(path.parents[2], other, read_tallies(path))
+    return write_result(path.parents[2], other, read_records(path))
 
 
 def test_another_engine_is_another_benchmark(save):
@@ -79,10 +79,13 @@ def test_other_language_models_are_compared_without_them_only(save):
     found = read_result(path)
     score = found.metrics["wer"]
     rows = {
-        seed: [replace_counts(tally) for tally in tallies]
-        for seed, tallies in read_tallies(path).items()
+        seed: [replace_counts(record) for record in records]
+        for seed, records in read_records(path).items()
     }
-    scored = dataclasses.replace(found, metrics={**found.metrics, "wer_lm": score})
+    extra = {**found.downstream["metrics"][0], "name": "wer_lm"}
+    card = {**found.downstream, "metrics": [*found.downstream["metrics"], extra]}
+    metrics = {**found.metrics, "wer_lm": score}
+    scored = dataclasses.replace(found, downstream=card, metrics=metrics)
     path = write_result(path.parents[2], scored, rows)
     other = with_identity(path, lm={"model": "ab" * 32})
     assert pair_results(path, other).difference.value == 0
@@ -91,8 +94,8 @@ def test_other_language_models_are_compared_without_them_only(save):
         pair_results(path, other, metric="wer_lm")
 
 
-def replace_counts(tally):
-    return dataclasses.replace(tally, counts={**tally.counts, "wer_lm": tally.counts["wer"]})
+def replace_counts(record):
+    return dataclasses.replace(record, values={**record.values, "wer_lm": record.values["wer"]})
 
 
 def test_failed_results(save):

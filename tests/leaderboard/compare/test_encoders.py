@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmark.core import Tally
+from benchmark.core import Record
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import utterances_path, write_result
 from benchmark.scoring.statistics import difference, holm
@@ -55,11 +55,13 @@ def test_what_cannot_be_told_apart_has_a_size_that_would_be_seen(tmp_path, write
 def test_a_test_set_that_can_show_nothing_says_so(tmp_path, result):
     for name, wrong in (("hubert", 0), ("apc", 3)):
         made = result(name, "ks", "weighted-sum", 50.0, seeds=(0,))
-        tallies = [
-            Tally(f"u{place}", f"s{place % 2}", "on", "on", {"accuracy": (int(place != wrong), 1)})
+        records = [
+            Record(
+                f"u{place}", (f"s{place % 2}",), "on", "on", {"accuracy": (int(place != wrong), 1)}
+            )
             for place in range(6)
         ]
-        write_result(tmp_path / "results", made, {0: tallies})
+        write_result(tmp_path / "results", made, {0: records})
     (found,) = compare(tmp_path / "results", ["hubert", "apc"]).pairs
     assert found.detectable > 100
     assert "no difference of less than 100 points would have been seen" in in_words(found)
@@ -81,7 +83,7 @@ def test_equal_counts_of_different_answers_are_not_certain(tmp_path, write_count
     write_counts("apc", "ks", counts(0.7))
     made = result("apc", "ks", "weighted-sum", 50.0, seeds=(0,))
     rows = [
-        Tally(f"u{position:03}", f"s{position // 5}", "on", "other",
+        Record(f"u{position:03}", (f"s{position // 5}",), "on", "other",
               {"accuracy": (int(value), 1)})
         for position, value in enumerate(counts(0.7))
     ]  # fmt: skip

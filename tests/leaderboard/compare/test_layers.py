@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from benchmark.core import Tally
+from benchmark.core import Record
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import utterances_path, write_result
 from benchmark.scoring.statistics import holm
@@ -31,7 +31,7 @@ def write(tmp_path, result):
             ],
         )  # fmt: skip
         rows = [
-            Tally(f"u{position:02}", f"s{position % 8}", "on", str(position < right),
+            Record(f"u{position:02}", (f"s{position % 8}",), "on", str(position < right),
                   dict.fromkeys(made.metrics, (int(position < right), 1)))
             for position in range(40)
         ]  # fmt: skip

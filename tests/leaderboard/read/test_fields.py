@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmark.core import Tally
+from benchmark.core import Record
 from benchmark.errors import SuperbError
 from leaderboard.read.fields import counts_of, learning_rate_of, score_of, valid_of
 
@@ -26,7 +26,7 @@ def test_valid_is_the_mean_where_every_seed_has_one(result, scores, mean):
 
 
 def test_a_metric_that_no_utterance_counts_for_is_named():
-    tally = Tally("u1", "ann", "yes", "no", {"accuracy": (0, 1)})
-    assert counts_of(tally, "accuracy") == (0, 1)
+    record = Record("u1", ("ann",), "yes", "no", {"accuracy": (0, 1)})
+    assert counts_of(record, "accuracy") == (0, 1)
     with pytest.raises(SuperbError, match="eer has no counts of utterance u1"):
-        counts_of(tally, "eer")
+        counts_of(record, "eer")

@@ -4,7 +4,7 @@ import io
 from rich.console import Console
 from typer.testing import CliRunner
 
-from benchmark.core import Tally
+from benchmark.core import Record
 from benchmark.scoring.results import write_result
 from benchmark.scoring.statistics import Difference
 from leaderboard.compare.difference import Pair
@@ -58,7 +58,9 @@ def test_the_command_draws_where_told(tmp_path, result):
         made = result("hubert", "ks", layer, 2.5 * right, seeds=(0,))
         made = dataclasses.replace(made, layer_weights=[0.1, 0.9], layer_norms=[1.0, 2.0])
         rows = [
-            Tally(f"u{place}", f"s{place % 8}", "on", "on", {"accuracy": (int(place < right), 1)})
+            Record(
+                f"u{place}", (f"s{place % 8}",), "on", "on", {"accuracy": (int(place < right), 1)}
+            )
             for place in range(40)
         ]
         write_result(tmp_path / "results", made, {0: rows})

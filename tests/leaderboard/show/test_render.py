@@ -295,7 +295,7 @@ def test_damaged_and_newer_files_are_named_and_left_out(save, folder):
     damaged = save("cpc", "ks", "last", 99.0)
     damaged.write_text(damaged.read_text().replace("99.0", "99.9"))
     newer = save("wavlm", "ks", "last", 99.0)
-    newer.write_text('{"schema": 3}')
+    newer.write_text('{"schema": 4}')
     board = collect(folder)
     assert len(board.problems) == 2
     text = render(board, "markdown")

@@ -1,6 +1,6 @@
 import pytest
 
-from benchmark.core import Tally
+from benchmark.core import Record
 from leaderboard.show.report.analysis import (
     Aligned,
     align,
@@ -11,9 +11,9 @@ from leaderboard.show.report.analysis import (
 )
 
 SENTENCES = [
-    Tally("u1", "ann", "the cat sat", "the cat sat", {"wer": (0, 3)}),
-    Tally("u2", "ann", "a dog barked loudly", "a frog barked", {"wer": (2, 4)}),
-    Tally("u3", "bob", "go", "go on now", {"wer": (2, 1)}),
+    Record("u1", ("ann",), "the cat sat", "the cat sat", {"wer": (0, 3)}),
+    Record("u2", ("ann",), "a dog barked loudly", "a frog barked", {"wer": (2, 4)}),
+    Record("u3", ("bob",), "go", "go on now", {"wer": (2, 1)}),
 ]
 
 
@@ -29,20 +29,20 @@ def test_words_are_aligned_one_by_one():
 
 
 def test_parts_of_the_test_set_add_up():
-    tallies = {0: SENTENCES, 1: SENTENCES}
+    records = {0: SENTENCES, 1: SENTENCES}
     speakers = {share.name: (share.value, share.utterances)
-                for share in by_speaker(tallies, "wer")}  # fmt: skip
+                for share in by_speaker(records, "wer")}  # fmt: skip
     assert speakers == {"ann": (pytest.approx(100 * 2 / 7), 2), "bob": (200.0, 1)}
-    assert [share.name for share in by_length(tallies, "wer")] == ["1", "3", "4"]
-    two = by_length(tallies, "wer", most=2)
+    assert [share.name for share in by_length(records, "wer")] == ["1", "3", "4"]
+    two = by_length(records, "wer", most=2)
     assert [(share.name, share.utterances) for share in two] == [("1", 1), ("3–4", 2)]
-    bad = worst(tallies, "wer", lower_is_better=True, most=5)
+    bad = worst(records, "wer", lower_is_better=True, most=5)
     assert [(mistake.utterance, mistake.score) for mistake in bad] == [("u3", 200.0), ("u2", 50.0)]
 
 
 def test_confusions_count_all_seeds():
     def answer(reference, hypothesis):
-        return Tally("u", "s", reference, hypothesis, {"accuracy": (0, 1)})
+        return Record("u", ("s",), reference, hypothesis, {"accuracy": (0, 1)})
 
     found = confusions({0: [answer("on", "off"), answer("up", "up")], 1: [answer("on", "off")]})
     assert found.names == ("off", "on", "up")

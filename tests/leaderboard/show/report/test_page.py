@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from typer.testing import CliRunner
 
-from benchmark.core import Tally
+from benchmark.core import Record
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import run_id, write_result
 from downstreams.corpora.mini import load
@@ -94,7 +94,7 @@ def rich(made):
 def sentence(name, speaker, reference, hypothesis, errors):
     words = len(reference.split())
     counts = {"wer": (errors, words), "cer": (errors, len(reference))}
-    return Tally(name, speaker, reference, hypothesis, counts)
+    return Record(name, (speaker,), reference, hypothesis, counts)
 
 
 SENTENCES = [
@@ -221,8 +221,8 @@ def test_the_corpora_heard_in_training_are_named(result, tmp_path):
 @pytest.mark.parametrize("name", [HOSTILE, "</script><img src=x onerror=alert(1)>", '"><b>', "]]>"])
 def test_names_are_text_wherever_they_stand(result, tmp_path, name):
     made = rich(result(name, "asr", "weighted-sum", 20.0, note=name))
-    tallies = [sentence(name, name, f"a {name}", f"b {name} c", 2)]
-    write_result(tmp_path, made, dict.fromkeys(made.seeds, tallies))
+    records = [sentence(name, name, f"a {name}", f"b {name} c", 2)]
+    write_result(tmp_path, made, dict.fromkeys(made.seeds, records))
     text = build_report(tmp_path)
     page = Page(text)
     assert len(page.all("script")) == 2
@@ -284,12 +284,12 @@ def keywords(result, root, wrong):
     """Results on the bundled corpus, with a few answers wrong."""
     corpus = load("ks")
     made = result("hubert", "ks", "last", 90.0, corpus_sha256=corpus.sha256)
-    tallies = [
-        Tally(u.id, u.speaker, u.label, "off" if place < wrong else u.label,
+    records = [
+        Record(u.id, (u.speaker,), u.label, "off" if place < wrong else u.label,
               {"accuracy": (int(place >= wrong), 1)})
         for place, u in enumerate(u for u in corpus.utterances if u.split == "test")
     ]  # fmt: skip
-    write_result(root, made, dict.fromkeys(made.seeds, tallies))
+    write_result(root, made, dict.fromkeys(made.seeds, records))
     return corpus
 
 
