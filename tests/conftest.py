@@ -1,9 +1,11 @@
-"""Small made-up data shared by the tests: tones whose pitch says who speaks and what is said."""
+"""Small things shared by the tests: tones whose pitch says who speaks and what is said, models."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,3 +106,61 @@ feature_share = 0.2
         f'name = "quick"\nversion = 1\n[asr]{asr}\n[sid]{pooled}\n[ks]{pooled}', encoding="utf-8"
     )
     return path
+
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 4,
+    "conv_dim": [12] * 7,
+}
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Any]:
+    """``make_model(kind, **options)``: transformers' own, random, weights away from 0 and 1."""
+    import torch
+    from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+
+    def make(kind="hubert", seed=0, **options):
+        config_class, model_class = {
+            "hubert": (HubertConfig, HubertModel),
+            "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+        }[kind]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = model_class(config_class(**TINY, **options)).eval()
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight.add_(0.2 * torch.randn_like(weight))
+        return model
+
+    return make
+
+
+@pytest.fixture
+def make_folder(make_model, tmp_path) -> Callable[..., tuple[Path, Any]]:
+    """``make_folder(name, normalize, **make_model arguments)``: the same as a checkpoint folder."""
+    from transformers import Wav2Vec2FeatureExtractor
+
+    def make(name="model", normalize=False, **options):
+        model = make_model(**options)
+        folder = tmp_path / name
+        model.save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
+        return folder, model
+
+    return make
+
+
+@pytest.fixture
+def rng_untouched():
+    """Fails the test if torch's global random state changed during it."""
+    import torch
+
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(before, torch.get_rng_state())
