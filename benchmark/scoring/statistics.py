@@ -1,8 +1,10 @@
 """Intervals for scores: speakers, not utterances, are what a test set samples.
 
-Every metric is a ratio of sums over utterances, in percent: ``100 * sum(numerators) /
-sum(denominators)``. Utterances of one speaker succeed and fail together, so the variance is
-taken between speakers (clusters), never between utterances.
+Utterances of one speaker succeed and fail together, so the variance is taken between speakers
+(clusters), never between utterances. `interval` and `difference` are for ratios of sums over
+utterances, in percent: ``100 * sum(numerators) / sum(denominators)``. `interval_of` and
+`difference_of` are for any metric of records, which may belong to two speakers, and use the former
+for ratios.
 
 How the interval is made, and why it is not a percentile bootstrap:
 
@@ -27,8 +29,9 @@ bootstraps widened for the number of speakers in 57 to 99 %. Where a few speaker
 all others (log-normal error rates of sigma 0.8) some 92 % is left, as a test set may not include
 one of them; nothing computed from the others can tell.
 
-An interval says how the score of *these* trained heads would move with other speakers. It does
-not contain the luck of the seed: `seed_std` shows that beside it.
+An interval of one seed says how the score of *this* trained head would move with other speakers;
+it does not contain the luck of training. With several seeds, each a whole rerun, it says how their
+mean would move with other speakers and other reruns (`_with_reruns`).
 """
 
 from __future__ import annotations
@@ -421,7 +424,11 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
 
 
 def seed_std(values: Sequence[float]) -> float | None:
-    """Sample standard deviation of a score over seeds, in its own unit; None for one seed."""
+    """Sample standard deviation of a score over seeds, in its own unit; None for one seed.
+
+    A seed is a whole rerun of training, so this is how much a score moves from rerun to rerun on
+    one test set: their data order, masks, crops, initial weights and dropout.
+    """
     return stdev(values) if len(values) > 1 else None
 
 
