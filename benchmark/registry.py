@@ -146,6 +146,12 @@ def plugins(group: str, taken: Container[str] = (), what: str = "object") -> dic
     return targets
 
 
+def packages(group: str) -> dict[str, str]:
+    """Entry points of installed distributions: name → name of the distribution."""
+    points = importlib.metadata.entry_points(group=group)
+    return {point.name: point.dist.name if point.dist else "?" for point in points}
+
+
 def cause(error: BaseException, path: Path | None = None) -> str:
     """The error in a user's code, with the last line of theirs that was running.
 

@@ -9,6 +9,7 @@ The public names, all loaded on first use::
     results = superb.run(upstream="hubert", downstream="ks", layers=["last", "weighted-sum"])
     table = superb.load_results("results")             # a pandas DataFrame
     checks = superb.check_upstream(encoder)            # the conformance suite
+    checks = superb.check_downstream(MyTask())         # those of tasks and corpora
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchmark.conformance import Check, check_upstream
+    from benchmark.conformance import Check, check_upstream, raise_for_failures
     from benchmark.core import (
         Corpus,
         Downstream,
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     )
     from benchmark.errors import AudioError, SuperbError, UpstreamError
     from benchmark.scoring.results import Result, load_results
+    from downstreams.classification import Classification
+    from downstreams.corpora.load import load_corpus
+    from downstreams.load import load_downstream
+    from superb.check import check_corpus, check_downstream
     from superb.running import run
     from upstreams.loading.load import load_upstream
 
@@ -41,6 +46,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "AudioError": "benchmark.errors",
     "Check": "benchmark.conformance",
+    "Classification": "downstreams.classification",
     "Corpus": "benchmark.core",
     "Downstream": "benchmark.core",
     "DownstreamCard": "benchmark.core",
@@ -53,15 +59,21 @@ _PUBLIC = {
     "UpstreamCard": "benchmark.core",
     "UpstreamError": "benchmark.errors",
     "Utterance": "benchmark.core",
+    "check_corpus": "superb.check",
+    "check_downstream": "superb.check",
     "check_upstream": "benchmark.conformance",
+    "load_corpus": "downstreams.corpora.load",
+    "load_downstream": "downstreams.load",
     "load_results": "benchmark.scoring.results",
     "load_upstream": "upstreams.loading.load",
+    "raise_for_failures": "benchmark.conformance",
     "run": "superb.running",
 }
 
 __all__ = [
     "AudioError",
     "Check",
+    "Classification",
     "Corpus",
     "Downstream",
     "DownstreamCard",
@@ -75,9 +87,14 @@ __all__ = [
     "UpstreamError",
     "Utterance",
     "__version__",
+    "check_corpus",
+    "check_downstream",
     "check_upstream",
+    "load_corpus",
+    "load_downstream",
     "load_results",
     "load_upstream",
+    "raise_for_failures",
     "run",
 ]
 

@@ -21,6 +21,7 @@ from rich.table import Table
 
 import superb
 from benchmark.errors import SuperbError
+from benchmark.registry import packages
 from superb.data import data_app
 
 app = typer.Typer(
@@ -51,17 +52,15 @@ Storage = Annotated[
 ]
 Tasks = Annotated[
     list[str],
-    typer.Option("--downstream", "-d", help="Task: asr, sid, ks, several with commas, or all."),
+    typer.Option(
+        "--downstream",
+        "-d",
+        help="Task: a name (superb downstreams), file.py:Name, several with commas, or all.",
+    ),
 ]
 LayerChoices = Annotated[
     str,
     typer.Option("--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."),
-]
-UpstreamArgument = Annotated[
-    str,
-    typer.Argument(
-        help="A name, a folder, org/model\\[@revision], file.py:Name or package.module:Name."
-    ),
 ]
 
 
@@ -251,30 +250,43 @@ def plan_(
         bool,
         typer.Option("--random-weights", help="Its architecture alone; no checkpoint is needed."),
     ] = False,
+    nodes: Annotated[
+        int | None, typer.Option(help="Price all jobs of a run on so many machines like this.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds per probe, for --nodes.")] = 1,
     cache_dir: CacheDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
 ) -> None:
-    """Price the features of a corpus of some size, from measured speeds; it need not be there."""
+    """Price a run on a corpus of some size, from measured speeds; it need not be there."""
     from benchmark.jobs.cost import plan_table
     from benchmark.progress import Progress
-    from superb.plan import plan_for
+    from superb.plan import Question, plan_for
 
-    plan = plan_for(
-        upstream,
-        _several(downstream),
-        hours,
-        utterances,
-        protocol=protocol,
-        layers=_several([layers]),
-        storage=storage,
-        cache_dir=cache_dir,
-        device=device,
-        precision=precision,
-        random_weights=random_weights,
-        progress=Progress(),
+    plan, price = plan_for(
+        Question(
+            upstream,
+            _several(downstream),
+            hours,
+            utterances,
+            protocol=protocol,
+            layers=_several([layers]),
+            storage=storage,
+            cache_dir=cache_dir,
+            device=device,
+            precision=precision,
+            random_weights=random_weights,
+            nodes=nodes,
+            seeds=seeds,
+        ),
+        Progress(),
     )
-    Console(emoji=False).print(plan_table(plan))
+    console = Console(emoji=False)
+    console.print(plan_table(plan))
+    if price is not None:
+        from benchmark.jobs.price import price_table
+
+        console.print(price_table(price))
 
 
 @app.command()
@@ -477,9 +489,9 @@ def upstreams(
 
 @app.command()
 def downstreams() -> None:
-    """List the tasks."""
+    """List the tasks, those of installed plug-ins among them; your own may be a file."""
     from downstreams import DOWNSTREAMS
-    from downstreams.load import load_downstream
+    from downstreams.load import GROUP, load_downstream
 
     table = Table("task", "what", "version", "metrics", "head", box=SIMPLE_HEAD)
     for name in DOWNSTREAMS:
@@ -487,36 +499,65 @@ def downstreams() -> None:
         arrow = "↓" if card.metric.direction == "lower" else "↑"
         metrics = ", ".join([f"{card.metric.name} {arrow}", *(m.name for m in card.metrics[1:])])
         table.add_row(name, card.title, str(card.version), metrics, card.head)
+    for name, package in packages(GROUP).items():
+        table.add_row(escape(name), f"of the installed package {escape(package)}", "", "", "")
+    table.caption = "Your own: --downstream my_task.py:MyTask, docs/adding-a-task.md"
+    table.caption_justify = "left"
     Console(emoji=False).print(table)
 
 
 @app.command()
 def corpora() -> None:
-    """List the corpora that have a name; your own data come as a manifest."""
+    """List the corpora that have a name; your own data come as a manifest or a function."""
     from downstreams.corpora import CORPORA
+    from downstreams.corpora.load import GROUP
 
     table = Table("corpus", "what", "tasks", "audio", "licence", "where", box=SIMPLE_HEAD)
     table.columns[0].no_wrap = True  # names are there to be copied
     table.columns[1].min_width = 11
-    table.caption = "Your own: --corpus FILE.csv, .tsv, .jsonl or .parquet, or hf:org/name"
+    table.caption = (
+        "Your own: --corpus FILE.csv, .tsv, .jsonl or .parquet, hf:org/name, or my_corpus.py:load"
+    )
     table.caption_justify = "left"
     for entry in CORPORA.values():
         table.add_row(
             entry.name, entry.title, ", ".join(entry.tasks), entry.hours, entry.licence, entry.where
         )
+    for name, package in packages(GROUP).items():
+        table.add_row(escape(name), "", "", "", "", f"package {escape(package)}")
     Console(emoji=False).print(table)
 
 
 @app.command()
-def check(upstream: UpstreamArgument) -> None:
-    """Run the conformance suite on an encoder: is it a function of the utterance alone?"""
-    from benchmark.conformance import check_upstream
+def check(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="An upstream, a task or a corpus, as for superb run: a name, file.py:Name, "
+            "package.module:Name, a folder, org/model\\[@revision], a manifest."
+        ),
+    ],
+    kind: Annotated[
+        str | None,
+        typer.Option(help="upstream, downstream or corpus, where the target does not tell."),
+    ] = None,
+    downstream: Annotated[
+        str | None, typer.Option("--downstream", "-d", help="The task a corpus is to serve.")
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Try a task on what is said in this one's train split.")
+    ] = None,
+    data_root: Annotated[Path | None, typer.Option(help="Folder of the corpus.")] = None,
+) -> None:
+    """Run the conformance suite on an encoder, a task or a corpus; ends with 1 if one fails."""
+    from superb.check import check_target
     from superb.summary import check_table
-    from upstreams.loading.load import load_upstream
 
-    checks = check_upstream(load_upstream(upstream), again=lambda: load_upstream(upstream))
-    Console(emoji=False).print(check_table(upstream, checks))
-    if any(item.passed is False for item in checks):
+    failed = False
+    for title, checks in check_target(target, kind, downstream, corpus, data_root).items():
+        Console(emoji=False).print(check_table(title, checks))
+        failed = failed or any(item.passed is False for item in checks)
+    if failed:
         raise typer.Exit(1)
 
 

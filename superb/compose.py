@@ -19,9 +19,11 @@ from benchmark.jobs.site import Encoder, Partition, Site, Task, find_device, pre
 from benchmark.probing.layers import expand
 from benchmark.progress import Messages, Progress
 from benchmark.protocol import LanguageModel, Protocol, load_protocol
+from benchmark.source import source_sha256
 from downstreams import DOWNSTREAMS, PROTOCOLS
-from downstreams.corpora import CorpusOptions, load_corpus
-from downstreams.load import load_downstream, source_sha256
+from downstreams.corpora import CorpusOptions
+from downstreams.corpora.load import load_corpus
+from downstreams.load import load_downstream
 from upstreams.loading.load import load_upstream
 
 

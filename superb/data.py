@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # at run time these import numpy and soundfile, so they wait 
 EXAMPLES: Final = 3
 # Characters of a path and its detail that still fit on one line of a terminal.
 LINE: Final = 70
-# Asks a manifest for nothing but audio and split.
+# Asks one's own data for nothing but audio and split.
 ANY_TASK: Final = DownstreamCard("any", "Any task", 1, (Metric("none", "higher"),), "mean")
 
 data_app = typer.Typer(help="Check a corpus on disk, or download one.", no_args_is_help=True)

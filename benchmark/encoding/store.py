@@ -106,8 +106,8 @@ def count_records(folder: Path) -> int:
 class FeatureStore:
     """Arrays of one kind (frames, or time means) of one encoder, keyed by audio hash.
 
-    Whatever other processes had stored when it was made, or when `refresh`, `missing` or `commit`
-    was last called, or is asked for now, is there too.
+    What other processes have stored is noticed when this is made, at `refresh`, `missing` and
+    `commit`, and whenever a record is asked for that is not known. For one thread at a time.
 
     Args:
         root: the folder of all stores.
@@ -212,7 +212,10 @@ class FeatureStore:
 
     def _column(self, keys: Iterable[str], name: str) -> tuple[list[str], NDArray[Any]]:
         """Those of the keys that have a record, each once, and what it says."""
-        known = [key for key in dict.fromkeys(keys) if key in self._rows]
+        wanted = dict.fromkeys(keys)
+        if not wanted.keys() <= self._rows.keys():
+            self.refresh()
+        known = [key for key in wanted if key in self._rows]
         rows = np.fromiter((self._rows[key] for key in known), np.intp, len(known))
         return known, self._records[name][rows]
 
@@ -251,6 +254,7 @@ class FeatureStore:
 
         Raises:
             SuperbError: when the disk is full, or a value does not fit the precision.
+            ValueError: for another kind of key.
         """
         if not (key.isascii() and 0 < len(key) <= _KEY_CHARACTERS):
             raise ValueError(f"no hash of audio: {key!r}")

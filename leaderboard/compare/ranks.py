@@ -240,8 +240,7 @@ def _draw(rows: _Rows, layer: str) -> list[Floats | None]:
     """For each row ``[draw, task]``, its scores first; None where a task is missing."""
     drawn: list[Floats | None] = []
     for key, _, cells in rows:
-        found = [row.cells.get(layer) if row is not None else None for row in cells]
-        scores = [cell.score for cell in found if cell is not None]
+        scores = [row.cells[layer].score for row in cells if row and layer in row.cells]
         present = [score for score in scores if score is not None]
         complete = len(present) == len(cells)
         # a generator of its own, so that no other row decides what is drawn

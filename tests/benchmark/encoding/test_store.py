@@ -213,6 +213,12 @@ def test_key_depends_on_the_format(monkeypatch):
     assert store_key(about()) != before
 
 
+@pytest.mark.parametrize("key", ["", "a" * 65, "é"])
+def test_a_key_that_would_not_be_found_again_is_refused(tmp_path, key):
+    with FeatureStore(tmp_path, about()) as store, pytest.raises(ValueError, match="no hash"):
+        put(store, key, array(0))
+
+
 def test_stores_do_not_mix(tmp_path):
     with FeatureStore(tmp_path, about()) as one:
         put(one, "key", array(0))
@@ -337,6 +343,7 @@ def test_two_writers_at_once(tmp_path):
             put(two, f"key{seed}", array(seed))  # both find it missing
             one.commit()
             two.commit()
+            assert one.shapes([f"key{seed + 1}"]) == {f"key{seed + 1}": (3, 7, 5)}
             assert np.array_equal(one.read(f"key{seed + 1}"), array(seed + 1))
             assert np.array_equal(two.read(f"key{seed}"), array(seed))
             assert f"key{seed}" in two

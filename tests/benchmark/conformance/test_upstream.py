@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmark.conformance import EXPECTED, check_upstream, raise_for_failures
+from benchmark.conformance import check_upstream, raise_for_failures
+from benchmark.conformance.upstream import EXPECTED
 from benchmark.core import HiddenStates, UpstreamCard
-from benchmark.errors import UpstreamError
+from benchmark.errors import SuperbError
 
 HOP = 64
 BASE = {
@@ -182,7 +183,7 @@ BROKEN = [
     (NormalisesInPlace(), "inputs", "3 of 3 waveforms changed"),
     (EmptiesTheList(), "inputs", "list"),
     (DividesByEnergy(), "silence", "NaN"),
-    (RaisesOnSilence(), "silence", "ValueError: cannot encode nothing (test_conformance.py:"),
+    (RaisesOnSilence(), "silence", "ValueError: cannot encode nothing (test_upstream.py:"),
     (OverflowsWhenLoud(), "loud", "NaN or infinite"),
 ]
 
@@ -247,7 +248,7 @@ def test_one_broken_rule_fails_exactly_its_check(toy, name, says):
     found = failures(checks)
     assert list(found) == [name], found
     assert says in found[name]
-    with pytest.raises(UpstreamError, match=f"1 of {len(checks)} checks failed") as caught:
+    with pytest.raises(SuperbError, match=f"1 of {len(checks)} checks failed") as caught:
         raise_for_failures(checks)
     assert name in str(caught.value)
 
@@ -311,9 +312,9 @@ class CardOnly:
         (CardOnly(), "hidden-states", "cannot be called"),
         (ReturnsTuple(), "hidden-states", "tuple, not HiddenStates"),
         (ReturnsIntegers(), "hidden-states", "int64"),
-        (Raises(), "hidden-states", "RuntimeError: no weights (test_conformance.py:"),
+        (Raises(), "hidden-states", "RuntimeError: no weights (test_upstream.py:"),
         (ThreeAxes(), "hidden-states", "[layer, utterance, frame, dim], got shape (2,"),
-        (ThreeAxes(), "hidden-states", "(test_conformance.py:"),
+        (ThreeAxes(), "hidden-states", "(test_upstream.py:"),
     ],
 )
 def test_without_the_basics_the_rest_is_not_run(upstream, name, says):

@@ -1,30 +1,26 @@
-"""The contract of an upstream as a list of checks: what `superb check` runs.
-
-Third parties run it in their own tests::
-
-    raise_for_failures(check_upstream(MyEncoder()))
-
-The checks go from basic to subtle. When a basic one fails, those that build on it are not run.
-"""
+"""The contract of an upstream as a list of checks."""
 
 from __future__ import annotations
 
-import random
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark.conformance.report import (
+    BrokenError,
+    Check,
+    NotApplicableError,
+    disturb_random_state,
+    hold,
+    random_state_restored,
+    run_checks,
+    state_kept,
+)
 from benchmark.core import HiddenStates, UpstreamCard
-from benchmark.errors import UpstreamError
 
 # Largest allowed change of an utterance's features by its company in a batch, relative to their
 # norm: float32 rounding is near 1e-6, a leak of padding between 1e-2 and 1.
@@ -37,26 +33,6 @@ DRIFT_HOPS: Final = 100
 MOST_LENGTHS: Final = 2048
 # Clips per call of the hop check.
 HOP_BATCH: Final = 32
-# Where our own code is, which is not where an encoder went wrong.
-ENGINE: Final = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the report.
-
-    Attributes:
-        name: what was checked.
-        passed: True or False; None when it was not run or does not apply, `found` says why.
-        expected: what the contract asks for.
-        found: what came.
-    """
-
-    name: str
-    passed: bool | None
-    expected: str
-    found: str
-
 
 # Name -> what the contract asks for, in the order of the report.
 EXPECTED: Final = {
@@ -106,30 +82,8 @@ def check_upstream(
     Returns:
         One `Check` per entry of `EXPECTED`, in that order; ``construction`` only with `again`.
     """
-    with _random_state_restored():
+    with random_state_restored():
         return _Suite(upstream, again, hop_budget_s).run()
-
-
-def raise_for_failures(checks: Sequence[Check]) -> None:
-    """Raise one error that lists every failed check; return if there is none.
-
-    Raises:
-        UpstreamError: when a check failed.
-    """
-    failed = [check for check in checks if check.passed is False]
-    if failed:
-        lines = [
-            f"  {check.name}: expected {check.expected}; found {check.found}" for check in failed
-        ]
-        raise UpstreamError(f"{len(failed)} of {len(checks)} checks failed:\n" + "\n".join(lines))
-
-
-class _BrokenError(Exception):
-    """A check did not hold; the message is what was found."""
-
-
-class _NotApplicableError(Exception):
-    """A check does not apply; the message says why."""
 
 
 class _Suite:
@@ -146,16 +100,9 @@ class _Suite:
 
     def run(self) -> list[Check]:
         """Run everything, in order."""
-        checks: list[Check] = []
-        names = [name for name in EXPECTED if name != "construction" or self.again]
-        # Without these two there is nothing to check.
-        for name, test in (("card", self.has_card), ("hidden-states", self.returns_states)):
-            checks.append(_run(name, test))
-            if not checks[-1].passed:
-                missing = names[len(checks) :]
-                reason = f"not run: {name!r} failed"
-                return checks + [Check(rest, None, EXPECTED[rest], reason) for rest in missing]
         tests: dict[str, Callable[[], str]] = {
+            "card": self.has_card,
+            "hidden-states": self.returns_states,
             "layers": self.layers,
             "dim": self.dim,
             "lengths": self.lengths,
@@ -170,11 +117,12 @@ class _Suite:
             "batch-order": self.batch_order,
             "pad-invariance": self.pad_invariance,
             "gradients": self.gradients,
-            "random-state": self.random_state,
+            "random-state": lambda: state_kept(lambda: self.encode(noise(self.clip_samples, 10))),
             "inputs": self.inputs,
-            "construction": self.construction,
         }
-        return checks + [_run(name, tests[name]) for name in names[len(checks) :]]
+        if self.again:
+            tests["construction"] = self.construction
+        return run_checks(EXPECTED, tests, basics=("card", "hidden-states"))
 
     # What the tests share.
 
@@ -188,11 +136,9 @@ class _Suite:
         # Copies, so that an encoder that modifies its input fails one check and not all.
         states = self.upstream([waveform.clone() for waveform in waveforms])
         if not isinstance(states, HiddenStates):
-            raise _BrokenError(f"{type(states).__name__}, not HiddenStates")
+            raise BrokenError(f"{type(states).__name__}, not HiddenStates")
         if states.values.shape[1] != len(waveforms):
-            raise _BrokenError(
-                f"{states.values.shape[1]} utterances for {len(waveforms)} waveforms"
-            )
+            raise BrokenError(f"{states.values.shape[1]} utterances for {len(waveforms)} waveforms")
         return HiddenStates(states.values.detach(), states.lengths.detach())
 
     def features(self, *waveforms: Tensor) -> list[Tensor]:
@@ -209,36 +155,34 @@ class _Suite:
         card = getattr(self.upstream, "card", None)
         if not isinstance(card, UpstreamCard):
             if isinstance(self.upstream, type):
-                raise _BrokenError(f"a class; pass an object, {self.upstream.__name__}()")
-            raise _BrokenError(
-                "no attribute `card`" if card is None else f"a {type(card).__name__}"
-            )
+                raise BrokenError(f"a class; pass an object, {self.upstream.__name__}()")
+            raise BrokenError("no attribute `card`" if card is None else f"a {type(card).__name__}")
         if not card.name.strip():
-            raise _BrokenError("a card with an empty name")
+            raise BrokenError("a card with an empty name")
         self.card = card
         return f"card of {card.name!r}"
 
     def returns_states(self) -> str:
         if not callable(self.upstream):
-            raise _BrokenError(f"a {type(self.upstream).__name__} that cannot be called")
+            raise BrokenError(f"a {type(self.upstream).__name__} that cannot be called")
         waveform = noise(self.clip_samples, 0)
         self.encode(waveform)  # the first call may load weights or compile
         started = time.perf_counter()
         states = self.encode(waveform)
         self.seconds_per_call = time.perf_counter() - started
         if not states.values.is_floating_point():
-            raise _BrokenError(f"values of type {states.values.dtype}")
+            raise BrokenError(f"values of type {states.values.dtype}")
         if states.lengths.is_floating_point() or states.lengths.dtype == torch.bool:
-            raise _BrokenError(f"lengths of type {states.lengths.dtype}")
+            raise BrokenError(f"lengths of type {states.lengths.dtype}")
         return f"values {tuple(states.values.shape)} {states.values.dtype}"
 
     def layers(self) -> str:
         found = self.encode(noise(self.clip_samples, 0)).layers
-        return _hold(found == self.card.layers, f"{found} layers, card.layers={self.card.layers}")
+        return hold(found == self.card.layers, f"{found} layers, card.layers={self.card.layers}")
 
     def dim(self) -> str:
         found = self.encode(noise(self.clip_samples, 0)).dim
-        return _hold(found == self.card.dim, f"{found} features, card.dim={self.card.dim}")
+        return hold(found == self.card.dim, f"{found} features, card.dim={self.card.dim}")
 
     def lengths(self) -> str:
         clips = self._mixed_clips()
@@ -246,10 +190,10 @@ class _Suite:
         together = states.lengths.tolist()
         frames = states.values.shape[2]
         if min(together) < 1 or max(together) != frames:
-            raise _BrokenError(f"lengths {together} for values with {frames} frames")
+            raise BrokenError(f"lengths {together} for values with {frames} frames")
         alone = [int(self.encode(clip).lengths[0]) for clip in clips]
         samples = [len(clip) for clip in clips]
-        return _hold(
+        return hold(
             alone == together,
             f"clips of {samples} samples have {alone} frames alone, {together} in a batch",
         )
@@ -262,7 +206,7 @@ class _Suite:
             if tail.numel():
                 # NaN must not pass as small.
                 worst = max(worst, float(tail.float().abs().nan_to_num(nan=torch.inf).max()))
-        return _hold(worst == 0.0, f"largest absolute value in padding frames {worst:.3g}")
+        return hold(worst == 0.0, f"largest absolute value in padding frames {worst:.3g}")
 
     def hop(self) -> str:
         hop, card = self.card.hop_samples, self.card
@@ -279,11 +223,11 @@ class _Suite:
             pairwise(offsets), pairwise(counts), strict=True
         ):
             if more < frames:
-                raise _BrokenError(
+                raise BrokenError(
                     f"{base + before} samples give {frames} frames, {base + after} give {more}"
                 )
         if counts[-1] - counts[0] != 1:
-            raise _BrokenError(
+            raise BrokenError(
                 f"{counts[0]} frames for {base} samples and {counts[-1]} for {base + hop}: "
                 f"{counts[-1] - counts[0]} more frames for card.hop_samples={hop} more samples"
             )
@@ -291,7 +235,7 @@ class _Suite:
         grown = int(far[0]) - counts[0]
         if grown != DRIFT_HOPS:
             measured = f"about {DRIFT_HOPS * hop / grown:.0f}" if grown > 0 else "none"
-            raise _BrokenError(
+            raise BrokenError(
                 f"{grown} more frames for {DRIFT_HOPS} hops of card.hop_samples={hop} more "
                 f"samples; measured hop: {measured}"
             )
@@ -302,16 +246,16 @@ class _Suite:
         (features,) = self.features(waveform)
         bad = int((~torch.isfinite(features)).sum())
         if bad:
-            raise _BrokenError(f"{bad} of {features.numel()} values are NaN or infinite")
+            raise BrokenError(f"{bad} of {features.numel()} values are NaN or infinite")
         return f"all {features.numel()} values are finite"
 
     def shortest_input(self) -> str:
         (features,) = self.features(noise(self.card.min_samples, 4))
         what = f"card.min_samples={self.card.min_samples}"
         if not features.shape[1]:
-            raise _BrokenError(f"no frame for {what}; give the card a longer min_samples")
+            raise BrokenError(f"no frame for {what}; give the card a longer min_samples")
         finite = bool(torch.isfinite(features).all())
-        return _hold(finite, f"{features.shape[1]} {'finite' if finite else 'NaN'} frames, {what}")
+        return hold(finite, f"{features.shape[1]} {'finite' if finite else 'NaN'} frames, {what}")
 
     def determinism(self) -> str:
         clip, other = noise(self.clip_samples, 5), noise(self.clip_samples + 77, 6)
@@ -320,9 +264,9 @@ class _Suite:
         self.features(other)
         (third,) = self.features(clip)
         if not _same(first, second):
-            raise _BrokenError(f"{_describe(first, second)} (dropout left on? call eval())")
+            raise BrokenError(f"{_describe(first, second)} (dropout left on? call eval())")
         if not _same(first, third):
-            raise _BrokenError(
+            raise BrokenError(
                 f"{_describe(first, third)} after another clip was encoded in between"
             )
         return "bit-identical"
@@ -347,10 +291,10 @@ class _Suite:
         try:
             (alone,) = self.features(short)
             found = _close(alone, self.features(short, longer)[0])
-        except _BrokenError as failure:
+        except BrokenError as failure:
             if self.card.pad_invariant:
                 raise
-            raise _NotApplicableError(
+            raise NotApplicableError(
                 f"{failure}; not a failure, since card.pad_invariant=False: the engine puts only "
                 "clips of one length in a batch"
             ) from failure
@@ -360,28 +304,14 @@ class _Suite:
         with torch.enable_grad():
             states = self.upstream([noise(self.clip_samples, 9)])
         if states.values.requires_grad:
-            raise _BrokenError("values.requires_grad is True; encode under torch.no_grad()")
+            raise BrokenError("values.requires_grad is True; encode under torch.no_grad()")
         left = [
             name
             for module in _modules(self.upstream)
             for name, parameter in module.named_parameters()
             if parameter.grad is not None
         ]
-        return _hold(not left, f"gradients in {', '.join(left[:3])}" if left else "none")
-
-    def random_state(self) -> str:
-        # Moved on first: an encoder that seeds with the state we happen to be in must not pass.
-        torch.rand(1), np.random.rand(), random.random()
-        before = _random_state()
-        self.encode(noise(self.clip_samples, 10))
-        after = _random_state()
-        changed = [name for name in before if not _state_equal(before[name], after[name])]
-        return _hold(
-            not changed,
-            f"{' and '.join(changed)} changed; use a torch.Generator of your own"
-            if changed
-            else "unchanged",
-        )
+        return hold(not left, f"gradients in {', '.join(left[:3])}" if left else "none")
 
     def inputs(self) -> str:
         clips = self._mixed_clips()
@@ -389,19 +319,18 @@ class _Suite:
         batch = list(given)
         self.upstream(batch)
         if len(batch) != len(given) or any(a is not b for a, b in zip(batch, given, strict=True)):
-            raise _BrokenError("the list passed in was changed")
+            raise BrokenError("the list passed in was changed")
         changed = sum(not torch.equal(a, b) for a, b in zip(clips, given, strict=True))
-        return _hold(not changed, f"{changed} of {len(clips)} waveforms changed")
+        return hold(not changed, f"{changed} of {len(clips)} waveforms changed")
 
     def construction(self) -> str:
-        # Moved on first: an encoder that draws from the state we happen to be in must not pass.
-        torch.rand(1), np.random.rand(), random.random()
+        disturb_random_state()
         clip = noise(self.clip_samples, 15)
         (first,) = self.features(clip)
         other = _Suite(self.again() if self.again else None, None, self.hop_budget_s)
         (second,) = other.features(clip)
         if not _same(first, second):
-            raise _BrokenError(
+            raise BrokenError(
                 f"{_describe(first, second)}; draw weights with a seed, inside "
                 "torch.random.fork_rng()"
             )
@@ -422,42 +351,6 @@ def noise(samples: int, seed: int, scale: float = 0.3) -> Tensor:
     """A test signal: uniform noise in [-scale, scale], float32 ``[sample]``, from its own seed."""
     generator = torch.Generator().manual_seed(1000 + seed)
     return (torch.rand(samples, generator=generator) * 2 - 1) * scale
-
-
-def _run(name: str, test: Callable[[], str]) -> Check:
-    """Run one check; whatever the encoder raises is a finding."""
-    try:
-        return Check(name, True, EXPECTED[name], test())
-    except _BrokenError as failure:
-        return Check(name, False, EXPECTED[name], str(failure))
-    except _NotApplicableError as reason:
-        return Check(name, None, EXPECTED[name], str(reason))
-    except Exception as error:
-        return Check(name, False, EXPECTED[name], _raised(error))
-
-
-def _raised(error: Exception) -> str:
-    """An exception with the line it came from: the last one that is not a library's or ours."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [
-        frame
-        for frame in frames
-        if "site-packages" not in frame.filename
-        and Path(frame.filename).parent != ENGINE
-        and not frame.filename.startswith("<")  # what dataclasses generate has no file
-    ]
-    frame = (own or list(frames))[-1]
-    first_line = (str(error).splitlines() or [""])[0]
-    return (
-        f"{type(error).__name__}: {first_line} ({Path(frame.filename).name}:{frame.lineno}, "
-        f"in {frame.name})"
-    )
-
-
-def _hold(passed: bool, found: str) -> str:
-    if not passed:
-        raise _BrokenError(found)
-    return found
 
 
 def _changes(one: Tensor, other: Tensor) -> Tensor:
@@ -483,7 +376,7 @@ def _close(one: Tensor, other: Tensor) -> str:
     exact = one.dtype in (torch.float32, torch.float64)
     tolerance = TOLERANCE if exact else TOLERANCE_HALF
     within = float(_changes(one, other).max()) <= tolerance
-    return _hold(within, f"{_describe(one, other)} (allowed {tolerance:g})")
+    return hold(within, f"{_describe(one, other)} (allowed {tolerance:g})")
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
@@ -497,43 +390,3 @@ def _modules(upstream: object) -> list[nn.Module]:
         return [upstream]
     attributes = getattr(upstream, "__dict__", {})
     return [value for value in attributes.values() if isinstance(value, nn.Module)]
-
-
-def _random_state() -> dict[str, Any]:
-    return {
-        "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state(),
-        "random": random.getstate(),
-        **{f"torch.cuda:{device}": torch.cuda.get_rng_state(device) for device in _devices()},
-    }
-
-
-def _devices() -> range:
-    """The CUDA devices in use; asking must not start CUDA."""
-    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return range(torch.cuda.device_count() if started else 0)
-
-
-def _state_equal(one: object, other: object) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, np.ndarray):
-        return np.array_equal(one, np.asarray(other))
-    if isinstance(one, tuple) and isinstance(other, tuple):  # numpy's has an array in it
-        return all(map(_state_equal, one, other))
-    return one == other
-
-
-@contextmanager
-def _random_state_restored() -> Iterator[None]:
-    """Put the global generators back, whatever an encoder did to them."""
-    state = _random_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state["torch"])
-        np.random.set_state(state["numpy"])
-        random.setstate(state["random"])
-        for name, value in state.items():
-            if name.startswith("torch.cuda:"):
-                torch.cuda.set_rng_state(value, int(name.rpartition(":")[2]))
