@@ -586,7 +586,7 @@ class _Sample:
             pairs = np.unique(names, return_inverse=True)[1]
             twice = float(np.sum(self._without(pairs, np.flatnonzero(two), other) ** 2))
             variance = max(variance - twice, variance / 2)
-        return variance, _degrees(np.bincount(clusters, self._share[rows]))
+        return variance, _degrees(_sums(clusters, self._share[rows]))
 
     def _without(self, units: IntArray, rows: IntArray, other: _Sample | None) -> FloatArray:
         """How far the value moves without the records of each unit ``[unit]``.
@@ -596,7 +596,7 @@ class _Sample:
             rows: records, once for each unit that they are in.
             other: the other system; the movement of the difference then.
         """
-        influence, share = (np.bincount(units, own[rows]) for own in (self._influence, self._share))
+        influence, share = (_sums(units, own[rows]) for own in (self._influence, self._share))
         moved: FloatArray = np.zeros_like(influence)
         # Without what leaves nothing to score, nothing can be said to move.
         np.divide(-influence, 1 - share, out=moved, where=share < 1 - 1e-9)
