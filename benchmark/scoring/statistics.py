@@ -658,7 +658,8 @@ def _with_reruns(variance: float, degrees: int, systems: Sequence[FloatArray]) -
         systems: the scores of the seeds of each system that has a part in the number.
     """
     parts = [(variance, degrees)] + [
-        (float(np.var(scores, ddof=1)) / len(scores), len(scores) - 1)
+        # less the first, so that equal scores differ by 0 exactly
+        (float(np.var(scores - scores[0], ddof=1)) / len(scores), len(scores) - 1)
         for scores in systems
         if len(scores) > 1
     ]
