@@ -18,7 +18,7 @@ from benchmark.encoding import features
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
 from benchmark.run import run
-from benchmark.scoring.results import read_result, read_tallies, result_path
+from benchmark.scoring.results import read_records, read_result, result_path
 from downstreams.corpora import load_corpus
 
 
@@ -98,7 +98,7 @@ def test_two_runs_from_scratch_give_identical_scores(places, tmp_path):
     for attempt in ("one", "two"):
         places |= {"output": tmp_path / attempt, "cache_dir": tmp_path / f"cache-{attempt}"}
         (result,) = run(Bands(), "asr", layers="weighted-sum", **places)
-        tallies.append(read_tallies(result_path(tmp_path / attempt, "asr", "bands", result.run_id)))
+        tallies.append(read_records(result_path(tmp_path / attempt, "asr", "bands", result.run_id)))
     assert tallies[0] == tallies[1]
 
 
