@@ -75,6 +75,18 @@ class Progress:
             yield _Lines(self, title, total)
 
 
+class Messages(Progress):
+    """Keeps warnings for whoever shows them, and shows nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True, console=Console(quiet=True))
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        """Keep a warning."""
+        self.warnings.append(text)
+
+
 class _Silent:
     def advance(self, steps: int = 1) -> None:
         return

@@ -1,10 +1,10 @@
 """A protocol: every value that training and selection use, as data.
 
-Protocols are TOML files. The tables ``frames`` and ``mean`` hold the values of all tasks whose heads
-need frames or time means; a task's own values (`Downstream.training`) are laid over them, and over
-these the table with the task's name. Nothing in the engine has a default for any of these values,
-so that what a result records is all there is. A file may name a ``base``, another protocol, and
-then holds only what it changes.
+Protocols are TOML files. The tables ``frames`` and ``mean`` hold the values of all tasks whose
+heads need frames or time means; a task's own values (`Downstream.training`) are laid over them, and
+over these the table with the task's name. Nothing in the engine has a default for any of these
+values, so that what a result records is all there is. A file may name a ``base``, another protocol,
+and then holds only what it changes.
 """
 
 from __future__ import annotations

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
         Utterance,
     )
     from benchmark.errors import AudioError, SuperbError, UpstreamError
-    from benchmark.run import run
     from benchmark.scoring.results import Result, load_results
     from downstreams.classification import Classification
     from downstreams.corpora.load import load_corpus
     from downstreams.load import load_downstream
     from superb.check import check_corpus, check_downstream
+    from superb.running import run
     from upstreams.loading.load import load_upstream
 
 __version__ = "0.1.0"
@@ -67,7 +67,7 @@ _PUBLIC = {
     "load_results": "benchmark.scoring.results",
     "load_upstream": "upstreams.loading.load",
     "raise_for_failures": "benchmark.conformance",
-    "run": "benchmark.run",
+    "run": "superb.running",
 }
 
 __all__ = [

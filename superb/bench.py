@@ -29,9 +29,11 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import SuperbError, UpstreamError, unknown
-from upstreams import UPSTREAMS
-from upstreams.loading.checkpoint import OWN_FAMILIES, PAPERS, PRETRAINED, read_json
+from upstreams.catalogue import UPSTREAMS
+from upstreams.loading.checkpoint import OWN_FAMILIES, PAPERS
+from upstreams.loading.files import read_json
 from upstreams.loading.load import UNTRAINED, load_upstream
+from upstreams.loading.pretrained import PRETRAINED
 from upstreams.models.transformer import EncoderConfig, TransformerUpstream
 
 OURS, EAGER, SDPA, TORCHAUDIO = "ours", "transformers eager", "transformers sdpa", "torchaudio"

@@ -79,11 +79,7 @@ def main() -> None:
     try:
         app()
     except SuperbError as error:
-        from benchmark.processes import OtherProcessError
-        from leaderboard.show.render import printable
-
-        if isinstance(error, OtherProcessError):  # that one says why
-            sys.exit(2)
+        from leaderboard.read.names import printable
 
         # names and paths come from strangers: what they hold may not steer the terminal
         text = "\n".join(map(printable, str(error).splitlines()))
@@ -172,6 +168,13 @@ def run(
         bool,
         typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code."),
     ] = False,
+    workers: Annotated[
+        int, typer.Option(help="Processes on this machine that share the jobs.")
+    ] = 1,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster that does the jobs: auto, or ray://host:10001."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result records instead of a table.")
     ] = False,
@@ -182,11 +185,9 @@ def run(
     """Score frozen encoders on tasks: last layer beside the weighted sum, with intervals.
 
     The same command again skips what is finished and takes up what was interrupted.
-
-    Several GPUs share the work: torchrun --nproc-per-node 4 -m superb run ...
     """
     from benchmark.progress import Progress
-    from benchmark.run import run as run_all
+    from superb.running import run as run_all
     from superb.summary import print_summary
 
     results = run_all(
@@ -211,9 +212,11 @@ def run(
         plan_only=plan,
         on_bad_audio=on_bad_audio,
         trust_remote_code=trust_remote_code,
+        workers=workers,
+        cluster=cluster,
         progress=Progress(quiet),
     )
-    if plan or not _speaks():
+    if plan:
         return
     if as_json:
         from dataclasses import asdict
@@ -291,12 +294,13 @@ def leaderboard(
 ) -> None:
     """Tables from result files alone: last layer beside weighted sum, ties shown as ties."""
     from leaderboard.read.collect import collect
-    from leaderboard.show.render import render, show
+    from leaderboard.show.render import render
+    from leaderboard.show.terminal import show_board
 
     with _no_garbage():
         board = collect(results)
         if format == "terminal" and output is None:
-            show(board, Console(emoji=False), with_published=with_published, wide=wide)
+            show_board(board, Console(emoji=False), with_published=with_published, wide=wide)
         else:
             _deliver(render(board, format, with_published=with_published, wide=wide), output)
 
@@ -321,9 +325,10 @@ def reproduce(
     results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
 ) -> None:
     """Measured scores beside those that SUPERB published, and what to run for what is missing."""
-    from leaderboard.read.published import reproduce as compare
-    from leaderboard.show.grid import reproduction_grid
-    from leaderboard.show.render import printable, show_grid
+    from leaderboard.compare.reproduction import reproduce as compare
+    from leaderboard.read.names import printable
+    from leaderboard.show.published import reproduction_grid
+    from leaderboard.show.terminal import show_grid
 
     found = compare(upstream, results)
     console = Console(emoji=False)
@@ -352,15 +357,15 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print records, not a table.")] = False,
 ) -> None:
     """Is one encoder better than another? Paired by utterance, corrected, with its power."""
-    from leaderboard.compare.encoders import as_json as records
     from leaderboard.compare.encoders import compare as compare_all
-    from leaderboard.compare.encoders import show
+    from leaderboard.show.comparison import as_json as records
+    from leaderboard.show.comparison import show_comparisons
 
     found = compare_all(results, _several(upstreams), _several(downstream or []), layer=layer)
     if as_json:
         print(json.dumps(records(found), indent=1))
     else:
-        show(found, Console(emoji=False))
+        show_comparisons(found, Console(emoji=False))
 
 
 @app.command()
@@ -375,10 +380,11 @@ def layers(
     ] = None,
 ) -> None:
     """What do the other layers add to the last? Differences, single layers, learned weights."""
-    from leaderboard.compare.layers import show, study_layers
+    from leaderboard.compare.layers import study_layers
+    from leaderboard.show.layers import show_layers
 
     study = study_layers(results, _several(downstream or []))
-    show(study, Console(emoji=False))
+    show_layers(study, Console(emoji=False))
     if output is not None:
         from leaderboard.show.plots import draw
 
@@ -402,8 +408,10 @@ def report(
     """One HTML file with all there is to see: tables, layers, mistakes, where scores come from."""
     from benchmark.encoding.cache import format_bytes
     from leaderboard.show.report import write_report
+    from superb.recordings import bundled_recordings
 
-    path = write_report(results, output, detailed=details, with_audio=audio)
+    found = bundled_recordings if audio else None
+    path = write_report(results, output, detailed=details, recordings=found)
     print(f"{path}: {format_bytes(path.stat().st_size)}; open it in a browser")
 
 

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ import soundfile
 from torch import Tensor
 
 from benchmark.core import HiddenStates, Upstream, Utterance
-from benchmark.encoding.features import ExtractionSettings, Features, extract
+from benchmark.encoding.features import Encoded, Extraction, ExtractionSettings, extract
 from benchmark.progress import Progress
 
 _RATE = 16_000
@@ -83,11 +82,10 @@ def _fbank() -> Upstream:
     return load_upstream("fbank")
 
 
-def _extract(upstream: Upstream, utterances: Sequence[Utterance], cache: Path) -> Features:
-    with ExitStack() as resources:
-        settings = ExtractionSettings(cache)
-        quiet = Progress(quiet=True)
-        return extract(upstream, "scale", {"mean": utterances}, settings, quiet, resources)
+def _extract(upstream: Upstream, utterances: Sequence[Utterance], cache: Path) -> Encoded:
+    wanted = {"mean": utterances}
+    extraction = Extraction(upstream, "scale", wanted, ExtractionSettings(cache))
+    return extract(extraction, Progress(quiet=True))
 
 
 def measure_extraction(folder: Path) -> dict[str, float]:

@@ -12,12 +12,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.errors import unknown
+from leaderboard.read.fields import (
+    layer_count,
+    learning_rate_of,
+    lower_is_better,
+    metric_of,
+    score_of,
+)
+from leaderboard.show.numbers import difference_text, score_text
 
 if TYPE_CHECKING:
     from benchmark.conformance import Check
     from benchmark.scoring.results import Result
     from superb.bench import Comparison
-    from upstreams import Entry
+    from upstreams.catalogue import Entry
 
 
 def _plain_table(title: str) -> Table:
@@ -73,43 +81,37 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
 
 def _task_label(result: Result, position: int, rows: int) -> str:
     """The task beside its first row, its metric beside the second (or both, if it has but one)."""
-    arrow = "↓" if result.downstream["direction"] == "lower" else "↑"
-    parts = [result.downstream["name"], f"{result.downstream['metrics'][0]} % {arrow}"]
+    arrow = "↓" if lower_is_better(result) else "↑"
+    parts = [result.downstream["name"], f"{metric_of(result)} % {arrow}"]
     if rows == 1:
         return " ".join(parts)
     return parts[position] if position < 2 else ""
 
 
 def _rate(result: Result) -> str:
-    if result.learning_rate is None:
-        return "–"
-    return f"{result.learning_rate:g}" + ("*" if result.learning_rate_at_edge else "")
+    return (learning_rate_of(result) or "–") + ("*" if result.learning_rate_at_edge else "")
 
 
 def _gain(result: Result, rows: Sequence[Result], output: Path) -> str:
     """What the weighted sum adds to the last layer, paired by utterance."""
     from benchmark.scoring.results import result_path
-    from leaderboard.compare.difference import paired_difference
+    from leaderboard.compare.difference import pair_results
 
     last = next((row for row in rows if row.layer == "last"), None)
     if result.layer != "weighted-sum" or last is None:
         return ""
-    if result.upstream["layers"] == 1:
+    if layer_count(result) == 1:
         return "same: one layer"
     if not "finished" == last.status == result.status:
         return "–"
     name, task = result.upstream["name"], result.downstream["name"]
-    found = paired_difference(
-        *(result_path(output, task, name, item.run_id) for item in (last, result))
-    )
-    return f"{found.value:+.1f} [{found.low:+.1f}, {found.high:+.1f}]"
+    found = pair_results(*(result_path(output, task, name, item.run_id) for item in (last, result)))
+    return difference_text(found.difference)
 
 
 def _score(result: Result) -> str:
-    if result.status == "failed":
-        return "failed"
-    found = result.metrics[result.downstream["metrics"][0]]
-    return f"{found['value']:.1f} [{found['low']:.1f}, {found['high']:.1f}]"
+    found = score_of(result)
+    return score_text(found) if found else "failed"
 
 
 def upstream_table(wide: bool) -> Table:
@@ -118,7 +120,7 @@ def upstream_table(wide: bool) -> Table:
     Args:
         wide: with paper, checkpoint, licence and training data, some 230 columns of text.
     """
-    from upstreams import UPSTREAMS
+    from upstreams.catalogue import UPSTREAMS
     from upstreams.loading.load import upstream_names
 
     table = _plain_table("Encoders")
@@ -162,7 +164,7 @@ def upstream_details(name: str) -> Table:
     Raises:
         SuperbError: there is none of that name.
     """
-    from upstreams import UPSTREAMS
+    from upstreams.catalogue import UPSTREAMS
 
     if name not in UPSTREAMS:
         raise unknown("upstream", name, UPSTREAMS)
@@ -200,7 +202,7 @@ def _where(entry: Entry) -> str:
     """Whether weights are at hand, by a look at the disk alone."""
     if entry.checkpoint in ("bundled", "none"):
         return "here"
-    if entry.reader:
+    if entry.layout:
         return "your file: published, but not on the hub"
     if "/" not in entry.checkpoint:
         return "nowhere: nobody published weights that can be read"

@@ -1,8 +1,7 @@
-"""One frozen forward per utterance, for every task, layer choice, learning rate and seed.
+"""Stored features of a corpus: what is missing is encoded, once, for every task and probe.
 
-The batching rule is ``one``: each utterance passes the encoder alone. Its features are then a
-function of that utterance, bit for bit, whatever else is in the corpus and wherever an earlier
-run was cut off; and on a processor it is also the fastest rule, since no work goes into padding.
+Utterances are shared out by recording: any share may be done anywhere, twice or not at all, since
+what is stored is found by its content.
 """
 
 from __future__ import annotations
@@ -11,74 +10,36 @@ import hashlib
 import math
 import os
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import soundfile
 import torch
 from torch import Tensor
 
-from benchmark.core import HiddenStates, StoredAudio, Upstream, UpstreamCard, Utterance
-from benchmark.encoding.audio import audio_sha256, audio_size, decode
+from benchmark.core import StoredAudio, Upstream, UpstreamCard, Utterance
+from benchmark.encoding.audio import audio_sha256, decode
 from benchmark.encoding.audio_hashes import AudioHashes
 from benchmark.encoding.cache import format_bytes, require_room
+from benchmark.encoding.forward import BATCHING, encode, features_of
 from benchmark.encoding.packing import NONE, Floats, feature_bytes
+from benchmark.encoding.recordings import estimate_s
 from benchmark.encoding.store import VISIBLE_S, FeatureStore, store_folder
-from benchmark.errors import AudioError, SuperbError, UpstreamError
-from benchmark.probing.layers import normalise
-from benchmark.processes import ALONE, Processes
+from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
 
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
-BATCHING = "one"
-_BAD_AUDIO = "bad audio"
 _DECODE_AHEAD = 8
-_FAR_SAMPLE = 8
 # Decoding, pooling and normalising are as much part of a feature as the encoder.
 _ENGINE = hashlib.sha256(
-    b"".join((Path(__file__).parent / name).read_bytes() for name in ("audio.py", "features.py"))
+    b"".join((Path(__file__).parent / name).read_bytes() for name in ("audio.py", "forward.py"))
 ).hexdigest()
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An utterance left out, and why."""
-
-    utterance: str
-    reason: str
-
-
-@dataclass
-class Features:
-    """Where the features of a set of utterances are.
-
-    Attributes:
-        stores: kind of feature → its store.
-        keys: utterance id → hash of its audio and span, the key in every store. Skipped ones are
-            absent.
-        skipped: utterances left out because of their audio.
-        layers: the layers that frames are kept of, None for all; time means have all.
-        audio_s: seconds of audio that passed the encoder in this run, in all processes together.
-        encoder_s: seconds that the encoder took for them, likewise; 0 if all was stored before.
-        extraction_s: seconds that reading, encoding and storing took, on the clock.
-    """
-
-    stores: dict[str, FeatureStore]
-    keys: dict[str, str]
-    skipped: list[Skipped]
-    layers: tuple[int, ...] | None = None
-    audio_s: float = 0.0
-    encoder_s: float = 0.0
-    extraction_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +53,6 @@ class ExtractionSettings:
         storage: ``float16``, ``float32`` or ``int8`` on disk, or ``none``: frames are encoded anew
             whenever they are read.
         on_bad_audio: ``fail`` or ``skip``.
-        processes: those that share the work.
     """
 
     cache_dir: Path
@@ -100,75 +60,135 @@ class ExtractionSettings:
     precision: str = "float32"
     storage: str = "float16"
     on_bad_audio: str = "fail"
-    processes: Processes = ALONE
 
 
-def features_of(states: HiddenStates, kind: str, layers: Sequence[int] | None = None) -> Tensor:
-    """The stored form of one utterance's hidden states (a batch of one).
+@dataclass(frozen=True)
+class Extraction:
+    """What is to be encoded by what, and how it is kept.
 
-    Returns:
-        ``frames``: ``[layer, frame, dim]``, of the layers asked for; ``mean``: time means
-        ``[layer, dim]``; ``mean-normalised``: time means of the layer-normalised frames.
-    """
-    frames = states.values[:, 0, : int(states.lengths[0])].float()
-    if kind == "frames":
-        return frames if layers is None else frames[list(layers)]
-    if kind == "mean":
-        return frames.mean(dim=1)
-    if kind == "mean-normalised":
-        return normalise(frames).mean(dim=1)
-    raise ValueError(f"no such kind of feature: {kind}")
-
-
-def extract(
-    upstream: Upstream,
-    fingerprint: str,
-    wanted: Mapping[str, Sequence[Utterance]],
-    settings: ExtractionSettings,
-    progress: Progress,
-    resources: ExitStack,
-    layers: Sequence[int] | None = None,
-) -> Features:
-    """Make sure that every wanted feature is stored, encoding each utterance at most once.
-
-    Audio is read once: hashed, and decoded if nothing is stored under its hash. Files that have
-    not changed since an earlier run are not read at all. A few utterances are in memory at a time.
-    Several processes share the recordings, and each knows in the end what all of them found.
-
-    Args:
+    Attributes:
         upstream: the frozen encoder.
         fingerprint: hash of everything its output depends on.
         wanted: kind of feature → the utterances that need it.
         settings: precision, storage and places.
-        progress: where to report.
-        resources: closes the stores when its owner is done.
         layers: the only layers that frames are needed of, None for all. They make a store of their
-            own, with the same values as one of all layers; that is used instead if it is complete.
+            own, with the same values as one of all layers.
+    """
+
+    upstream: Upstream
+    fingerprint: str
+    wanted: Mapping[str, Sequence[Utterance]]
+    settings: ExtractionSettings
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def utterances(self) -> dict[str, Utterance]:
+        """All of them by id; two kinds may want the same."""
+        return {u.id: u for group in self.wanted.values() for u in group}
+
+    def about(self, kind: str) -> dict[str, Any]:
+        """Everything that features of a kind depend on, apart from the audio."""
+        return {
+            "upstream": self.upstream.card.name,
+            "fingerprint": self.fingerprint,
+            "sample_rate": self.upstream.card.sample_rate,
+            "kind": kind,
+            "precision": self.settings.precision,
+            "device": torch.device(self.settings.device).type,
+            "storage": storage_of(kind, self.settings.storage),
+            "layers": list(self.layers) if self.layers is not None and kind == "frames" else None,
+            "batching": BATCHING,
+            "engine": _ENGINE,
+        }
+
+    def stores(self, resources: ExitStack) -> dict[str, FeatureStore]:
+        """Kind of feature → its store, open until `resources` are closed."""
+        cache = self.settings.cache_dir
+        return {
+            kind: resources.enter_context(FeatureStore(cache, self.about(kind)))
+            for kind in self.wanted
+        }
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """An utterance left out, and why."""
+
+    utterance: str
+    reason: str
+
+
+@dataclass
+class Encoded:
+    """What one share of an extraction found out; its features are in the stores.
+
+    Attributes:
+        keys: utterance id → hash of its audio and span, the key in every store; skipped ones are
+            absent.
+        skipped: utterances left out because of their audio.
+        audio_s: seconds of audio that passed the encoder.
+        encoder_s: seconds that the encoder took for them; 0 if all was stored before.
+        seconds: that reading, encoding and storing took, on the clock.
+    """
+
+    keys: dict[str, str] = field(default_factory=dict)
+    skipped: list[Skipped] = field(default_factory=list)
+    audio_s: float = 0.0
+    encoder_s: float = 0.0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Features:
+    """Where the features of a set of utterances are, and what all shares found out.
+
+    Attributes:
+        stores: kind of feature → its store.
+        encoded: of all shares together; of `seconds`, the longest.
+        layers: the layers that frames are kept of, None for all; time means have all.
+    """
+
+    stores: Mapping[str, FeatureStore]
+    encoded: Encoded
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        """Utterance id → key in every store."""
+        return self.encoded.keys
+
+
+def extract(extraction: Extraction, progress: Progress, share: int = 0, shares: int = 1) -> Encoded:
+    """Make sure that the wanted features of a share of the recordings are stored.
+
+    Each utterance is encoded at most once. Audio is read once: hashed, and decoded if nothing is
+    stored under its hash. Files that have not changed since an earlier run are not read at all. A
+    few utterances are in memory at a time. Bad audio is collected, not raised; the rest of the
+    share is then read but not encoded, unless it is to be skipped.
+
+    Args:
+        extraction: what is wanted, and how.
+        progress: where to report.
+        share: which one, from 0; a recording is in one share with all its spans.
+        shares: how many there are.
 
     Raises:
-        AudioError: for audio that cannot be used, all of it named, unless it is to be skipped.
         UpstreamError: when the encoder raises or breaks its contract.
         SuperbError: when the disk has no room.
     """
     started = time.perf_counter()
-    processes = settings.processes
-    kept = processes.agree(lambda: _kept_layers(upstream, fingerprint, wanted, settings, layers))
-    layers = None if kept is None else tuple(kept)
-    stores = {
-        kind: resources.enter_context(
-            FeatureStore(settings.cache_dir, about(upstream, fingerprint, kind, settings, layers))
-        )
-        for kind in wanted
-    }
-    kinds: dict[str, list[str]] = {}
-    utterances: dict[str, Utterance] = {}
-    for kind, group in wanted.items():
-        # two tasks may want the same
-        for name, utterance in {u.id: u for u in group}.items():
-            utterances[name] = utterance
-            kinds.setdefault(name, []).append(kind)
-    features = Features(stores, {}, [], layers)
-    with AudioHashes(settings.cache_dir) as hashes:
+    found = Encoded()
+    everyone = extraction.utterances
+    recordings = list(dict.fromkeys(u.audio for u in everyone.values()))[share::shares]
+    own = set(recordings)
+    utterances = {name: u for name, u in everyone.items() if u.audio in own}
+    kinds: dict[str, list[str]] = {name: [] for name in utterances}
+    for kind, group in extraction.wanted.items():
+        for name in {u.id for u in group} & utterances.keys():
+            kinds[name].append(kind)
+    with ExitStack() as resources:
+        stores = extraction.stores(resources)
+        hashes = resources.enter_context(AudioHashes(extraction.settings.cache_dir))
         known = _known_keys(utterances.values(), hashes)
         missing = {kind: store.missing(known.values()) for kind, store in stores.items()}
         # what is needed of audio that is known, whoever asks for it: one forward serves them all
@@ -179,105 +199,77 @@ def extract(
             if key is None:
                 todo.append(utterance)
                 continue
-            features.keys[name] = key
+            found.keys[name] = key
             if lacks := {kind for kind in kinds[name] if key in missing[kind]}:
                 todo.append(utterance)
                 lacking[key] = lacking.get(key, set()) | lacks
-        if todo and processes.main:
-            _say(upstream, todo, kinds, settings, progress, layers)
-        own = _own(list(utterances.values()), processes)
-        todo = [utterance for utterance in todo if utterance.id in own]
         if todo:
-            job = _Job(upstream, settings, kinds, lacking, features, hashes)
-            _encode_all(job, todo, progress)
-    for store in stores.values():
-        store.commit()
-        if features.encoder_s:
-            store.log_session(features.audio_s, features.encoder_s)
-    _join(features, own, list(utterances), processes)
-    if features.skipped and settings.on_bad_audio == "fail":
-        raise _bad_audio(features.skipped, len(utterances))
-    if processes.count > 1:
-        _await_all(features, wanted)
-    if "frames" in stores and settings.storage == NONE:
-        stores["frames"].again = _again(upstream, wanted["frames"], features, settings)
-    features.extraction_s = time.perf_counter() - started
-    return features
+            _say(extraction, todo, kinds, progress)
+            _encode_all(_Share(extraction, kinds, lacking, stores, hashes, found), todo, progress)
+        for store in stores.values():
+            store.commit()
+            if found.encoder_s:
+                store.log_session(found.audio_s, found.encoder_s)
+    found.seconds = time.perf_counter() - started
+    return found
 
 
-def left_to_encode(
-    upstream: Upstream,
-    fingerprint: str,
-    wanted: Mapping[str, Sequence[Utterance]],
-    settings: ExtractionSettings,
-    layers: Sequence[int] | None = None,
-) -> dict[str, int]:
+def find_features(
+    extraction: Extraction, shares: Sequence[Encoded], resources: ExitStack
+) -> Features:
+    """The stored features of an extraction, of which all shares are done.
+
+    Raises:
+        AudioError: for audio that cannot be used, all of it named, unless it is to be skipped.
+        SuperbError: when what was stored elsewhere is not to be seen from here.
+    """
+    everyone = extraction.utterances
+    place = {name: index for index, name in enumerate(everyone)}
+    keys = {name: key for share in shares for name, key in share.keys.items()}
+    skipped = sorted(
+        (item for share in shares for item in share.skipped), key=lambda item: place[item.utterance]
+    )
+    if skipped and extraction.settings.on_bad_audio == "fail":
+        raise _bad_audio(skipped, len(everyone))
+    together = Encoded(
+        {name: keys[name] for name in everyone if name in keys},
+        skipped,
+        math.fsum(share.audio_s for share in shares),
+        math.fsum(share.encoder_s for share in shares),
+        max(share.seconds for share in shares),
+    )
+    stores = extraction.stores(resources)
+    for kind, group in extraction.wanted.items():
+        stores[kind].wait_for([keys[u.id] for u in group if u.id in keys], VISIBLE_S)
+    if "frames" in stores and extraction.settings.storage == NONE:
+        stores["frames"].again = _again(extraction, together.keys)
+    return Features(stores, together, extraction.layers)
+
+
+def left_to_encode(extraction: Extraction) -> dict[str, int]:
     """Kind of feature → how many of its utterances are not known to be stored; reads no audio."""
-    layers = _kept_layers(upstream, fingerprint, wanted, settings, layers)
-    left = {kind: len(group) for kind, group in wanted.items()}
+    cache = extraction.settings.cache_dir
+    left = {kind: len(group) for kind, group in extraction.wanted.items()}
     keys: dict[str, str] | None = None
-    for kind, group in wanted.items():
-        words = about(upstream, fingerprint, kind, settings, layers)
-        if not store_folder(settings.cache_dir, words).is_dir():
+    for kind, group in extraction.wanted.items():
+        about = extraction.about(kind)
+        if not store_folder(cache, about).is_dir():
             continue
         if keys is None:
-            with AudioHashes(settings.cache_dir) as hashes:
-                everyone = {u.id: u for utterances in wanted.values() for u in utterances}
-                keys = _known_keys(everyone.values(), hashes)
-        with FeatureStore(settings.cache_dir, words) as store:
+            with AudioHashes(cache) as hashes:
+                keys = _known_keys(extraction.utterances.values(), hashes)
+        with FeatureStore(cache, about) as store:
             missing = store.missing(keys.values())
         left[kind] = sum(u.id not in keys or keys[u.id] in missing for u in group)
     return left
 
 
-def _kept_layers(
-    upstream: Upstream,
-    fingerprint: str,
-    wanted: Mapping[str, Sequence[Utterance]],
-    settings: ExtractionSettings,
-    layers: Sequence[int] | None,
-) -> tuple[int, ...] | None:
+def kept_layers(extraction: Extraction) -> tuple[int, ...] | None:
     """The layers of frames to keep: those asked for, or all (None) if all are stored already."""
-    if layers is None or "frames" not in wanted:
+    if extraction.layers is None or "frames" not in extraction.wanted:
         return None
-    frames = {"frames": wanted["frames"]}
-    if not left_to_encode(upstream, fingerprint, frames, settings)["frames"]:
-        return None
-    return tuple(layers)
-
-
-def _own(everyone: Sequence[Utterance], processes: Processes) -> set[str]:
-    """The utterances that this process answers for: those of every n-th recording of the corpus.
-
-    That is the same for all processes, however much another has stored when the last one looks; and
-    each recording is read by one.
-    """
-    own = set(processes.share(list(dict.fromkeys(utterance.audio for utterance in everyone))))
-    return {utterance.id for utterance in everyone if utterance.audio in own}
-
-
-def _join(features: Features, own: set[str], order: Sequence[str], processes: Processes) -> None:
-    """Wait for all processes; then every one knows the keys and the bad audio that each found."""
-    keys = {name: key for name, key in features.keys.items() if name in own}
-    skipped = [(item.utterance, item.reason) for item in features.skipped]
-    parts = processes.gather((keys, skipped, features.audio_s, features.encoder_s))
-    for found, _, _, _ in parts:
-        features.keys.update(found)
-    place = {name: index for index, name in enumerate(order)}
-    bad = sorted((item for part in parts for item in part[1]), key=lambda item: place[item[0]])
-    for name, _ in bad:
-        features.keys.pop(name, None)  # a file that was known may have gone bad
-    features.skipped = [Skipped(name, reason) for name, reason in bad]
-    assert features.keys.keys() | {name for name, _ in bad} == place.keys()
-    features.audio_s = math.fsum(part[2] for part in parts)
-    features.encoder_s = math.fsum(part[3] for part in parts)
-
-
-def _await_all(features: Features, wanted: Mapping[str, Sequence[Utterance]]) -> None:
-    """Wait until what other processes have stored is to be seen from here."""
-    for kind, group in wanted.items():
-        keys = [features.keys[u.id] for u in group if u.id in features.keys]
-        features.stores[kind].wait_for(keys, VISIBLE_S)
+    frames = replace(extraction, wanted={"frames": extraction.wanted["frames"]}, layers=None)
+    return extraction.layers if left_to_encode(frames)["frames"] else None
 
 
 def _key(audio: str, span: tuple[float, float] | None) -> str:
@@ -286,28 +278,6 @@ def _key(audio: str, span: tuple[float, float] | None) -> str:
         return audio
     first, seconds = span
     return hashlib.sha256(f"{audio} {first!r} {seconds!r}".encode()).hexdigest()
-
-
-def about(
-    upstream: Upstream,
-    fingerprint: str,
-    kind: str,
-    settings: ExtractionSettings,
-    layers: Sequence[int] | None = None,
-) -> dict[str, Any]:
-    """Everything that features depend on, apart from the audio; `layers` counts for frames."""
-    return {
-        "upstream": upstream.card.name,
-        "fingerprint": fingerprint,
-        "sample_rate": upstream.card.sample_rate,
-        "kind": kind,
-        "precision": settings.precision,
-        "device": torch.device(settings.device).type,
-        "storage": storage_of(kind, settings.storage),
-        "layers": list(layers) if layers is not None and kind == "frames" else None,
-        "batching": BATCHING,
-        "engine": _ENGINE,
-    }
 
 
 def storage_of(kind: str, storage: str) -> str:
@@ -341,58 +311,14 @@ def _bad_audio(bad: Sequence[Skipped], total: int) -> AudioError:
     )
 
 
-def duration_s(utterance: Utterance) -> float:
-    """Seconds of audio by the file's header; 0 when it cannot be read (found out later)."""
-    if utterance.span is not None:
-        return utterance.span[1]
-    source = utterance.audio
-    try:
-        if not isinstance(source, Path | bytes):
-            source = source.read()
-        info = soundfile.info(BytesIO(source) if isinstance(source, bytes) else str(source))
-    except (RuntimeError, OSError, TypeError):
-        return 0.0
-    return float(info.frames) / float(info.samplerate) if info.samplerate else 0.0
-
-
-def estimate_s(utterances: Sequence[Utterance], sample: int = 256) -> float:
-    """Seconds of audio, from the headers of at most `sample` files and the sizes of all.
-
-    Opening every header of a big corpus takes minutes. Files without a readable header count 0.
-    Of audio across a network the first few are looked at, which are wanted first anyway.
-    """
-    spans = math.fsum(u.span[1] for u in utterances if u.span is not None)
-    whole = [u for u in utterances if u.span is None]
-    step = max(1, -(-len(whole) // sample))
-    looked_at = whole[:_FAR_SAMPLE] if any(map(_far, whole[:1])) else whole[::step]
-    seconds = math.fsum(map(duration_s, looked_at))
-    if len(looked_at) == len(whole):
-        return spans + seconds
-    size = sum(map(_size, looked_at))
-    return spans + (seconds / size * sum(map(_size, whole)) if size else 0.0)
-
-
-def _far(utterance: Utterance) -> bool:
-    return not isinstance(utterance.audio, Path | bytes) and utterance.audio.far
-
-
-def _size(utterance: Utterance) -> int:
-    try:
-        return audio_size(utterance.audio)
-    except AudioError:
-        return 0
-
-
 def _say(
-    upstream: Upstream,
+    extraction: Extraction,
     todo: Sequence[Utterance],
     kinds: Mapping[str, Sequence[str]],
-    settings: ExtractionSettings,
     progress: Progress,
-    layers: Sequence[int] | None,
 ) -> None:
     """Say what extraction will take on disk, and refuse what does not fit."""
-    card = upstream.card
+    card, settings, layers = extraction.upstream.card, extraction.settings, extraction.layers
     seconds = estimate_s(todo)
     wanted = Counter(kind for utterance in todo for kind in kinds[utterance.id])
     needed = sum(
@@ -414,34 +340,30 @@ def _say(
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What extraction needs at every utterance."""
+class _Share:
+    """What encoding a share needs at every utterance."""
 
-    upstream: Upstream
-    settings: ExtractionSettings
+    extraction: Extraction
     kinds: Mapping[str, Sequence[str]]  # utterance id → the kinds of feature it needs
     lacking: Mapping[str, set[str]]  # key → kinds that it lacks, where that is known
-    features: Features
+    stores: Mapping[str, FeatureStore]
     hashes: AudioHashes
+    found: Encoded
 
     def needs(self, utterance: Utterance, key: str) -> set[str]:
         """The kinds of feature that are still to be stored for this audio."""
         asked = {*self.kinds[utterance.id], *self.lacking.get(key, ())}
-        return {kind for kind in asked if key not in self.features.stores[kind]}
+        return {kind for kind in asked if key not in self.stores[kind]}
 
     def skip(self, utterance: Utterance, error: AudioError) -> None:
         """Leave out an utterance whose audio cannot be used."""
-        self.features.keys.pop(utterance.id, None)
-        self.features.skipped.append(Skipped(utterance.id, str(error)))
-        self.settings.processes.announce(_BAD_AUDIO)
+        self.found.keys.pop(utterance.id, None)
+        self.found.skipped.append(Skipped(utterance.id, str(error)))
 
     @property
     def given_up(self) -> bool:
-        """Whether bad audio, found here or by another process, ends the run."""
-        self.settings.processes.require_others()
-        if self.settings.on_bad_audio != "fail":
-            return False
-        return bool(self.features.skipped) or self.settings.processes.announced(_BAD_AUDIO)
+        """Whether bad audio ends the run."""
+        return bool(self.found.skipped) and self.extraction.settings.on_bad_audio == "fail"
 
 
 @dataclass(frozen=True)
@@ -453,9 +375,10 @@ class _Loaded:
     status: os.stat_result | None = None
 
 
-def _encode_all(job: _Job, todo: Sequence[Utterance], progress: Progress) -> None:
+def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> None:
     """Read, decode and encode in turn; a few utterances are on the way at any time, never all."""
-    card, features = job.upstream.card, job.features
+    upstream, settings, found = own.extraction.upstream, own.extraction.settings, own.found
+    card = upstream.card
     read: dict[Path | StoredAudio, str] = {}  # hashes of recordings of which there are spans
 
     def load(utterance: Utterance) -> _Loaded | AudioError:
@@ -478,40 +401,40 @@ def _encode_all(job: _Job, todo: Sequence[Utterance], progress: Progress) -> Non
         def lacking() -> Iterator[tuple[Utterance, _Loaded]]:
             for utterance, loaded in _ahead(pool, load, todo):
                 if isinstance(loaded, AudioError):
-                    job.skip(utterance, loaded)
+                    own.skip(utterance, loaded)
                     bar.advance()
                     continue
                 if not isinstance(utterance.audio, bytes):
-                    job.hashes.remember(utterance.audio, loaded.status, loaded.sha256)
+                    own.hashes.remember(utterance.audio, loaded.status, loaded.sha256)
                 key = _key(loaded.sha256, utterance.span)
-                features.keys[utterance.id] = key
-                if job.needs(utterance, key):
+                found.keys[utterance.id] = key
+                if own.needs(utterance, key):
                     yield utterance, loaded
                 else:
                     bar.advance()
 
         for (utterance, _), waveform in _ahead(pool, to_waveform, lacking()):
             bar.advance()
-            key = features.keys[utterance.id]
+            key = found.keys[utterance.id]
             if isinstance(waveform, AudioError):
-                job.skip(utterance, waveform)
+                own.skip(utterance, waveform)
                 continue
-            if job.given_up:
+            if own.given_up:
                 continue  # keep looking for bad files, but encode nothing more
             # the same audio may have come by since this was read
-            kinds = job.needs(utterance, key)
+            kinds = own.needs(utterance, key)
             if not kinds:
                 continue
             before = time.perf_counter()
-            states = encode(job.upstream, waveform, job.settings, utterance.id)
-            features.encoder_s += time.perf_counter() - before
+            states = encode(upstream, waveform, settings.device, settings.precision, utterance.id)
+            found.encoder_s += time.perf_counter() - before
             seconds = waveform.numel() / card.sample_rate
-            features.audio_s += seconds
+            found.audio_s += seconds
             norms = features_of(states, "frames").norm(dim=-1).mean(dim=1).numpy()
             for kind in kinds:
-                values = features_of(states, kind, features.layers).numpy()
-                features.stores[kind].append(key, values, norms, seconds)
-            bar.rate(f"{features.audio_s / features.encoder_s:.0f} x real time")
+                values = features_of(states, kind, own.extraction.layers).numpy()
+                own.stores[kind].append(key, values, norms, seconds)
+            bar.rate(f"{found.audio_s / found.encoder_s:.0f} x real time")
 
 
 def _ahead(
@@ -582,14 +505,10 @@ def _named(utterance: Utterance) -> str:
     return str(audio) if str(audio).endswith(name) else f"{name} ({audio})"
 
 
-def _again(
-    upstream: Upstream,
-    utterances: Sequence[Utterance],
-    features: Features,
-    settings: ExtractionSettings,
-) -> Callable[[str], Floats]:
+def _again(extraction: Extraction, keys: Mapping[str, str]) -> Callable[[str], Floats]:
     """Frames by encoding anew, for storage ``none``: the same values as when first encoded."""
-    by_key = {features.keys[u.id]: u for u in utterances if u.id in features.keys}
+    upstream, settings = extraction.upstream, extraction.settings
+    by_key = {keys[u.id]: u for u in extraction.wanted["frames"] if u.id in keys}
     threads = torch.get_num_threads()
 
     def again(key: str) -> Floats:
@@ -602,69 +521,10 @@ def _again(
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            states = encode(upstream, waveform, settings, utterance.id)
+            states = encode(upstream, waveform, settings.device, settings.precision, utterance.id)
         finally:
             torch.set_num_threads(before)
-        frames: Floats = features_of(states, "frames", features.layers).numpy()
+        frames: Floats = features_of(states, "frames", extraction.layers).numpy()
         return frames
 
     return again
-
-
-def encode(
-    upstream: Upstream,
-    waveform: Tensor,
-    settings: ExtractionSettings,
-    name: str,
-) -> HiddenStates:
-    """One utterance through the frozen encoder; the result is on the processor, in float32.
-
-    Raises:
-        UpstreamError: when the encoder raises, or what it returns does not fit its card.
-    """
-    card = upstream.card
-    device = torch.device(settings.device)
-    seconds = waveform.numel() / card.sample_rate
-    half = settings.precision == "bfloat16"
-    try:
-        with (
-            torch.inference_mode(),
-            torch.autocast(device.type, torch.bfloat16, enabled=half),
-            torch.random.fork_rng(devices=[]),
-        ):
-            # should an encoder draw at random after all, it draws the same for every utterance
-            torch.manual_seed(0)
-            states = upstream([waveform.to(device)])
-    except SuperbError as error:
-        raise UpstreamError(f"upstream {card.name} on {name} ({seconds:.2f} s): {error}") from error
-    except Exception as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        raise UpstreamError(
-            f"upstream {card.name} failed on {name} ({seconds:.2f} s): "
-            f"{type(error).__name__}: {error} ({place.filename}:{place.lineno}). "
-            "superb check on it tells more"
-        ) from error
-    if not isinstance(states, HiddenStates):
-        raise UpstreamError(
-            f"upstream {card.name} returned {type(states).__name__}; it must return HiddenStates "
-            f"(values [layer, utterance, frame, dim], lengths). superb check on it tells more"
-        )
-    if not isinstance(states.values, Tensor) or not isinstance(states.lengths, Tensor):
-        raise UpstreamError(
-            f"upstream {card.name} returned hidden states of {type(states.values).__name__} and "
-            f"lengths of {type(states.lengths).__name__}; both must be torch tensors. "
-            "superb check on it tells more"
-        )
-    found = tuple(states.values.shape)
-    length = int(states.lengths[0]) if found[1] else 0
-    if (found[0], found[1], found[3]) != (card.layers, 1, card.dim) or not 1 <= length <= found[2]:
-        raise UpstreamError(
-            f"upstream {card.name} broke its contract on {name} ({seconds:.2f} s): its card says "
-            f"{card.layers} layers x {card.dim}, it returned [layer, utterance, frame, dim] = "
-            f"{list(found)} with length {length}. superb check on it tells more"
-        )
-    if not bool(torch.isfinite(states.values).all()):
-        raise UpstreamError(
-            f"upstream {card.name} returned NaN or infinity for {name} ({seconds:.2f} s)"
-        )
-    return HiddenStates(states.values.detach().float().cpu(), states.lengths.cpu())

@@ -17,7 +17,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -38,7 +38,6 @@ _VERSIONED = frozenset(_LIBRARIES) | sys.stdlib_module_names
 _OWN = frozenset({"superb", "benchmark", "upstreams", "downstreams", "leaderboard"})
 _CARD_FIELDS = ("layers", "dim", "hop_samples", "sample_rate", "min_samples")
 _TELLING = frozenset({"training", "_forward_hooks", "_forward_pre_hooks"})
-_ROOT = Path(__file__).resolve().parents[2]
 
 
 def fingerprint(upstream: object) -> tuple[str, bool]:
@@ -104,6 +103,74 @@ def _imported(source: bytes, package: str) -> set[str]:
             # `from package import module` names a module too
             names.update(f"{base}.{alias.name}" for alias in node.names)
     return names
+
+
+def _is_own(module: str | None) -> bool:
+    return (module or "").split(".")[0] in _OWN
+
+
+def _meaning(module: str) -> str:
+    """Hash of what a module of ours does, and all that it imports from its own package.
+
+    It is not changed by comments, documentation, layout, the order of functions and classes, where
+    an import stands, or what a module is called and where it lies. What comes from another of our
+    packages counts by its name alone, since no feature is computed there.
+    """
+    top = module.split(".")[0]
+    file = _own_file(module)
+    assert file is not None, module
+    statements, imports = _parsed(file.read_bytes())
+    parts: set[str] = set()
+    for source, name, known_as in imports:
+        if not _is_own(source):
+            parts.add(f"{source} {name} {known_as}")
+        elif source.split(".")[0] != top:
+            parts.add(f"{name} {known_as}")
+        elif _own_file(f"{source}.{name}"):  # a module
+            parts.add(f"{_meaning(f'{source}.{name}')} {known_as}")
+        else:
+            parts.add(f"{_meaning(source)} {name} {known_as}")
+    return hashlib.sha256("\n".join([statements, *sorted(parts)]).encode()).hexdigest()
+
+
+def _own_file(module: str) -> Path | None:
+    """Where a module of ours is, without importing it; None for what is no module."""
+    top, *rest = module.split(".")
+    path = Path(sys.modules[top].__file__ or "").parent.joinpath(*rest)
+    files = (path.with_name(f"{path.name}.py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+@cache
+def _parsed(source: bytes) -> tuple[str, frozenset[tuple[str, str, str]]]:
+    """The statements of a file as text, and its imports: (module, name, name it is known by)."""
+    tree = ast.parse(source)
+    imports: set[tuple[str, str, str]] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports.update((alias.name, "", alias.asname or "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            imports.update((node.module or "", a.name, a.asname or a.name) for a in node.names)
+    named = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    definitions = sorted(_as_text(node) for node in tree.body if isinstance(node, named))
+    rest = [_as_text(node) for node in tree.body if not isinstance(node, named)]
+    return "\n".join(filter(None, definitions + rest)), frozenset(imports)
+
+
+def _as_text(node: object) -> str:
+    """Syntax without places, imports and strings that are statements; the same in every Python."""
+    if isinstance(node, ast.Import | ast.ImportFrom) or (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ):
+        return ""
+    if isinstance(node, list):
+        return f"[{', '.join(filter(None, map(_as_text, node)))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+    return f"{type(node).__name__}({', '.join(f'{name}={_as_text(v)}' for name, v in fields)})"
 
 
 def _file_of(name: str) -> str | None:
@@ -187,11 +254,16 @@ def _update(digest: _Hash, value: object, seen: dict[int, tuple[int, object]]) -
         digest.update(value.__name__.encode())
         return True
     if isinstance(value, FunctionType | BuiltinFunctionType | type):
-        digest.update(f"{value.__module__}.{value.__qualname__}".encode())
+        own = _is_own(value.__module__)
+        digest.update(f"{'' if own else value.__module__}.{value.__qualname__}".encode())
         known = _update_code(digest, value) and not getattr(value, "__closure__", None)
         if isinstance(value, FunctionType):
-            # two functions of one name differ by their place in the file
-            digest.update(repr(list(value.__code__.co_positions())).encode())
+            # two functions of one name differ by their place in the file, which in our own code
+            # says nothing; there, only functions without a name can have one in common
+            if own:
+                known = known and "<" not in value.__qualname__
+            else:
+                digest.update(repr(list(value.__code__.co_positions())).encode())
             defaults = [value.__defaults__, value.__kwdefaults__]
             known = known and _update_parts(digest, defaults, seen)
         return known
@@ -224,17 +296,15 @@ def _update_parts(
 def _update_code(digest: _Hash, thing: type | FunctionType | BuiltinFunctionType) -> bool:
     """Feed the source files a class or function comes from; False when they cannot be read.
 
-    One of our own encoders stands for the whole of ``upstreams/``, since its files build on each
-    other; the standard library and the libraries above are named by their versions alone.
+    The standard library and the libraries above are named by their versions alone, and of our own
+    code counts what it does (`_meaning`).
     """
     classes = thing.__mro__ if isinstance(thing, type) else (thing,)
     for part in classes:
         module = sys.modules.get(getattr(part, "__module__", "") or "")
         name = getattr(module, "__name__", "")
-        if name.split(".")[0] == "upstreams":
-            rooms = (_ROOT / "upstreams" / room for room in ("models", "loading"))
-            for file in sorted(file for room in rooms for file in room.glob("*.py")):
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+        if _is_own(name):
+            digest.update(_meaning(name).encode())
             continue
         if name.split(".")[0] in _VERSIONED:
             continue

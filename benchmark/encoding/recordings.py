@@ -8,15 +8,20 @@ as plain WAV does, is found here.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
+import soundfile
+
 from benchmark.core import StoredAudio, Utterance
-from benchmark.encoding.audio import audio_sha256
+from benchmark.encoding.audio import audio_sha256, audio_size
 from benchmark.encoding.audio_hashes import AudioHashes
-from benchmark.encoding.features import duration_s
 from benchmark.errors import AudioError
+
+_FAR_SAMPLE = 8
 
 Hashes = Mapping[Path | StoredAudio, str]
 """Audio file → SHA-256 of its bytes."""
@@ -105,3 +110,45 @@ def _status(audio: Path | StoredAudio) -> os.stat_result | None:
         return audio.stat() if isinstance(audio, Path) else None
     except OSError:
         return None
+
+
+def duration_s(utterance: Utterance) -> float:
+    """Seconds of audio by the file's header; 0 when it cannot be read (found out later)."""
+    if utterance.span is not None:
+        return utterance.span[1]
+    source = utterance.audio
+    try:
+        if not isinstance(source, Path | bytes):
+            source = source.read()
+        info = soundfile.info(BytesIO(source) if isinstance(source, bytes) else str(source))
+    except (RuntimeError, OSError, TypeError):
+        return 0.0
+    return float(info.frames) / float(info.samplerate) if info.samplerate else 0.0
+
+
+def estimate_s(utterances: Sequence[Utterance], sample: int = 256) -> float:
+    """Seconds of audio, from the headers of at most `sample` files and the sizes of all.
+
+    Opening every header of a big corpus takes minutes. Files without a readable header count 0.
+    Of audio across a network the first few are looked at, which are wanted first anyway.
+    """
+    spans = math.fsum(u.span[1] for u in utterances if u.span is not None)
+    whole = [u for u in utterances if u.span is None]
+    step = max(1, -(-len(whole) // sample))
+    looked_at = whole[:_FAR_SAMPLE] if any(map(_far, whole[:1])) else whole[::step]
+    seconds = math.fsum(map(duration_s, looked_at))
+    if len(looked_at) == len(whole):
+        return spans + seconds
+    size = sum(map(_size, looked_at))
+    return spans + (seconds / size * sum(map(_size, whole)) if size else 0.0)
+
+
+def _far(utterance: Utterance) -> bool:
+    return not isinstance(utterance.audio, Path | bytes) and utterance.audio.far
+
+
+def _size(utterance: Utterance) -> int:
+    try:
+        return audio_size(utterance.audio)
+    except AudioError:
+        return 0

@@ -106,8 +106,8 @@ def count_records(folder: Path) -> int:
 class FeatureStore:
     """Arrays of one kind (frames, or time means) of one encoder, keyed by audio hash.
 
-    Whatever other processes had stored when it was made, or when `refresh`, `missing` or `commit`
-    was last called, or is asked for now, is there too.
+    What other processes have stored is noticed when this is made, at `refresh`, `missing` and
+    `commit`, and whenever a record is asked for that is not known. For one thread at a time.
 
     Args:
         root: the folder of all stores.
@@ -211,8 +211,11 @@ class FeatureStore:
         return True
 
     def _column(self, keys: Iterable[str], name: str) -> tuple[list[str], NDArray[Any]]:
-        """Those of the keys that have a record, each once and in order, and what it says."""
-        known = sorted(self._rows.keys() & set(keys))
+        """Those of the keys that have a record, each once, and what it says."""
+        wanted = dict.fromkeys(keys)
+        if not wanted.keys() <= self._rows.keys():
+            self.refresh()
+        known = [key for key in wanted if key in self._rows]
         rows = np.fromiter((self._rows[key] for key in known), np.intp, len(known))
         return known, self._records[name][rows]
 
@@ -251,6 +254,7 @@ class FeatureStore:
 
         Raises:
             SuperbError: when the disk is full, or a value does not fit the precision.
+            ValueError: for another kind of key.
         """
         if not (key.isascii() and 0 < len(key) <= _KEY_CHARACTERS):
             raise ValueError(f"no hash of audio: {key!r}")
@@ -389,8 +393,8 @@ class FeatureStore:
 
     def layer_norms(self, keys: Iterable[str]) -> list[float]:
         """Mean L2 norm of a frame in each layer, averaged over utterances: ``[layer]``."""
-        _, norms = self._column(keys, "norms")
         # one after another, in an order that does not depend on who wrote what
+        _, norms = self._column(sorted(set(keys)), "norms")
         totals: list[float] = np.cumsum(norms, axis=0, dtype=np.float64)[-1].tolist()
         return [total / len(norms) for total in totals]
 
@@ -398,7 +402,8 @@ class FeatureStore:
         """Seconds of audio behind these records; a key that is named twice counts twice."""
         times = Counter(keys)
         found, seconds = self._column(times, "audio_s")
-        return math.fsum(times[key] * each for key, each in zip(found, seconds, strict=True))
+        pairs = zip(found, seconds.tolist(), strict=True)
+        return math.fsum(times[key] * each for key, each in pairs)
 
     def log_session(self, audio_s: float, encoder_s: float) -> None:
         """Remember how long the encoder of one process took for how much audio."""

@@ -11,7 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +24,14 @@ from benchmark.core import Upstream, UpstreamCard, Utterance
 from benchmark.encoding.audio import decode
 from benchmark.encoding.cache import format_bytes, free_bytes
 from benchmark.encoding.features import (
+    Extraction,
     ExtractionSettings,
-    encode,
-    estimate_s,
     left_to_encode,
     storage_of,
 )
+from benchmark.encoding.forward import encode
 from benchmark.encoding.packing import NONE, STORAGES, feature_bytes
+from benchmark.encoding.recordings import estimate_s
 from benchmark.encoding.store import FeatureStore
 from benchmark.errors import AudioError, SuperbError
 
@@ -104,23 +105,6 @@ class Plan:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one encoder is to do.
-
-    Attributes:
-        upstream: the encoder.
-        fingerprint: hash of everything its output depends on.
-        wanted: kind of feature → utterances that need it.
-        layers: the only layers that frames are needed of, None for all.
-    """
-
-    upstream: Upstream
-    fingerprint: str
-    wanted: Mapping[str, Sequence[Utterance]]
-    layers: tuple[int, ...] | None = None
-
-
 def amounts(wanted: Mapping[str, Sequence[Utterance]]) -> dict[str, Amount]:
     """Utterances and seconds of each kind, each utterance once."""
     return {
@@ -168,21 +152,12 @@ def choose(sizes: Mapping[str, int], free: int) -> tuple[str, str]:
     return storage, f"{storage}, since {' and '.join(too_big)} but {room}"
 
 
-def settle(works: Sequence[Work], settings: ExtractionSettings) -> tuple[str, str]:
-    """What ``--storage auto`` comes to, by what is left to write and what is free."""
-    sizes = dict.fromkeys(PREFERRED, 0)
-    for work in works:
-        whole = amounts(work.wanted)
-        for storage in PREFERRED:
-            left = left_to_encode(
-                work.upstream,
-                work.fingerprint,
-                work.wanted,
-                replace(settings, storage=storage),
-                work.layers,
-            )
-            sizes[storage] += size(work.upstream.card, _part(whole, left), storage, work.layers)
-    return choose(sizes, free_bytes(settings.cache_dir))
+def left_bytes(extraction: Extraction) -> int:
+    """What is not stored yet will take."""
+    left = left_to_encode(extraction)
+    part = _part(amounts(extraction.wanted), left)
+    card = extraction.upstream.card
+    return size(card, part, extraction.settings.storage, extraction.layers)
 
 
 def _part(whole: Mapping[str, Amount], left: Mapping[str, int]) -> dict[str, Amount]:
@@ -285,15 +260,15 @@ def _byte_rates(rates: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(storage, rate * widths[storage]) for storage, rate in rates.items()]
 
 
-def plan_run(work: Work, settings: ExtractionSettings, reason: str) -> Plan:
+def plan_run(extraction: Extraction, reason: str) -> Plan:
     """The plan of a run, whose encoder is timed on a few of the utterances."""
-    card, whole = work.upstream.card, amounts(work.wanted)
-    left = left_to_encode(work.upstream, work.fingerprint, work.wanted, settings, work.layers)
+    card, settings = extraction.upstream.card, extraction.settings
+    whole, left = amounts(extraction.wanted), left_to_encode(extraction)
     stored = ", ".join(
         f"{amount.utterances - left[kind]} of {amount.utterances} {kind}"
         for kind, amount in whole.items()
     )
-    utterances = list({u.id: u for group in work.wanted.values() for u in group}.values())
+    utterances = list(extraction.utterances.values())
     step = -(-len(utterances) // _SAMPLE)
     waveforms = []
     for utterance in utterances[step // 2 :: step]:
@@ -315,8 +290,8 @@ def plan_run(work: Work, settings: ExtractionSettings, reason: str) -> Plan:
         card,
         whole,
         settings.storage,
-        measure(work.upstream, waveforms, settings),
-        layers=work.layers,
+        measure(extraction.upstream, waveforms, settings),
+        layers=extraction.layers,
         notes=(
             f"stored already: {stored}; free for more: "
             f"{format_bytes(free_bytes(settings.cache_dir))} in {settings.cache_dir}",
@@ -338,10 +313,10 @@ def encoder_speed(
     """Seconds of audio per second, after one utterance that warms the encoder up."""
     rate = upstream.card.sample_rate
     heard = [waveform[: int(_LONGEST_S * rate)] for waveform in waveforms]
-    encode(upstream, heard[0], settings, "the first of a few")
+    encode(upstream, heard[0], settings.device, settings.precision, "the first of a few")
     started = time.perf_counter()
     for waveform in heard:
-        encode(upstream, waveform, settings, "one of a few")
+        encode(upstream, waveform, settings.device, settings.precision, "one of a few")
     return sum(waveform.numel() for waveform in heard) / rate / (time.perf_counter() - started)
 
 

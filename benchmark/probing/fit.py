@@ -28,11 +28,12 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmark.core import Downstream, HiddenStates, Metric, Record, Utterance
+from benchmark.encoding.forward import normalise
 from benchmark.encoding.store import FeatureStore
 from benchmark.metrics import score
 from benchmark.probing.augment import spec_augment
 from benchmark.probing.batching import evaluation_batches, training_batches
-from benchmark.probing.layers import LayerMix, Mix, normalise
+from benchmark.probing.layers import LayerMix, Mix
 from benchmark.probing.snapshot import Snapshot
 from benchmark.progress import Progress
 from benchmark.protocol import Training
@@ -337,6 +338,7 @@ def fit(
     takes: Sequence[Sequence[int]] | None = None,
     snapshot: Snapshot | None = None,
     listen: Callable[[Probe, Look], None] | None = None,
+    cores: int | None = None,
 ) -> None:
     """Train all probes in one pass over the batches; afterwards each holds its best weights.
 
@@ -356,6 +358,7 @@ def fit(
             say): an epoch visits one of them, the next epoch the next. None: one take each.
         snapshot: where to save the state now and then, and to go on from.
         listen: called with every look at valid.
+        cores: of the processor, to train probes side by side on; all of them if None.
     """
     metric = downstream.card.metric
     normalised = any(probe.spec.mix.normalised for probe in probes)
@@ -379,7 +382,7 @@ def fit(
             )
 
     parallel = downstream.card.features == "frames" and train.device == "cpu"
-    with _in_parallel(parallel) as each, progress.bar(title, training.updates) as bar:
+    with _in_parallel(parallel, cores) as each, progress.bar(title, training.updates) as bar:
         if update:
             progress.note(f"{title}: goes on after update {update} of {training.updates}")
             bar.advance(update)
@@ -738,13 +741,11 @@ def ranked_rates(probes: Sequence[Probe], direction: str, by: str = "score") -> 
     return sorted(scores.keys() - spoilt, key=mean)
 
 
-def _cores() -> int:
-    """Processor cores for this process: its part, where a launcher started several."""
+def available_cores() -> int:
+    """Processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _one_after_another(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:
@@ -753,7 +754,7 @@ def _one_after_another(work: Callable[[Probe], None], probes: Sequence[Probe]) -
 
 
 @contextmanager
-def _in_parallel(parallel: bool) -> Iterator[Each]:
+def _in_parallel(parallel: bool, cores: int | None = None) -> Iterator[Each]:
     """Run a function over probes, one core a probe; arithmetic inside uses one thread.
 
     One thread inside keeps results independent of the number of cores. Heads over pooled features
@@ -765,7 +766,8 @@ def _in_parallel(parallel: bool) -> Iterator[Each]:
         if not parallel:
             yield _one_after_another
             return
-        with ThreadPoolExecutor(_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        workers = cores or available_cores()
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
             def side_by_side(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:
                 for _ in pool.map(work, probes):

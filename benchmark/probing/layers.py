@@ -84,11 +84,6 @@ def _index(choice: str, layers: int) -> int:
     return index % layers
 
 
-def normalise(values: Tensor) -> Tensor:
-    """Layer-normalise each layer per frame, without learned scale or shift: [..., dim]."""
-    return nn.functional.layer_norm(values, values.shape[-1:])
-
-
 class LayerMix(nn.Module):
     """The first module of a probe: hidden states → frames ``[utterance, frame, dim]``.
 

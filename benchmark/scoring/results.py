@@ -1,4 +1,4 @@
-"""Result files: one JSON file per run, and beside it one CSV row per test utterance and seed.
+"""Result files: one JSON file per run, and beside it one CSV row per test record and seed.
 
 ``<output>/<downstream>/<upstream>/<run_id>.json`` is written last and atomically, so its presence
 means that everything it speaks of is on disk. Nothing here imports torch or pandas: a leaderboard
@@ -14,25 +14,28 @@ import hashlib
 import io
 import json
 import logging
+import operator
 import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypedDict, get_args
 from urllib.parse import quote
 
-from benchmark.core import Tally
+from benchmark.core import Direction, Metric, Record
 from benchmark.errors import SuperbError
+from benchmark.metrics import find_statistic
 
 if TYPE_CHECKING:
     import pandas
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the file format; raised when a reader of the old one could misread the new one.
 
 1: the checksum is of the canonical JSON, whatever the file's layout. 2: of the file's bytes.
+3: the task's card has a table for each metric, instead of names that share one direction.
 """
 
 IDENTITY_VERSION = 1
@@ -42,7 +45,6 @@ Status = Literal["finished", "failed"]
 PointStatus = Literal["finished", "dropped", "failed"]
 
 _NAME_LIMIT = 150  # file systems allow 255 bytes a name; the rest is for the hash and safety
-_TALLY_COLUMNS = ("seed", "utterance", "speaker", "reference", "hypothesis")
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class NewerResultError(SuperbError):
 
 
 class MetricValue(TypedDict):
-    """A score in percent with its interval; ``seed_std`` is null for one seed."""
+    """A score with its interval, in the metric's unit; ``seed_std`` is null for one seed."""
 
     value: float
     low: float
@@ -69,7 +71,7 @@ class MetricValue(TypedDict):
 
 
 class LearningRatePoint(TypedDict):
-    """One learning rate of the grid; ``valid`` is the mean over seeds, in percent."""
+    """One learning rate of the grid; ``valid`` is the mean over seeds, in the metric's unit."""
 
     learning_rate: float
     valid: float | None
@@ -79,7 +81,7 @@ class LearningRatePoint(TypedDict):
 
 
 class SeedScore(TypedDict):
-    """What one seed reached on test, and on valid at its best update, in percent."""
+    """What one seed reached on test, and on valid at its best update, in the metric's unit."""
 
     seed: int
     metrics: dict[str, float]
@@ -87,6 +89,16 @@ class SeedScore(TypedDict):
     best_update: int
     updates: int
     layer_weights: list[float] | None
+
+
+class FoldScore(TypedDict):
+    """What one fold came to, seeds averaged; its learning rate is null where all of them failed."""
+
+    fold: str
+    learning_rate: float | None
+    metrics: dict[str, float]
+    valid: float | None
+    utterances: int
 
 
 class HistoryPoint(TypedDict):
@@ -117,13 +129,14 @@ class Result:
         created: when, in UTC, as ISO 8601.
         identity: everything the score depends on.
         upstream: the encoder's card.
-        downstream: the task's card.
+        downstream: the task's card; `card_metrics` reads its metrics.
         corpus: name, sha256, licence, source, note, and size of each split.
         protocol: every value that was used.
         layer: ``last``, ``weighted-sum``, ``weighted-sum-norm`` or a layer's number.
         seeds: of the heads.
         metrics: test scores by metric, the ranking one first.
-        learning_rate: the one chosen on valid; None when the run failed.
+        learning_rate: the one chosen on valid; None when the run failed, or when its folds chose
+            different ones.
         learning_rate_at_edge: True when it is the smallest or the largest of the grid.
         learning_rate_curve: every learning rate tried.
         per_seed: test scores of each seed.
@@ -135,6 +148,7 @@ class Result:
         timings: seconds by phase.
         encoder: ``parameters``, and ``throughput`` in seconds of audio per second or None.
         provenance: versions, commit, machine.
+        folds: what each fold came to; empty for one partition.
         schema: version of this format.
         utterances_sha256: of the CSV file beside the JSON file; filled in by `write_result`.
         checksum: of the file as far as this field, its last; filled in by `write_result`.
@@ -163,6 +177,7 @@ class Result:
     timings: Mapping[str, float]
     encoder: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    folds: Sequence[FoldScore] = field(default_factory=list)
     schema: int = SCHEMA
     utterances_sha256: str = ""
     checksum: str = ""
@@ -215,10 +230,18 @@ def utterances_path(path: Path | str) -> Path:
     return Path(path).with_suffix(".utterances.csv")
 
 
+def card_metrics(result: Result) -> tuple[Metric, ...]:
+    """The metrics of a result's task, the one that ranks first."""
+    keys = [field.name for field in dataclasses.fields(Metric)]
+    return tuple(
+        Metric(**{key: entry[key] for key in keys}) for entry in result.downstream["metrics"]
+    )
+
+
 def write_result(
-    output: Path | str, result: Result, tallies_per_seed: Mapping[int, Sequence[Tally]]
+    output: Path | str, result: Result, records_per_seed: Mapping[int, Sequence[Record]]
 ) -> Path:
-    """Write a result and its utterances; replace what was there under the same run id.
+    """Write a result and its records; replace what was there under the same run id.
 
     Both files are complete on disk under temporary names before either gets its own, the CSV
     first: whatever happens in between, no JSON file vouches for a CSV file that is not there.
@@ -228,9 +251,10 @@ def write_result(
 
     Raises:
         SuperbError: when the disk is full or the folder cannot be written; nothing is left over.
-        ValueError: when a number is NaN or infinite; the message names the field.
+        ValueError: when a number is NaN or infinite, a metric is not on the task's card, or a
+            record belongs to more than two clusters; the message names it.
     """
-    table = _format_tallies(result.metrics, tallies_per_seed)
+    table = _format_records(result, records_per_seed)
     path = result_path(
         output, str(result.downstream["name"]), str(result.upstream["name"]), result.run_id
     )
@@ -304,12 +328,14 @@ def read_result(path: Path | str, *, history: bool = True) -> Result:
             "Delete it and run again to get it back."
         )
     checksum = document.pop("checksum")
+    if document["schema"] < 3:
+        _upgrade(path, document)
     _check_fields(path, document)
     return Result(**document, checksum=checksum)
 
 
-def read_tallies(path: Path | str) -> dict[int, list[Tally]]:
-    """The counts of every test utterance by seed, for the JSON file at `path`.
+def read_records(path: Path | str) -> dict[int, list[Record]]:
+    """The records of the test set by seed, for the JSON file at `path`.
 
     Raises:
         DamagedResultError: when the CSV file is missing, damaged, or belongs to another result.
@@ -429,6 +455,21 @@ def _check_schema(path: Path, document: Mapping[str, Any]) -> None:
         )
 
 
+def _upgrade(path: Path, document: dict[str, Any]) -> None:
+    """Give a document of schema 1 or 2 the form of today; its number stays."""
+    card = document.get("downstream")
+    if not isinstance(card, dict):
+        return  # which is found out and named later
+    old: dict[str, tuple[type, ...]] = {"metrics": (list,), "direction": (str,)}
+    _check_entries(path, "downstream", card, old)
+    direction = card.pop("direction")
+    card["metrics"] = [
+        {"name": name, "direction": direction, "statistic": "ratio", "unit": "%"}
+        for name in card["metrics"]
+    ]
+    document.setdefault("folds", [])
+
+
 def _parse(path: Path, data: bytes) -> dict[str, Any]:
     try:
         document = json.loads(data, parse_constant=_no_constant)
@@ -473,7 +514,7 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("identity", "upstream", "downstream", "corpus", "protocol"), (dict,)),
     **dict.fromkeys(("metrics", "timings", "encoder", "provenance"), (dict,)),
     **dict.fromkeys(("seeds", "learning_rate_curve", "per_seed", "history"), (list,)),
-    **dict.fromkeys(("skipped_audio", "warnings"), (list,)),
+    **dict.fromkeys(("skipped_audio", "warnings", "folds"), (list,)),
     **dict.fromkeys(("layer_weights", "layer_norms"), (list, type(None))),
     "schema": (int,),
     "status": (str,),
@@ -483,7 +524,7 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
 # What tables read without asking again.
 _ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     "upstream": {"name": (str,)},
-    "downstream": {"name": (str,), "version": (int,), "metrics": (list,), "direction": (str,)},
+    "downstream": {"name": (str,), "version": (int,), "metrics": (list,)},
     "corpus": {"name": (str,), "sha256": (str,)},
     "protocol": {"name": (str,), "version": (int, str)},
 }
@@ -496,7 +537,16 @@ _LIST_ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "per_seed": {"seed": (int,), "metrics": (dict,), "valid": (*_NUMBER, type(None))},
     "skipped_audio": {"utterance": (str,)},
+    "folds": {
+        "fold": (str,),
+        "metrics": (dict,),
+        **dict.fromkeys(("learning_rate", "valid"), (*_NUMBER, type(None))),
+        "utterances": (int,),
+    },
 }
+_CARD_METRIC: dict[str, tuple[type, ...]] = dict.fromkeys(
+    ("name", "direction", "statistic", "unit"), (str,)
+)
 # There are hundreds of these; that they have what is read of them has to do.
 _HISTORY_KEYS = {"learning_rate", "seed", "update", "valid"}
 _METRIC_ENTRIES: dict[str, tuple[type, ...]] = {
@@ -519,22 +569,36 @@ def _check_fields(path: Path, document: dict[str, Any]) -> None:
             raise DamagedResultError(f"{path} is not a result of superb: metrics.{name} is wrong.")
         _check_entries(path, f"metrics.{name}", scores, _METRIC_ENTRIES)
     for name, entries in _LIST_ENTRIES.items():
-        for position, entry in enumerate(document[name]):
-            if not isinstance(entry, dict):
-                raise DamagedResultError(
-                    f"{path} is not a result of superb: {name}[{position}] is wrong."
-                )
-            _check_entries(path, f"{name}[{position}]", entry, entries)
+        _check_list(path, name, document[name], entries)
+    metrics = document["downstream"]["metrics"]
+    _check_list(path, "downstream.metrics", metrics, _CARD_METRIC)
+    for metric in metrics:
+        if metric["direction"] not in get_args(Direction):
+            raise DamagedResultError(
+                f"{path} is not a result of superb: the direction of {metric['name']} is "
+                f"{metric['direction']!r:.40}."
+            )
     if not all(
         isinstance(entry, dict) and entry.keys() >= _HISTORY_KEYS for entry in document["history"]
     ):
         raise DamagedResultError(f"{path} is not a result of superb: its history is wrong.")
-    if not document["downstream"]["metrics"]:
+    if not metrics:
         raise DamagedResultError(f"{path} is not a result of superb: the task has no metric.")
     if document["status"] not in get_args(Status):
         raise DamagedResultError(
             f"{path}: status is one of {', '.join(get_args(Status))}; got {document['status']!r}."
         )
+
+
+def _check_list(
+    path: Path, where: str, given: list[Any], types: Mapping[str, tuple[type, ...]]
+) -> None:
+    for position, entry in enumerate(given):
+        if not isinstance(entry, dict):
+            raise DamagedResultError(
+                f"{path} is not a result of superb: {where}[{position}] is wrong."
+            )
+        _check_entries(path, f"{where}[{position}]", entry, types)
 
 
 def _check_entries(
@@ -547,7 +611,7 @@ def _check_entries(
             raise DamagedResultError(f"{path} is not a result of superb: {where}.{name} {found}.")
 
 
-def _read_table(path: Path, result: Result) -> dict[int, list[Tally]]:
+def _read_table(path: Path, result: Result) -> dict[int, list[Record]]:
     table = utterances_path(path)
     try:
         data = table.read_bytes()
@@ -559,61 +623,99 @@ def _read_table(path: Path, result: Result) -> dict[int, list[Tally]]:
         raise DamagedResultError(
             f"{table} was changed after it was written: it does not match {path.name}."
         )
-    tallies: dict[int, list[Tally]] = {}
-    text = io.StringIO(data.decode(errors="surrogatepass"), newline="")
-    for row in csv.DictReader(text):
-        counts = {
-            name: (int(row[f"{name}_numerator"]), int(row[f"{name}_denominator"]))
-            for name in _table_metrics(list(row))
-        }
-        tally = Tally(
-            utterance=row["utterance"],
-            speaker=row["speaker"],
+    records: dict[int, list[Record]] = {}
+    rows = csv.DictReader(io.StringIO(data.decode(errors="surrogatepass"), newline=""))
+    columns = {metric.name: _value_columns(metric) for metric in card_metrics(result)}
+    # A failed run has no scores.
+    columns = {name: own for name, own in columns.items() if set(own) <= set(rows.fieldnames or ())}
+    for row in rows:
+        other = row.get(_OTHER, "")
+        record = Record(
+            id=row["utterance"],
+            clusters=(row["speaker"], other) if other else (row["speaker"],),
             reference=row["reference"],
             hypothesis=row["hypothesis"],
-            counts=counts,
+            values={
+                name: tuple(_number(row[column]) for column in own) for name, own in columns.items()
+            },
+            fold=row.get(_FOLD, ""),
         )
-        tallies.setdefault(int(row["seed"]), []).append(tally)
-    return tallies
+        records.setdefault(int(row["seed"]), []).append(record)
+    return records
 
 
-def _table_metrics(columns: Sequence[str]) -> list[str]:
-    return [
-        name.removesuffix("_numerator")
-        for name in columns[len(_TALLY_COLUMNS) :]
-        if name.endswith("_numerator")
-    ]
+def _number(text: str) -> float:
+    """An int stays one."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+# The table of records. Text is always quoted: it may hold commas, quotes and line ends.
+_OTHER, _FOLD = "other_speaker", "fold"
+
+
+def _value_columns(metric: Metric) -> list[str]:
+    return [f"{metric.name}_{part}" for part in find_statistic(metric.statistic).fields]
 
 
 # Writing
 
 
-def _format_tallies(
-    metrics: Mapping[str, MetricValue], tallies_per_seed: Mapping[int, Sequence[Tally]]
-) -> bytes:
-    """The CSV file. Text is always quoted: it may hold commas, quotes and line ends."""
-    names = list(metrics)
-    for tallies in tallies_per_seed.values():
-        for tally in tallies:
-            names += [name for name in tally.counts if name not in names]
+def _format_records(result: Result, records_per_seed: Mapping[int, Sequence[Record]]) -> bytes:
+    """The CSV file."""
+    records = [record for own in records_per_seed.values() for record in own]
+    scored = {*result.metrics, *(name for record in records for name in record.values)}
+    metrics = [metric for metric in card_metrics(result) if metric.name in scored]
+    if extra := sorted(scored - {metric.name for metric in metrics}):
+        raise ValueError(f"{', '.join(extra)}: scored, but no metric of the task's card")
+    two = any(len(record.clusters) > 1 for record in records)
+    folds = any(record.fold for record in records)
     text = io.StringIO(newline="")
     writer = csv.writer(text, quoting=csv.QUOTE_NONNUMERIC, lineterminator="\n")
-    count_columns = [f"{name}_{part}" for name in names for part in ("numerator", "denominator")]
-    writer.writerow([*_TALLY_COLUMNS, *count_columns])
-    for seed, tallies in tallies_per_seed.items():
-        for tally in tallies:
-            # int() also turns away a tensor or a float that slipped in with a fraction.
-            counts = [_whole(number) for name in names for number in tally.counts[name]]
-            labels = (tally.utterance, tally.speaker, tally.reference, tally.hypothesis)
-            writer.writerow([int(seed), *labels, *counts])
+    columns = [column for metric in metrics for column in _value_columns(metric)]
+    optional = [*[_OTHER] * two, *[_FOLD] * folds]
+    writer.writerow(
+        ["seed", "utterance", "speaker", *optional, "reference", "hypothesis", *columns]
+    )
+    for seed, own in records_per_seed.items():
+        for record in own:
+            if not 1 <= len(record.clusters) <= 2:
+                raise ValueError(f"a record belongs to one cluster or two: {record.clusters!r:.80}")
+            # An empty cell means no second one, so an unknown speaker comes first.
+            clusters = (
+                sorted(record.clusters, key=bool) if "" in record.clusters else record.clusters
+            )
+            labels = [record.id, clusters[0], *[*clusters[1:], ""][:two], *[record.fold] * folds]
+            values = [value for metric in metrics for value in _values(record, metric)]
+            writer.writerow([int(seed), *labels, record.reference, record.hypothesis, *values])
     return text.getvalue().encode(errors="surrogatepass")
 
 
-def _whole(number: int) -> int:
-    whole = int(number)
-    if whole != number:
-        raise ValueError(f"counts of an utterance are whole numbers, got {number!r}")
-    return whole
+def _values(record: Record, metric: Metric) -> list[float]:
+    """Python's own numbers; those of a ratio are counts, and whole."""
+    given = record.values[metric.name]
+    fields = find_statistic(metric.statistic).fields
+    if len(given) != len(fields):
+        raise ValueError(f"{metric.name} of {record.id} needs {', '.join(fields)}, got {given!r}")
+    values: list[float] = []
+    for number in given:
+        value = float(number)
+        if value - value != 0:
+            raise ValueError(f"{metric.name} of {record.id} is {value}, which is no finite number")
+        if metric.statistic == "ratio" and value != int(value):
+            raise ValueError(f"counts of an utterance are whole numbers, got {number!r}")
+        values.append(int(number) if metric.statistic == "ratio" or _is_int(number) else value)
+    return values
+
+
+def _is_int(number: object) -> bool:
+    try:
+        operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        return False
+    return True
 
 
 def _signed(document: Mapping[str, Any]) -> bytes:

@@ -34,16 +34,18 @@ not contain the luck of the seed: `seed_std` shows that beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist, stdev
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from benchmark.core import Metric, Record
 from benchmark.errors import SuperbError
+from benchmark.metrics import find_statistic, nothing_to_score
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -52,18 +54,27 @@ IntArray = NDArray[np.int64]
 # expansion around the normal quantile is exact to double precision anyway.
 _EXACT_DEGREES = 2_000
 
+# Of a jackknife that has to compute its statistic anew every time.
+_UNITS = 200  # groups of clusters
+_PAIRS = 200  # pairs of groups
+_ELEMENTS = 2_000_000  # weights at a time
+
+
+_Name = TypeVar("_Name")
+_Found = TypeVar("_Found", bound="Interval")
+
 
 @dataclass(frozen=True)
 class Interval:
     """A score, or a difference of two, with its confidence interval.
 
     Attributes:
-        value: in percent.
-        low: lower end, in percent.
-        high: upper end, in percent.
+        value: in the unit of its metric, percent for most.
+        low: lower end, likewise.
+        high: upper end, likewise.
         confidence: e.g. 0.95.
         clusters: how many units the variance comes from: speakers, unless `by_utterance`.
-        utterances: how many different utterances were scored.
+        utterances: how many different utterances (or trials) were scored.
         by_utterance: True if utterances had to stand in for speakers, all of them because fewer
             than two speakers are known, or those without a speaker's name. The interval then
             says nothing about other speakers, and `clusters` is no number of speakers.
@@ -80,10 +91,10 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Difference(Interval):
-    """Score of b minus score of a on the same utterances, in percentage points.
+    """Score of b minus score of a on the same utterances, in percentage points for most.
 
     Attributes:
-        standard_error: of the difference, in percentage points; never 0.
+        standard_error: of the difference; 0 only where a mean of values never varies.
         degrees: of freedom of its Student's t distribution.
     """
 
@@ -93,6 +104,8 @@ class Difference(Interval):
     @property
     def p_value(self) -> float:
         """Two-sided, by the same t distribution: below 0.05 where a 95 % interval leaves out 0."""
+        if self.standard_error == 0:
+            return 1.0 if self.value == 0 else 0.0
         return student_p_value(self.value / self.standard_error, self.degrees)
 
     def detectable(self, level: float = 0.05, power: float = 0.8) -> float:
@@ -106,7 +119,7 @@ class Difference(Interval):
             power: the share of such test sets in which the test finds that difference.
 
         Returns:
-            Percentage points.
+            In the unit of the difference.
         """
         quantiles = (student_quantile(share, self.degrees) for share in (1 - level / 2, power))
         return self.standard_error * sum(quantiles)
@@ -143,13 +156,17 @@ def interval(
     groups = int(index.max()) + 1
     ratio = float(top.sum() / bottom.sum())
     bottom_sums = _sums(index, bottom)
-    variance = _jackknife_variance(_sums(index, top), bottom_sums)
+    variance, degrees = _with_reruns(
+        _jackknife_variance(_sums(index, top), bottom_sums),
+        _degrees(bottom_sums),
+        [_by_seed(top, bottom, seeds)],
+    )
     proportion = _is_proportion(top, bottom)
     low, high = _score_ends(
         ratio,
         variance,
         trials=float(bottom.sum()) / seeds,
-        quantile=student_quantile((1 + confidence) / 2, _degrees(bottom_sums)),
+        quantile=student_quantile((1 + confidence) / 2, degrees),
         proportion=proportion,
     )
     return Interval(
@@ -188,7 +205,8 @@ def difference(
         b_denominators: likewise.
         clusters: the speaker of each utterance; ``""`` makes an utterance its own cluster.
         confidence: the share of such intervals that hold the true difference.
-        seeds: how many seeds are stacked, as in `interval`.
+        seeds: how many seeds are stacked, as in `interval`. A seed of a and the same seed of b are
+            two reruns that have nothing to do with each other.
 
     Raises:
         SuperbError: when there is nothing to divide by, or the counts do not fit together.
@@ -204,8 +222,12 @@ def difference(
     sums = [_sums(index, counts) for counts in (a_top, a_bottom, b_top, b_bottom)]
     value = float(b_top.sum() / b_bottom.sum() - a_top.sum() / a_bottom.sum())
     trials = float(min(a_bottom.sum(), b_bottom.sum())) / seeds
-    error = max(math.sqrt(_jackknife_variance(*sums)), 1 / (trials + 2))
-    degrees = _degrees(sums[1])
+    variance, degrees = _with_reruns(
+        _jackknife_variance(*sums),
+        _degrees(sums[1]),
+        [_by_seed(a_top, a_bottom, seeds), _by_seed(b_top, b_bottom, seeds)],
+    )
+    error = max(math.sqrt(variance), 1 / (trials + 2))
     half = error * student_quantile((1 + confidence) / 2, degrees)
     low, high = value - half, value + half
     if _is_proportion(a_top, a_bottom) and _is_proportion(b_top, b_bottom):
@@ -221,6 +243,115 @@ def difference(
         standard_error=100 * error,
         degrees=degrees,
     )
+
+
+def interval_of(
+    records: Sequence[Record], metric: Metric, *, confidence: float = 0.95, seeds: int = 1
+) -> Interval:
+    """Any metric over records, with its interval over their clusters.
+
+    A ratio of sums over records with one cluster each is `interval`. For every other statistic the
+    variance is `_Sample.variance`, and the ends are those of a score interval too where the
+    statistic lies between 0 and 1. The value is the mean of the seeds' and, within each, of the
+    folds' values.
+
+    Args:
+        records: of one test set; with several seeds one after the other, each with the same ids
+            in the same order.
+        metric: which of their values.
+        confidence: the share of such intervals that hold the true score.
+        seeds: how many are stacked.
+
+    Raises:
+        SuperbError: when there is nothing to score, or the seeds do not fit together.
+    """
+    sample = _Sample(records, metric, seeds)
+    if sample.is_plain_ratio:
+        found = interval(
+            sample.columns[0],
+            sample.columns[1],
+            [record.clusters[0] for record in records],
+            confidence=confidence,
+            seeds=seeds,
+        )
+        return found if metric.unit == "%" else _in_unit(found, 0.01)
+    variance, degrees = _with_reruns(*sample.variance(), [sample.by_seed])
+    quantile = student_quantile((1 + confidence) / 2, degrees)
+    if sample.trials is None:
+        half = quantile * math.sqrt(variance)
+        low, high = sample.value - half, sample.value + half
+    else:
+        low, high = _score_ends(
+            sample.value,
+            variance,
+            trials=sample.trials,
+            quantile=quantile,
+            proportion=sample.is_proportion,
+        )
+    found = Interval(
+        sample.value, low, high, confidence, sample.clusters, sample.length, sample.by_utterance
+    )
+    return _in_unit(found, 100.0) if metric.unit == "%" else found
+
+
+def difference_of(
+    a_records: Sequence[Record],
+    b_records: Sequence[Record],
+    metric: Metric,
+    *,
+    confidence: float = 0.95,
+    seeds: int = 1,
+) -> Difference:
+    """Any metric of b minus that of a, on the same test set: paired, as in `difference`.
+
+    Args:
+        a_records: of system a, as in `interval_of`.
+        b_records: of system b, with the same ids in the same order.
+        metric: which of their values.
+        confidence: the share of such intervals that hold the true difference.
+        seeds: how many are stacked in each.
+
+    Raises:
+        SuperbError: when there is nothing to score, or the records do not fit together.
+    """
+    a, b = _Sample(a_records, metric, seeds), _Sample(b_records, metric, seeds)
+    if [_place(record) for record in a_records] != [_place(record) for record in b_records]:
+        raise SuperbError(
+            "a paired difference needs the same records in the same order: "
+            f"got {len(a_records)} and {len(b_records)}, or other ids, clusters or folds"
+        )
+    if a.is_plain_ratio:
+        found = difference(
+            a.columns[0],
+            a.columns[1],
+            b.columns[0],
+            b.columns[1],
+            [record.clusters[0] for record in a_records],
+            confidence=confidence,
+            seeds=seeds,
+        )
+        return found if metric.unit == "%" else _in_unit(found, 0.01)
+    variance, degrees = _with_reruns(*b.variance(a), [a.by_seed, b.by_seed])
+    error = math.sqrt(variance)
+    if a.trials is not None and b.trials is not None:
+        error = max(error, 1 / (min(a.trials, b.trials) + 2))
+    value = b.value - a.value
+    half = error * student_quantile((1 + confidence) / 2, degrees)
+    low, high = value - half, value + half
+    if a.is_proportion and b.is_proportion:
+        low, high = max(low, -1.0), min(high, 1.0)
+    found = Difference(
+        value,
+        low,
+        high,
+        confidence,
+        a.clusters,
+        a.length,
+        a.by_utterance,
+        standard_error=error,
+        degrees=degrees,
+    )
+    return _in_unit(found, 100.0) if metric.unit == "%" else found
 
 
 def mcnemar(a_right: ArrayLike, b_right: ArrayLike) -> float:
@@ -356,6 +487,213 @@ def _student_expansion(z: float, degrees: int) -> float:
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
     return z + first / degrees + second / degrees**2 + third / degrees**3
+
+
+class _Sample:
+    """The records of a test set, as resampling wants them.
+
+    Attributes:
+        value: the mean over seeds of the statistic, itself the mean over folds.
+        by_seed: the statistic of each seed.
+        columns: all that the values of the records hold, field by field, seeds stacked.
+        length: records of one seed.
+        clusters: how many different ones.
+        by_utterance: True where records had to stand in for clusters.
+        trials: what one seed is worth in independent answers; None for what has no bounds.
+        is_proportion: whether the statistic lies between 0 and 1.
+        is_plain_ratio: whether `interval` and `difference` are meant for it.
+    """
+
+    def __init__(self, records: Sequence[Record], metric: Metric, seeds: int) -> None:
+        statistic = find_statistic(metric.statistic)
+        if not records:
+            raise nothing_to_score(metric)
+        if seeds < 1 or len(records) % seeds:
+            raise SuperbError(f"{len(records)} records cannot be {seeds} seeds of the same ones")
+        self.length = len(records) // seeds
+        places = [_place(record) for record in records]
+        if places != places[: self.length] * seeds:
+            raise SuperbError("the seeds must hold the same records in the same order")
+        values: FloatArray = np.asarray(
+            [record.values[metric.name] for record in records], dtype=np.float64
+        )
+        if values.ndim != 2 or values.shape[1] != len(statistic.fields):
+            raise SuperbError(
+                f"{metric.name} is {metric.statistic} of {', '.join(statistic.fields)}: every "
+                f"record needs {len(statistic.fields)} numbers, got {records[0].values!r:.80}"
+            )
+        if not np.all(np.isfinite(values)):
+            raise SuperbError(f"the values of {metric.name} must be finite numbers")
+        self.columns = values.T
+        own = records[: self.length]
+        self.is_plain_ratio = metric.statistic == "ratio" and all(
+            len(record.clusters) == 1 and record.fold == own[0].fold for record in own
+        )
+        if self.is_plain_ratio:
+            return
+        self._statistic = statistic
+        self._values = values.reshape(seeds, self.length, -1)
+        self._folds = [
+            np.asarray(places, dtype=np.int64)
+            for places in _positions(record.fold for record in own).values()
+        ]
+        self._members, self.by_utterance = _members(own)
+        self.clusters = int(self._members.max()) + 1
+        self.by_seed = self._estimates(np.ones((1, self.length)))[:, 0]
+        self.value = float(self.by_seed.mean())
+        if self.value != self.value:
+            raise nothing_to_score(metric)
+        if metric.statistic == "ratio":
+            self.trials: float | None = float(values[:, 1].sum()) / seeds
+            self.is_proportion = _is_proportion(values[:, 0], values[:, 1])
+        else:
+            self.is_proportion = statistic.trials is not None
+            self.trials = statistic.trials(self._values[0]) if statistic.trials else None
+
+    def variance(self, other: _Sample | None = None) -> tuple[float, int]:
+        """What other clusters would change, and its degrees of freedom; with `other`, of self − it.
+
+        The jackknife that leaves out one cluster at a time, with all records that it is in
+        (Arvesen 1969, "Jackknifing U-statistics"). A record between two clusters is left out
+        with either, so what is particular to a pair of them counts twice; leaving out one pair at
+        a time shows how much that is, and it is taken off once (the same identity for regression:
+        Aronow, Samii & Assenova 2015, "Cluster-robust variance estimation for dyadic data"). At
+        least half is kept, which is right where nothing but pairs vary.
+
+        More than `_UNITS` clusters are dealt into as many groups: a jackknife of large groups is
+        quicker and, for statistics that turn on single scores as the equal error rate does, more
+        stable (Shao & Wu 1989). Of more than `_PAIRS` pairs an even sample stands for all.
+        """
+        units = self._members % _UNITS
+        count = min(self.clusters, _UNITS)
+        if count < 2:
+            return 0.0, 1
+        moved = self._deviations(units, np.arange(count), other)
+        variance = (count - 1) / count * float(np.sum(moved**2))
+        if units.shape[1] == 2:
+            low, high = units.min(axis=1), units.max(axis=1)
+            between = np.where(low < high, low * count + high, -1)
+            pairs = np.unique(between[between >= 0])
+            sample = pairs[:: math.ceil(len(pairs) / _PAIRS)] if len(pairs) else pairs
+            if len(sample):
+                moved = self._deviations(between[:, None], sample, other)
+                twice = float(np.sum(moved**2)) * len(pairs) / len(sample)
+                variance = max(variance - twice, variance / 2)
+        sizes = np.bincount(units.ravel(), minlength=count).astype(np.float64)
+        return variance, _degrees(sizes)
+
+    def _deviations(self, units: IntArray, out: IntArray, other: _Sample | None) -> FloatArray:
+        """How far the value moves without the records of each unit of `out`.
+
+        Args:
+            units: of each record ``[record, place]``.
+            out: the units to leave out, one at a time.
+            other: the other system; the movement of the difference then.
+        """
+        step = max(1, _ELEMENTS // self.length)
+        parts: list[FloatArray] = []
+        for start in range(0, len(out), step):
+            gone = (units[None] == out[start : start + step, None, None]).any(axis=2)
+            weights = 1.0 - gone
+            moved = self._estimates(weights).mean(axis=0) - self.value
+            if other is not None:
+                moved -= other._estimates(weights).mean(axis=0) - other.value
+            parts.append(moved)
+        # Without what leaves nothing to score, nothing can be said to move.
+        return np.nan_to_num(np.concatenate(parts), nan=0.0)
+
+    def _estimates(self, weights: FloatArray) -> FloatArray:
+        """The statistic of every seed under weights ``[draw, record]``: ``[seed, draw]``.
+
+        A fold counts by the share of its records that is left, so that leaving out one cluster
+        of a fold does not give the others of that fold more to say.
+        """
+        if len(self._folds) == 1:
+            return np.stack([self._statistic.weighted(values, weights) for values in self._values])
+        total: FloatArray = np.zeros((len(self._values), len(weights)))
+        shares: FloatArray = np.zeros_like(total)
+        for fold in self._folds:
+            own = weights[:, fold]
+            found = np.stack([self._statistic.weighted(seed[fold], own) for seed in self._values])
+            share = np.where(np.isnan(found), 0.0, own.mean(axis=1))
+            total += share * np.nan_to_num(found, nan=0.0)
+            shares += share
+        result: FloatArray = np.full_like(total, np.nan)
+        np.divide(total, shares, out=result, where=shares > 0)
+        return result
+
+
+def _place(record: Record) -> tuple[str, tuple[str, ...], str]:
+    return record.id, record.clusters, record.fold
+
+
+def _positions(names: Iterable[_Name]) -> dict[_Name, list[int]]:
+    """Where each different name stands."""
+    found: dict[_Name, list[int]] = {}
+    for position, name in enumerate(names):
+        found.setdefault(name, []).append(position)
+    return found
+
+
+def _members(records: Sequence[Record]) -> tuple[IntArray, bool]:
+    """Numbers of the clusters of records ``[record, place]``; True when records stand in for them.
+
+    A record with fewer clusters than others names its last one again, which changes nothing.
+    """
+    places = max(len(record.clusters) for record in records)
+    names: list[list[tuple[str, int]]] = []
+    for position, record in enumerate(records):
+        own = [(name, -1) if name else ("", position) for name in record.clusters]
+        names.append(own + [own[-1]] * (places - len(own)))
+    by_utterance = any(not name for record in records for name in record.clusters)
+    if len({name for own in names for name in own}) == 1:
+        by_utterance = True
+        names = [[("", position)] * places for position in range(len(records))]
+    numbers: dict[tuple[str, int], int] = {}
+    for own in names:
+        for name in own:
+            numbers.setdefault(name, len(numbers))
+    return np.asarray([[numbers[name] for name in own] for own in names]), by_utterance
+
+
+def _in_unit(found: _Found, scale: float) -> _Found:
+    ends = {name: scale * getattr(found, name) for name in ("value", "low", "high")}
+    if isinstance(found, Difference):
+        ends["standard_error"] = scale * found.standard_error
+    changed: Any = replace(found, **ends)
+    return cast(_Found, changed)
+
+
+def _by_seed(top: FloatArray, bottom: FloatArray, seeds: int) -> FloatArray:
+    """The ratio of each seed."""
+    if seeds == 1:
+        return np.asarray([top.sum() / bottom.sum()])
+    tops, bottoms = (counts.reshape(seeds, -1).sum(axis=1) for counts in (top, bottom))
+    return np.asarray(tops / np.where(bottoms > 0, bottoms, np.nan), dtype=np.float64)
+
+
+def _with_reruns(variance: float, degrees: int, systems: Sequence[FloatArray]) -> tuple[float, int]:
+    """The variance over speakers, joined by that over reruns; its degrees of freedom.
+
+    A seed is a whole rerun of training. The mean of S of them moves, when all are run anew, by
+    1 / S of the variance between reruns, which the S at hand estimate on S - 1 degrees of freedom.
+    Degrees of the sum after Satterthwaite (1946). One seed cannot know and adds nothing.
+
+    Args:
+        variance: over speakers.
+        degrees: its degrees of freedom.
+        systems: the scores of the seeds of each system that has a part in the number.
+    """
+    parts = [(variance, degrees)] + [
+        (float(np.var(scores, ddof=1)) / len(scores), len(scores) - 1)
+        for scores in systems
+        if len(scores) > 1
+    ]
+    total = sum(part for part, _ in parts)
+    if len(parts) == 1 or total == 0:
+        return variance, degrees
+    satterthwaite = total**2 / sum(part**2 / own for part, own in parts)
+    return total, max(round(satterthwaite), 1)
 
 
 def _score_ends(

@@ -1,1 +1,6 @@
-"""What tables of runs say: paired differences, ranks, layers, and corpora heard in training."""
+"""Statistics of a board: numbers and verdicts, no text for readers.
+
+`ranks` are over all tasks, `difference` pairs two results, `encoders` and `layers` do so for whole
+folders, `reproduction` sets ours beside published figures, `contamination` says which corpora were
+heard in training.
+"""

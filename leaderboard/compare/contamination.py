@@ -56,52 +56,28 @@ ITSELF: Final = "the corpus itself"
 """Why a name counts that is the corpus's own, or that of a part of it."""
 
 _LIBRIVOX = "both are cut from LibriVox recordings"
-RELATIONS: Final = (
-    Relation("libri-light", "librispeech", _LIBRIVOX, "Kahn et al. 2020, arXiv 1912.07875"),
-    Relation(
-        "multilingual-librispeech", "librispeech", _LIBRIVOX, "Pratap et al. 2020, arXiv 2012.03411"
-    ),
-    Relation("librivox", "librispeech", "it is cut from LibriVox", "Panayotov et al. 2015"),
-    Relation(
-        "libritts",
-        "librispeech",
-        "made from the same material",
-        "Zen et al. 2019, arXiv 1904.02882",
-    ),
-    Relation(
-        "libriheavy",
-        "librispeech",
-        "it is cut from Libri-Light",
-        "Kang et al. 2023, arXiv 2309.08105",
-    ),
-    Relation(
-        "librimix",
-        "librispeech",
-        "mixtures of its recordings",
-        "Cosentino et al. 2020, arXiv 2005.11262",
-    ),
-    Relation(
-        "speech-commands-v2",
-        "speech-commands-v1",
-        "version 2 extends version 1",
-        "Warden 2018, arXiv 1804.03209",
-    ),
-    Relation(
-        "speech-commands-v1",
-        "speech-commands-v2",
-        "version 2 extends version 1",
-        "Warden 2018, arXiv 1804.03209",
-    ),
-    Relation(
-        "speech-commands", "speech-commands-v1", "version not said", "Warden 2018, arXiv 1804.03209"
-    ),
-    Relation(
-        "speech-commands", "speech-commands-v2", "version not said", "Warden 2018, arXiv 1804.03209"
-    ),
-    Relation(
-        "voxceleb", "voxceleb1", "1 or 2 is not said", "Nagrani et al. 2017, arXiv 1706.08612"
-    ),
-)
+_EXTENDS = ("version 2 extends version 1", "Warden 2018, arXiv 1804.03209")
+_NO_VERSION = ("version not said", "Warden 2018, arXiv 1804.03209")
+RELATIONS: Final = tuple(
+    Relation(*row)
+    for row in (
+        ("libri-light", "librispeech", _LIBRIVOX, "Kahn et al. 2020, arXiv 1912.07875"),
+        ("multilingual-librispeech", "librispeech", _LIBRIVOX,
+         "Pratap et al. 2020, arXiv 2012.03411"),
+        ("librivox", "librispeech", "it is cut from LibriVox", "Panayotov et al. 2015"),
+        ("libritts", "librispeech", "made from the same material",
+         "Zen et al. 2019, arXiv 1904.02882"),
+        ("libriheavy", "librispeech", "it is cut from Libri-Light",
+         "Kang et al. 2023, arXiv 2309.08105"),
+        ("librimix", "librispeech", "mixtures of its recordings",
+         "Cosentino et al. 2020, arXiv 2005.11262"),
+        ("speech-commands-v2", "speech-commands-v1", *_EXTENDS),
+        ("speech-commands-v1", "speech-commands-v2", *_EXTENDS),
+        ("speech-commands", "speech-commands-v1", *_NO_VERSION),
+        ("speech-commands", "speech-commands-v2", *_NO_VERSION),
+        ("voxceleb", "voxceleb1", "1 or 2 is not said", "Nagrani et al. 2017, arXiv 1706.08612"),
+    )
+)  # fmt: skip
 """Corpora that share recordings under different names; a pair that is not here counts as apart."""
 
 # Other spellings of the same corpus: of papers, checkpoints (ll60k, ls960) and hub data sets.

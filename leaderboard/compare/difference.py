@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import (
-    DamagedResultError,
-    Result,
-    read_result,
-    read_tallies,
-    result_files,
-)
-from leaderboard.read.collect import Board, arrange, list_some, skipped_utterances
+from benchmark.scoring.results import DamagedResultError, Result, read_records, read_result
+from leaderboard.read.fields import counts_of, find_metric, metric_of, skipped_utterances
+from leaderboard.read.names import list_some
 
 if TYPE_CHECKING:
-    from benchmark.core import Tally
+    from benchmark.core import Record
     from benchmark.scoring.statistics import Difference
 
 
@@ -32,8 +27,8 @@ class Pair:
         difference: score of b minus score of a, over speakers.
         check: the field's usual test beside it, which takes utterances for independent:
             ``McNemar`` for right and wrong answers, ``matched pairs`` for error counts and for
-            right answers added up over several seeds.
-        check_p_value: its two-sided p-value.
+            right answers added up over several seeds; "" where the metric is no ratio of sums.
+        check_p_value: its two-sided p-value; None without a check.
         identical: True when both gave the same answer to every utterance. The interval is then
             [0, 0]: on these utterances there is one system, not two.
     """
@@ -41,23 +36,11 @@ class Pair:
     metric: str
     difference: Difference
     check: str
-    check_p_value: float
+    check_p_value: float | None
     identical: bool
 
 
-def paired_difference(
-    a: Path | str, b: Path | str, *, metric: str | None = None, confidence: float = 0.95
-) -> Difference:
-    """Score of result b minus score of result a, with a paired interval over speakers.
-
-    As `pair_results`, which says more.
-    """
-    return pair_results(a, b, metric=metric, confidence=confidence).difference
-
-
-def pair_results(
-    a: Path | str, b: Path | str, *, metric: str | None = None, confidence: float = 0.95
-) -> Pair:
+def pair_results(a: Path | str, b: Path | str, *, metric: str | None = None) -> Pair:
     """Compare two results utterance by utterance.
 
     For what the weighted sum adds, `a` is the run on the last layer. Pairing makes the interval
@@ -69,15 +52,14 @@ def pair_results(
         b: JSON file of another, of the same task, corpus, protocol and seeds, with the same
             utterances left out, if any.
         metric: one of the task's; the ranking one by default.
-        confidence: of the interval.
 
     Raises:
         SuperbError: when the two cannot be compared.
     """
-    from benchmark.scoring.statistics import difference, matched_pairs, mcnemar
+    from benchmark.scoring.statistics import difference_of
 
     first, second = (read_result(path, history=False) for path in (a, b))
-    metric = metric or str(first.downstream["metrics"][0])
+    metric = metric or metric_of(first)
     _refuse_incomparable(first, second, metric)
     if metric not in first.metrics or metric not in second.metrics:
         known = ", ".join(sorted(set(first.metrics) & set(second.metrics))) or "none"
@@ -91,84 +73,52 @@ def pair_results(
         )
     # Seed by seed, the utterances sorted within each, as the statistics want them stacked.
     keys = sorted(a_rows)
-    a_counts = [a_rows[key].counts[metric] for key in keys]
-    b_counts = [b_rows[key].counts[metric] for key in keys]
-    found = difference(
-        [top for top, _ in a_counts],
-        [bottom for _, bottom in a_counts],
-        [top for top, _ in b_counts],
-        [bottom for _, bottom in b_counts],
-        [a_rows[key].speaker for key in keys],
-        confidence=confidence,
-        seeds=len(first.seeds),
-    )
-    identical = a_counts == b_counts and all(
-        a_rows[key].hypothesis == b_rows[key].hypothesis for key in keys
+    one, other = [a_rows[key] for key in keys], [b_rows[key] for key in keys]
+    ranked = find_metric(first, metric)
+    found = difference_of(one, other, ranked, seeds=len(first.seeds))
+    identical = all(
+        a.values[metric] == b.values[metric] and a.hypothesis == b.hypothesis
+        for a, b in zip(one, other, strict=True)
     )
     if identical:
         found = dataclasses.replace(found, low=0.0, high=0.0)
-    answers = len(first.seeds) == 1 and all(
-        bottom == 1 and top <= 1 for top, bottom in (*a_counts, *b_counts)
-    )
-    test = mcnemar if answers else matched_pairs
-    return Pair(
-        metric=metric,
-        difference=found,
-        check="McNemar" if answers else "matched pairs",
-        check_p_value=test(_by_utterance(keys, a_counts), _by_utterance(keys, b_counts)),
-        identical=identical,
-    )
+    check, check_p_value = "", None
+    if ranked.statistic == "ratio":
+        check, check_p_value = _check(one, other, metric, len(first.seeds))
+    return Pair(metric, found, check, check_p_value, identical)
 
 
-def read_board(
-    folder: Path | str, *, history: bool = False
-) -> tuple[Board, dict[str, tuple[Path, Result]]]:
-    """The board of a folder, and the file and result behind each of its run ids.
+def _check(
+    one: Sequence[Record], other: Sequence[Record], metric: str, seeds: int
+) -> tuple[str, float]:
+    """The field's usual test on counts, and its p-value."""
+    from benchmark.scoring.statistics import matched_pairs, mcnemar
 
-    Args:
-        folder: of results.
-        history: with the validations during training, which take most of the time to read.
-
-    Raises:
-        SuperbError: when the folder does not exist or holds no result that can be read.
-    """
-    files: dict[str, tuple[Path, Result]] = {}
-    problems: list[str] = []
-    for path in result_files(folder):
-        try:
-            result = read_result(path, history=history)
-        except SuperbError as error:
-            problems.append(str(error))
-            continue
-        if result.run_id in files:
-            problems.append(f"{path} holds the same run as {files[result.run_id][0]}.")
-        else:
-            files[result.run_id] = (path, result)
-    if not files:
-        raise SuperbError(f"no result in {folder} can be read. {' '.join(problems)}")
-    return arrange((result for _, result in files.values()), problems), files
+    answers = seeds == 1 and right_or_wrong(counts_of(record, metric) for record in (*one, *other))
+    sums = _by_utterance(one, metric), _by_utterance(other, metric)
+    return ("McNemar", mcnemar(*sums)) if answers else ("matched pairs", matched_pairs(*sums))
 
 
-def notes_about(board: Board, run_ids: Collection[str]) -> list[str]:
-    """What a board notes of some runs, and each file that it had to leave out."""
-    notes = [note for note in board.notes if any(run_id in note for run_id in run_ids)]
-    return notes + [f"left out: {problem}" for problem in board.problems]
+def right_or_wrong(counts: Iterable[tuple[float, float]]) -> bool:
+    """Whether every utterance is one answer that is right or wrong, rather than several words."""
+    return all(bottom == 1 and top <= 1 for top, bottom in counts)
 
 
-def _rows(path: Path | str) -> dict[tuple[int, str], Tally]:
+def _rows(path: Path | str) -> dict[tuple[int, str, str], Record]:
     try:
-        tallies = read_tallies(path)
+        records = read_records(path)
     except DamagedResultError as error:
         raise SuperbError(f"{error} The superb run that made it writes it anew.") from error
-    return {(seed, tally.utterance): tally for seed, rows in tallies.items() for tally in rows}
+    return {(seed, row.fold, row.id): row for seed, rows in records.items() for row in rows}
 
 
-def _by_utterance(keys: Sequence[tuple[int, str]], counts: Sequence[tuple[int, int]]) -> list[int]:
+def _by_utterance(records: Sequence[Record], metric: str) -> list[float]:
     """Numerators added over seeds, in a fixed order of utterances."""
-    sums: dict[str, int] = {}
-    for (_, utterance), (top, _) in zip(keys, counts, strict=True):
-        sums[utterance] = sums.get(utterance, 0) + top
-    return [sums[utterance] for utterance in sorted(sums)]
+    sums: dict[tuple[str, str], float] = {}
+    for record in records:
+        place = record.fold, record.id
+        sums[place] = sums.get(place, 0) + counts_of(record, metric)[0]
+    return [sums[place] for place in sorted(sums)]
 
 
 def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
@@ -185,9 +135,8 @@ def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
         "seeds": (sorted(a.seeds), sorted(b.seeds)),
     }
     skipped = (skipped_utterances(a), skipped_utterances(b))
-    differing = [f"{name} ({one} and {other})" for name, (one, other) in pairs.items()]
     differing = [
-        text for text, (one, other) in zip(differing, pairs.values(), strict=True) if one != other
+        f"{name} ({one} and {other})" for name, (one, other) in pairs.items() if one != other
     ]
     if metric.endswith("_lm") and a.identity.get("lm") != b.identity.get("lm"):
         differing.append("the language model")

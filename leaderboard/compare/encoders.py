@@ -1,23 +1,17 @@
-"""Is one encoder better than another? Paired on the same utterances, corrected, and in words."""
+"""Is one encoder better than another? Paired on the same utterances, and corrected."""
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import SuperbError, unknown
-from leaderboard.compare.difference import Pair, notes_about, pair_results, read_board
-from leaderboard.read.collect import Board, Cell, Row, Table
-from leaderboard.show.grid import headline
-from leaderboard.show.render import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from leaderboard.compare.difference import Pair, pair_results
+from leaderboard.read.board import Board, Cell, Row, Table
+from leaderboard.read.collect import notes_about, read_board, tables_of
+from leaderboard.read.names import printable
 
 LEVEL = 0.05
 """Of the tests, over all comparisons of a command together."""
@@ -39,7 +33,7 @@ class Comparison:
         b_cell: likewise.
         pair: score of b minus score of a, and the check beside it.
         p_value: of `pair`, adjusted for the number of comparisons (Holm 1979).
-        check_p_value: of the check, adjusted likewise.
+        check_p_value: of the check, adjusted likewise; None without one.
         detectable: the smallest true difference, in percentage points, that this test set would
             have shown with a probability of `POWER` at `LEVEL` over the number of comparisons.
     """
@@ -52,7 +46,7 @@ class Comparison:
     b_cell: Cell
     pair: Pair
     p_value: float
-    check_p_value: float
+    check_p_value: float | None
     detectable: float
 
     @property
@@ -102,13 +96,14 @@ def compare(
             f"{', '.join(names) or 'no upstream'} and {folder}. "
             "Type for instance: superb compare hubert wav2vec2 results"
         )
-    board, files = read_board(folder)
+    board, runs = read_board(folder)
+    wanted = tables_of(board, downstreams)
     _refuse_unknown(board, names, downstreams, layer)
-    tasks = list(downstreams) or list(dict.fromkeys(table.downstream for table in board.tables))
+    tasks = downstreams or [table.downstream for table in wanted]
     notes: list[str] = []
     found: list[tuple[Table, Row, Row]] = []
     for task in dict.fromkeys(tasks):
-        tables = [table for table in board.tables if table.downstream == task]
+        tables = [table for table in wanted if table.downstream == task]
         for other in names[1:]:
             rows = [
                 (table, first, second)
@@ -125,10 +120,12 @@ def compare(
         raise SuperbError(" ".join(notes))
     found.sort(key=lambda entry: board.tables.index(entry[0]))
     pairs = [
-        pair_results(*(files[row.cells[layer].run_id][0] for row in rows)) for _, *rows in found
+        pair_results(*(runs[row.cells[layer].run_id].path for row in rows)) for _, *rows in found
     ]
     from benchmark.scoring.statistics import holm
 
+    checks = [pair.check_p_value for pair in pairs]
+    adjusted = iter(holm([p_value for p_value in checks if p_value is not None]))
     used = {row.cells[layer].run_id for _, *rows in found for row in rows}
     notes += notes_about(board, used)
     return Comparisons(
@@ -149,7 +146,7 @@ def compare(
                 found,
                 pairs,
                 holm([pair.difference.p_value for pair in pairs]),
-                holm([pair.check_p_value for pair in pairs]),
+                [None if p_value is None else next(adjusted) for p_value in checks],
                 strict=True,
             )
         ),
@@ -157,179 +154,10 @@ def compare(
     )
 
 
-def in_words(comparison: Comparison, comparisons: int = 1) -> str:
-    """One sentence: which is better and by how much, or what could not have been seen.
-
-    Args:
-        comparison: to put into words.
-        comparisons: how many the p-value was adjusted for.
-    """
-    task, found = comparison.table.downstream, comparison.pair.difference
-    metric = comparison.table.metric
-    evidence = (
-        f"{metric} {comparison.b} − {comparison.a} = {signed(found.value)} points "
-        f"[{signed(found.low)}, {signed(found.high)}], p {_equals(comparison.p_value)}"
-        + (f" adjusted for {comparisons} comparisons" if comparisons > 1 else "")
-    )
-    if (comparison.check_p_value < LEVEL) != (comparison.p_value < LEVEL):
-        evidence += (
-            f"; {comparison.pair.check}, blind to speakers, disagrees with p "
-            f"{_equals(comparison.check_p_value)}"
-        )
-    unseen = (
-        f"a true difference would have to be {comparison.detectable:.1f} points or more to be seen "
-        f"with {100 * POWER:.0f} % power"
-        if comparison.detectable < 100
-        else f"no difference of less than 100 points would have been seen with {100 * POWER:.0f} % "
-        "power: the test set has too few speakers"
-    )
-    if comparison.pair.identical:
-        return (
-            f"{comparison.a} and {comparison.b} gave the same answer to each of "
-            f"{found.utterances} utterances of {task}: the difference is 0; {unseen}."
-        )
-    if comparison.better is None:
-        return f"{comparison.a} and {comparison.b} cannot be told apart in {task}: {evidence}; " + (
-            f"{unseen}."
-        )
-    worse = comparison.a if comparison.better == comparison.b else comparison.b
-    return (
-        f"{comparison.better} is better than {worse} in {task} by {abs(found.value):.1f} points: "
-        f"{evidence}."
-    )
-
-
-def as_json(comparisons: Comparisons) -> dict[str, Any]:
-    """What `show` prints, in full precision, for `json.dumps`."""
-    entries = []
-    for found in comparisons.pairs:
-        table, difference = found.table, found.pair.difference
-        sides = {
-            side: {"upstream": label, "run_id": cell.run_id, **cell.metrics[table.metric]}
-            for side, label, cell in (
-                ("a", found.a, found.a_cell),
-                ("b", found.b, found.b_cell),
-            )
-        }
-        entries.append(
-            {
-                "downstream": table.downstream,
-                "metric": table.metric,
-                "lower_is_better": table.lower_is_better,
-                "corpus": table.corpus,
-                "corpus_sha256": table.corpus_sha256,
-                "audio_sha256": table.audio_sha256,
-                "protocol": table.protocol,
-                "protocol_version": table.protocol_version,
-                "layer": found.layer,
-                "seeds": found.a_cell.seeds,
-                **sides,
-                "difference": dataclasses.asdict(difference),
-                "identical": found.pair.identical,
-                "p_value": difference.p_value,
-                "p_value_holm": found.p_value,
-                "check": found.pair.check,
-                "check_p_value": found.pair.check_p_value,
-                "check_p_value_holm": found.check_p_value,
-                "detectable": found.detectable,
-                "better": found.better,
-                "words": in_words(found, len(comparisons.pairs)),
-            }
-        )
-    return {
-        "level": LEVEL,
-        "power": POWER,
-        "comparisons": entries,
-        "notes": list(comparisons.notes),
-    }
-
-
-def show(comparisons: Comparisons, console: Console) -> None:
-    """Print a table for each task, then a sentence for each comparison."""
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    count = len(comparisons.pairs)
-    for _, group in itertools.groupby(comparisons.pairs, key=lambda found: id(found.table)):
-        own = list(group)
-        first, table = own[0], own[0].table
-        heading = f"{headline(table)}, {first.layer}; differences from {first.a}"
-        console.print(Text(printable(heading), style="bold"))
-        grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        grid.add_column("upstream", overflow="fold", min_width=12)
-        check = first.pair.check.replace(" ", "\n")
-        for column in ("score", "difference [95 %]", "p", check, "detectable"):
-            grid.add_column(column, justify="right", no_wrap=True)
-        grid.add_row(Text(printable(first.a)), _score(first.a_cell, table))
-        for found in own:
-            difference = found.pair.difference
-            interval = (
-                f"{signed(difference.value)} [{signed(difference.low)}, {signed(difference.high)}]"
-            )
-            grid.add_row(
-                Text(printable(found.b)),
-                _score(found.b_cell, table),
-                Text(interval, style="bold" if found.better else ""),
-                short_p(found.p_value),
-                short_p(found.check_p_value),
-                f"{found.detectable:.1f}",
-            )
-        console.print(grid)
-    for found in comparisons.pairs:
-        console.print(Text(printable(in_words(found, count))), soft_wrap=True)
-    for line in (*_footnotes(comparisons), *(f"note: {note}" for note in comparisons.notes)):
-        console.print(Text(printable(line), style="dim"), soft_wrap=True)
-
-
-def signed(value: float) -> str:
-    """A difference as tables show it; no sign for what rounds to 0."""
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
-
-
-def short_p(p_value: float) -> str:
-    """A p-value as tables show it."""
-    return "<0.001" if p_value < 0.001 else f"{p_value:.3f}"
-
-
-def _equals(p_value: float) -> str:
-    return "< 0.001" if p_value < 0.001 else f"= {p_value:.3f}"
-
-
-def _score(cell: Cell, table: Table) -> str:
-    return f"{cell.metrics[table.metric]['value']:.1f}"
-
-
-def _footnotes(comparisons: Comparisons) -> list[str]:
-    count = len(comparisons.pairs)
-    differences = [found.pair.difference for found in comparisons.pairs]
-    over = "utterances" if all(found.by_utterance for found in differences) else "speakers"
-    checks = " and ".join(sorted({found.pair.check for found in comparisons.pairs}))
-    lines = [
-        f"Paired by utterance; interval and p over {over}; {checks}: p of a check that takes "
-        "utterances for independent."
-    ]
-    if count > 1:
-        lines.append(f"All p are adjusted for {count} comparisons (Holm); intervals are not.")
-    if any(found.by_utterance for found in differences) and over == "speakers":
-        lines.append("Where speakers are not known, utterances stand in for them.")
-    if any(found.a_cell.seeds == 1 for found in comparisons.pairs):
-        tasks = {found.table.downstream for found in comparisons.pairs if found.a_cell.seeds == 1}
-        lines.append(
-            f"One seed in {', '.join(sorted(tasks))}: the luck of training is in no interval; "
-            "--seeds 3 to publish."
-        )
-    return lines
-
-
 def _refuse_unknown(
     board: Board, names: Sequence[str], downstreams: Sequence[str], layer: str
 ) -> None:
     tasks = {table.downstream for table in board.tables}
-    for task in downstreams:
-        if task not in tasks:
-            raise unknown("task in these results", task, map(printable, tasks))
     rows = [row for table in board.tables for row in table.rows]
     known = {row.upstream for row in rows} | {row.label for row in rows}
     for name in names:

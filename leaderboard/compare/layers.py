@@ -12,18 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from benchmark.errors import SuperbError, unknown
+from benchmark.errors import SuperbError
 from benchmark.scoring.results import Result
-from leaderboard.compare.difference import Pair, notes_about, pair_results, read_board
-from leaderboard.compare.encoders import LEVEL, short_p, signed
-from leaderboard.read.collect import MAIN_LAYERS, Cell, Row, Table
-from leaderboard.show.grid import headline
-from leaderboard.show.render import printable
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from leaderboard.compare.difference import Pair, pair_results
+from leaderboard.read.board import MAIN_LAYERS, Row, Table
+from leaderboard.read.collect import Run, notes_about, read_board, tables_of
+from leaderboard.read.fields import layer_count, score_of, valid_of
+from leaderboard.read.names import printable
 
 
 @dataclass(frozen=True)
@@ -105,82 +101,37 @@ def study_layers(folder: Path | str, downstreams: Sequence[str] = ()) -> LayerSt
     Raises:
         SuperbError: when there is no such folder or task, or no encoder has both results.
     """
-    board, files = read_board(folder)
-    tasks = {table.downstream for table in board.tables}
-    for task in downstreams:
-        if task not in tasks:
-            raise unknown("task in these results", task, map(printable, tasks))
-    tables = [table for table in board.tables if not downstreams or table.downstream in downstreams]
-    results = {run_id: result for run_id, (_, result) in files.items()}
-    pairs = {
-        (position, number): _pair(row, files)
-        for position, table in enumerate(tables)
-        for number, row in enumerate(table.rows)
-    }
-    paired = {key: pair for key, pair in pairs.items() if isinstance(pair, Pair)}
+    board, runs = read_board(folder)
+    tables = tables_of(board, downstreams)
+    entries = [(table, row, _pair(row, runs)) for table in tables for row in table.rows]
+    paired = [pair.difference.p_value for _, _, pair in entries if isinstance(pair, Pair)]
     if not paired:
+        reasons = sorted({why for _, _, why in entries if isinstance(why, str)})
         raise SuperbError(
             f"no upstream in {folder} has results of both its last layer and the weighted sum to "
-            "pair: " + " ".join(sorted({why for why in pairs.values() if isinstance(why, str)}))
-            + " Make some with: superb run --upstream hubert --downstream ks "
-            f"--layers last,weighted-sum,each --output {folder}"
-        )  # fmt: skip
-    results_shown = {
-        cell.run_id for table in tables for row in table.rows for cell in row.cells.values()
-    }
+            f"pair: {' '.join(reasons)} Make some with: superb run --upstream hubert --downstream "
+            f"{printable(tables[0].downstream)} --layers last,weighted-sum,each --output {folder}"
+        )
     from benchmark.scoring.statistics import holm
 
-    adjusted = dict(
-        zip(paired, holm([pair.difference.p_value for pair in paired.values()]), strict=True)
-    )
+    adjusted = iter(holm(paired))
+    rows = [
+        (table, _layer_row(table, row, pair, next(adjusted) if isinstance(pair, Pair) else None,
+                           runs))
+        for table, row, pair in entries
+    ]  # fmt: skip
+    shown = {cell.run_id for table in tables for cell in table.cells}
     return LayerStudy(
         tuple(
-            LayerTable(
-                table,
-                tuple(
-                    _layer_row(table, row, pairs[key], adjusted.get(key), results)
-                    for number, row in enumerate(table.rows)
-                    for key in [(position, number)]
-                ),
-            )
-            for position, table in enumerate(tables)
+            LayerTable(table, tuple(row for owner, row in rows if owner is table))
+            for table in tables
         ),
         len(paired),
-        tuple(notes_about(board, results_shown)),
+        tuple(notes_about(board, shown)),
     )
 
 
-def show(study: LayerStudy, console: Console) -> None:
-    """Print a table for each task."""
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    for entry in study.tables:
-        table = entry.table
-        console.print(Text(printable(headline(table)), style="bold"))
-        grid = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-        grid.add_column("upstream", overflow="fold", min_width=12)
-        for column in ("last", "sum", "sum − last [95 %]", "p", "best", "ρ w", "ρ w·n"):
-            grid.add_column(column, justify="right", no_wrap=True)
-        for row in entry.rows:
-            separated = row.p_value is not None and row.p_value < LEVEL
-            grid.add_row(
-                Text(printable(row.upstream)),
-                _number(row.last),
-                _number(row.weighted_sum),
-                Text(_difference(row), style="bold" if separated else ""),
-                "" if row.p_value is None else short_p(row.p_value),
-                "–" if row.best is None else f"{row.best}: {_number(row.scores[row.best])}",
-                _correlation(row.weight_correlation),
-                _correlation(row.product_correlation),
-            )
-        console.print(grid)
-    for line in (*_footnotes(study), *(f"note: {note}" for note in study.notes)):
-        console.print(Text(printable(line), style="dim"), soft_wrap=True)
-
-
-def _pair(row: Row, files: Mapping[str, tuple[Path, Result]]) -> Pair | str:
+def _pair(row: Row, runs: Mapping[str, Run]) -> Pair | str:
     """The paired difference, or why there is none."""
     cells = [row.cells.get(layer) for layer in MAIN_LAYERS]
     missing = [layer for layer, cell in zip(MAIN_LAYERS, cells, strict=True) if cell is None]
@@ -189,49 +140,41 @@ def _pair(row: Row, files: Mapping[str, tuple[Path, Result]]) -> Pair | str:
     done = [cell for cell in cells if cell is not None]
     if any(cell.status == "failed" for cell in done):
         return f"{row.label} failed."
-    if _layer_count(row, files) == 1:
+    if layer_count(_any_result(row, runs)) == 1:
         return f"{row.label} has one layer only."
     try:
-        return pair_results(*(files[cell.run_id][0] for cell in done))
+        return pair_results(*(runs[cell.run_id].path for cell in done))
     except SuperbError as error:  # one encoder less is no reason to show none
         return str(error)
 
 
-def _layer_count(row: Row, files: Mapping[str, tuple[Path, Result]]) -> int:
-    cell: Cell = next(iter(row.cells.values()))
-    return int(files[cell.run_id][1].upstream.get("layers", 0))
+def _any_result(row: Row, runs: Mapping[str, Run]) -> Result:
+    return runs[next(iter(row.cells.values())).run_id].result
 
 
 def _layer_row(
-    table: Table,
-    row: Row,
-    pair: Pair | str,
-    p_value: float | None,
-    results: Mapping[str, Result],
+    table: Table, row: Row, pair: Pair | str, p_value: float | None, runs: Mapping[str, Run]
 ) -> LayerRow:
     from benchmark.scoring.statistics import spearman
 
     finished = {
-        layer: results[cell.run_id]
+        layer: runs[cell.run_id].result
         for layer, cell in row.cells.items()
         if cell.status == "finished"
     }
-    test = {layer: result.metrics[table.metric]["value"] for layer, result in finished.items()}
-    any_result = results[next(iter(row.cells.values())).run_id]
     mixed = finished.get("weighted-sum")
     weights = tuple(mixed.layer_weights or ()) if mixed else ()
+    any_result = _any_result(row, runs)
     norms = tuple((mixed or any_result).layer_norms or ())
-    single = _single_layers(finished, int(any_result.upstream.get("layers", 0)))
-    scores = tuple(
-        None if result is None else result.metrics[table.metric]["value"] for result in single
-    )
+    single = single_layers(finished, layer_count(any_result))
+    scores = tuple(map(_value, single))
     known = [score for score in scores if score is not None]
     complete = len(known) == len(scores) >= 3
     turned = [-score if table.lower_is_better else score for score in known]
     built = LayerRow(
         upstream=row.label,
-        last=test.get("last"),
-        weighted_sum=test.get("weighted-sum"),
+        last=_value(finished.get("last")),
+        weighted_sum=_value(mixed),
         pair=pair if isinstance(pair, Pair) else None,
         p_value=p_value,
         why_not="" if isinstance(pair, Pair) else pair,
@@ -252,7 +195,12 @@ def _layer_row(
     )
 
 
-def _single_layers(finished: Mapping[str, Result], layers: int) -> list[Result | None]:
+def _value(result: Result | None) -> float | None:
+    score = score_of(result) if result else None
+    return score["value"] if score else None
+
+
+def single_layers(finished: Mapping[str, Result], layers: int) -> list[Result | None]:
     """The run on each layer by itself; the run called ``last`` is that of the last one."""
     single = [finished.get(str(index)) for index in range(layers)]
     if single and single[-1] is None:
@@ -262,47 +210,8 @@ def _single_layers(finished: Mapping[str, Result], layers: int) -> list[Result |
 
 def _best_on_valid(single: Sequence[Result | None], lower_is_better: bool) -> int | None:
     """Chosen on valid, as the best of many on test would flatter itself."""
-    if len(single) < 2:
+    means = [valid_of(result) if result else None for result in single]
+    known = [mean for mean in means if mean is not None]
+    if len(means) < 2 or len(known) < len(means):
         return None
-    means: list[float] = []
-    for result in single:
-        valid = [seed["valid"] for seed in result.per_seed] if result else []
-        known = [value for value in valid if value is not None]
-        if not known or len(known) < len(valid):
-            return None
-        means.append(sum(known) / len(known))
-    return means.index(min(means) if lower_is_better else max(means))
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
-
-
-def _correlation(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}"
-
-
-def _difference(row: LayerRow) -> str:
-    if row.pair is None:
-        return "same: one layer" if len(row.scores) == 1 else "–"
-    found = row.pair.difference
-    return f"{signed(found.value)} [{signed(found.low)}, {signed(found.high)}]"
-
-
-def _footnotes(study: LayerStudy) -> list[str]:
-    rows = [row for entry in study.tables for row in entry.rows]
-    lines = [
-        "sum − last: weighted sum minus last layer, paired by utterance, over speakers; p adjusted "
-        f"for {study.comparisons} comparison{'s' if study.comparisons > 1 else ''} (Holm)."
-    ]
-    if any(row.best is not None for row in rows):
-        lines.append("best: number and test score of the single layer that is best on valid.")
-    else:
-        lines.append("best: not known; add --layers each to superb run.")
-    if any(row.weight_correlation is not None for row in rows):
-        lines.append(
-            "ρ: rank correlation of learned weights w, or of w times the norm n of the layer, "
-            "with the scores of single layers; of few layers it says little."
-        )
-    lines += dict.fromkeys(row.why_not for row in rows if row.why_not and len(row.scores) > 1)
-    return lines
+    return known.index(min(known) if lower_is_better else max(known))

@@ -1,1 +1,5 @@
-"""From a folder of result files to tables of runs that may stand side by side (`collect`)."""
+"""From result files to a board: `collect` sorts them into the tables of `board`.
+
+`fields` is what is asked of one result, `names` how strangers' names are written, `published` the
+figures that others published.
+"""

@@ -7,148 +7,32 @@ engine. Reads JSON alone: no torch, no pandas.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmark.scoring.results import MetricValue, Result, Status, read_results
-
-# The two columns every table has, as the question is what the other layers add to the last.
-MAIN_LAYERS = ("last", "weighted-sum")
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run in a table.
-
-    Attributes:
-        status: ``finished`` or ``failed``.
-        metrics: test scores by metric; empty when failed.
-        seeds: how many seeds were trained.
-        learning_rate: the one chosen.
-        learning_rate_at_edge: True when the grid ends at it.
-        not_separated: True for the best score of its column, and for each whose interval
-            overlaps that of the best; never where a column has one score only.
-        run_id: of the result file.
-        created: UTC time of the run.
-        lm_sha256: of the language model that transcripts were decoded with as well; "" for none.
-    """
-
-    status: Status
-    metrics: Mapping[str, MetricValue]
-    seeds: int
-    learning_rate: float | None
-    learning_rate_at_edge: bool
-    not_separated: bool
-    run_id: str
-    created: str
-    lm_sha256: str
+from benchmark.errors import SuperbError, unknown
+from benchmark.scoring.results import Result, read_result, read_results, result_files
+from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
+from leaderboard.read.fields import (
+    audio_of,
+    engine_of,
+    identity_of,
+    lower_is_better,
+    metrics_of,
+    score_of,
+    skipped_utterances,
+)
+from leaderboard.read.names import printable
 
 
 @dataclass(frozen=True)
-class Row:
-    """One upstream in a table.
+class Run:
+    """A result and its JSON file."""
 
-    Attributes:
-        upstream: its name, as in the result.
-        fingerprint: of the encoder.
-        label: its name, with what tells it from other rows of that name: the start of the
-            fingerprint, or in brackets how its features were computed and stored.
-        precision: of the encoder's numbers; "" when the result does not say.
-        storage: of the features; likewise.
-        device: that computed them; likewise.
-        untrained: True when its weights are random.
-        note: the loud line of its card.
-        family: the pretext school it comes from; "" when the result does not say.
-        parameters: number of weights; None when the result does not say.
-        macs: multiply-accumulate operations per second of audio; likewise.
-        throughput: seconds of audio encoded per second on the machine of the newest run; likewise.
-        trained_on: corpora heard in training, sorted; None when undisclosed.
-        cells: by layer choice.
-    """
-
-    upstream: str
-    fingerprint: str
-    label: str
-    precision: str
-    storage: str
-    device: str
-    untrained: bool
-    note: str
-    family: str
-    parameters: int | None
-    macs: float | None
-    throughput: float | None
-    trained_on: tuple[str, ...] | None
-    cells: Mapping[str, Cell]
-
-
-@dataclass(frozen=True)
-class Table:
-    """What can be compared: one task on one corpus under one protocol.
-
-    Attributes:
-        downstream: name of the task.
-        title: of the task, for readers.
-        version: of the task.
-        metrics: the one that ranks first.
-        lower_is_better: direction of the first metric.
-        corpus: its name.
-        corpus_sha256: its content, by names, sizes, labels and texts.
-        audio_sha256: the content of its audio; "" when the result does not say.
-        corpus_note: one line about it.
-        skipped: ids of its utterances that every run left out, sorted.
-        protocol: its name.
-        protocol_version: its version.
-        protocol_sha256: its content; "" when the result does not say.
-        engine: version of what trains, selects and scores; "" when the result does not say.
-        layers: the columns.
-        rows: best first.
-    """
-
-    downstream: str
-    title: str
-    version: int
-    metrics: tuple[str, ...]
-    lower_is_better: bool
-    corpus: str
-    corpus_sha256: str
-    audio_sha256: str
-    corpus_note: str
-    skipped: tuple[str, ...]
-    protocol: str
-    protocol_version: str
-    protocol_sha256: str
-    engine: str
-    layers: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-    @property
-    def metric(self) -> str:
-        """The metric that ranks."""
-        return self.metrics[0]
-
-    @property
-    def content(self) -> str:
-        """What tells its corpus from another of the same name, in short."""
-        audio = f", audio {self.audio_sha256[:8]}" if self.audio_sha256 else ""
-        return self.corpus_sha256[:8] + audio
-
-
-@dataclass(frozen=True)
-class Board:
-    """All tables of a folder.
-
-    Attributes:
-        tables: sorted by task, corpus and protocol.
-        notes: what was decided on the way, e.g. which of two runs is shown.
-        problems: files that were left out, and why.
-    """
-
-    tables: tuple[Table, ...]
-    notes: tuple[str, ...]
-    problems: tuple[str, ...]
+    path: Path
+    result: Result
 
 
 class _RowKey(NamedTuple):
@@ -171,6 +55,52 @@ def collect(folder: Path | str) -> Board:
         SuperbError: when it does not exist or holds no result files.
     """
     return arrange(*read_results(folder, history=False))
+
+
+def read_board(folder: Path | str, *, history: bool = False) -> tuple[Board, dict[str, Run]]:
+    """The board of a folder, and the run behind each of its run ids.
+
+    Args:
+        folder: of results.
+        history: with the validations during training, which take most of the time to read.
+
+    Raises:
+        SuperbError: when the folder does not exist or holds no result that can be read.
+    """
+    runs: dict[str, Run] = {}
+    problems: list[str] = []
+    for path in result_files(folder):
+        try:
+            result = read_result(path, history=history)
+        except SuperbError as error:
+            problems.append(str(error))
+            continue
+        if result.run_id in runs:
+            problems.append(f"{path} holds the same run as {runs[result.run_id].path}.")
+        else:
+            runs[result.run_id] = Run(path, result)
+    if not runs:
+        raise SuperbError(f"no result in {folder} can be read. {' '.join(problems)}")
+    return arrange((run.result for run in runs.values()), problems), runs
+
+
+def tables_of(board: Board, downstreams: Sequence[str]) -> list[Table]:
+    """The tables of these tasks; all if none is named.
+
+    Raises:
+        SuperbError: for a task that the board does not have.
+    """
+    tasks = {table.downstream for table in board.tables}
+    for task in downstreams:
+        if task not in tasks:
+            raise unknown("task in these results", task, map(printable, tasks))
+    return [table for table in board.tables if not downstreams or table.downstream in downstreams]
+
+
+def notes_about(board: Board, run_ids: Collection[str]) -> list[str]:
+    """What a board notes of some runs, and each file that it had to leave out."""
+    notes = [note for note in board.notes if any(run_id in note for run_id in run_ids)]
+    return notes + [f"left out: {problem}" for problem in board.problems]
 
 
 def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
@@ -201,42 +131,18 @@ def _group_key(result: Result) -> tuple[object, ...]:
         (len(skipped), skipped),  # the whole corpus comes first
         result.protocol["name"],
         str(result.protocol["version"]),
-        _identity(result, "protocol", "sha256"),
-        _engine(result),
+        identity_of(result, "protocol", "sha256"),
+        engine_of(result),
     )
 
 
 def _by_audio(results: Sequence[Result]) -> list[list[Result]]:
     """Results on the same audio; those that do not say which stand apart in case of doubt."""
-    known = sorted({_audio(result) for result in results} - {""})
+    known = sorted({audio_of(result) for result in results} - {""})
     if len(known) < 2:
         return [list(results)]
-    parts = [[result for result in results if _audio(result) == audio] for audio in ("", *known)]
+    parts = [[result for result in results if audio_of(result) == audio] for audio in ("", *known)]
     return [part for part in parts if part]
-
-
-def _audio(result: Result) -> str:
-    return str(result.corpus.get("audio_sha256") or "")
-
-
-def _engine(result: Result) -> str:
-    return str(result.identity.get("engine", ""))
-
-
-def skipped_utterances(result: Result) -> tuple[str, ...]:
-    """Ids of the utterances that a run left out, sorted."""
-    return tuple(sorted({str(skipped["utterance"]) for skipped in result.skipped_audio}))
-
-
-def list_some(names: Sequence[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _identity(result: Result, part: str, key: str) -> str:
-    entry = result.identity.get(part)
-    return str(entry.get(key, "")) if isinstance(entry, Mapping) else ""
 
 
 def _table(results: Sequence[Result], notes: list[str]) -> Table:
@@ -260,29 +166,28 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
                 for other in others
             ]
     layers = _layers(layer for cells in chosen.values() for layer in cells)
-    metric = str(card["metrics"][0])
-    lower = card["direction"] == "lower"
+    lower = lower_is_better(newest)
     close = {
-        layer: _not_separated([cells.get(layer) for cells in chosen.values()], metric, lower)
+        layer: _not_separated([cells[layer] for cells in chosen.values() if layer in cells], lower)
         for layer in layers
     }
     rows = [_row(key, labels[key], cells, close) for key, cells in chosen.items()]
-    rows.sort(key=lambda row: _rank(row, layers, metric, lower))
+    rows.sort(key=lambda row: _rank(row, layers, lower))
     return Table(
         downstream=str(card["name"]),
         title=str(card.get("title", "")),
         version=int(card["version"]),
-        metrics=tuple(str(name) for name in card["metrics"]),
+        metrics=metrics_of(newest),
         lower_is_better=lower,
         corpus=str(newest.corpus["name"]),
         corpus_sha256=str(newest.corpus["sha256"]),
-        audio_sha256=max(map(_audio, results)),
+        audio_sha256=max(map(audio_of, results)),
         corpus_note=str(newest.corpus.get("note", "")),
         skipped=skipped_utterances(newest),
         protocol=str(newest.protocol["name"]),
         protocol_version=str(newest.protocol["version"]),
-        protocol_sha256=_identity(newest, "protocol", "sha256"),
-        engine=_engine(newest),
+        protocol_sha256=identity_of(newest, "protocol", "sha256"),
+        engine=engine_of(newest),
         layers=layers,
         rows=tuple(rows),
     )
@@ -291,7 +196,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
 def _row_key(result: Result) -> _RowKey:
     settings = (str(result.identity.get(name, "")) for name in ("precision", "storage", "device"))
     name = str(result.upstream["name"])
-    return _RowKey(name, _identity(result, "upstream", "fingerprint"), *settings)
+    return _RowKey(name, identity_of(result, "upstream", "fingerprint"), *settings)
 
 
 def _label(key: _RowKey, same: Sequence[_RowKey]) -> str:
@@ -342,13 +247,9 @@ def _is_number(layer: str) -> bool:
     return layer.isascii() and layer.removeprefix("-").isdigit()
 
 
-def _not_separated(results: Sequence[Result | None], metric: str, lower: bool) -> set[str]:
+def _not_separated(results: Sequence[Result], lower: bool) -> set[str]:
     """Run ids of the best score and of those whose interval overlaps its interval."""
-    scores = {
-        result.run_id: result.metrics[metric]
-        for result in results
-        if result is not None and result.status == "finished" and metric in result.metrics
-    }
+    scores = {result.run_id: score for result in results if (score := score_of(result))}
     if len(scores) < 2:  # alone, it is the best of nothing
         return set()
     pick = min if lower else max
@@ -361,10 +262,7 @@ def _not_separated(results: Sequence[Result | None], metric: str, lower: bool) -
 
 
 def _row(
-    key: _RowKey,
-    label: str,
-    cells: Mapping[str, Result],
-    close: Mapping[str, set[str]],
+    key: _RowKey, label: str, cells: Mapping[str, Result], close: Mapping[str, set[str]]
 ) -> Row:
     newest = max(cells.values(), key=lambda result: (result.created, result.run_id))
     card: Mapping[str, Any] = newest.upstream
@@ -382,13 +280,14 @@ def _row(
             layer: Cell(
                 status=result.status,
                 metrics=result.metrics,
+                score=score_of(result),
                 seeds=len(result.seeds),
                 learning_rate=result.learning_rate,
                 learning_rate_at_edge=result.learning_rate_at_edge,
                 not_separated=result.run_id in close[layer],
                 run_id=result.run_id,
                 created=result.created,
-                lm_sha256=_identity(result, "lm", "model"),
+                lm_sha256=identity_of(result, "lm", "model"),
             )
             for layer, result in cells.items()
         },
@@ -407,17 +306,14 @@ def _names(value: object) -> tuple[str, ...] | None:
     return tuple(sorted(str(name) for name in value)) if isinstance(value, list) else None
 
 
-def _rank(row: Row, layers: Sequence[str], metric: str, lower: bool) -> tuple[object, ...]:
+def _rank(row: Row, layers: Sequence[str], lower: bool) -> tuple[object, ...]:
     """By the weighted sum, then by the last layer, then by the other columns, then by name."""
-    order = [layer for layer in ("weighted-sum", "last") if layer in layers]
-    order += [layer for layer in layers if layer not in order]
     keys: list[tuple[int, float]] = []
-    for layer in order:
+    for layer in (*reversed(MAIN_LAYERS), *layers):
         cell = row.cells.get(layer)
-        if cell is None or metric not in cell.metrics:
+        if cell is None or cell.score is None:
             keys.append((1, 0.0))
         else:
-            value = cell.metrics[metric]["value"]
-            keys.append((0, value if lower else -value))
+            keys.append((0, cell.score["value"] * (1 if lower else -1)))
     settings = (row.precision, row.storage, row.device)
     return (*keys, row.upstream, row.fingerprint, *settings)

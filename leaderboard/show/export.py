@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.errors import SuperbError, unknown
 from benchmark.scoring.results import Result, load_results
-from leaderboard.compare.difference import read_board
-from leaderboard.read.collect import MAIN_LAYERS, Row, Table
-from leaderboard.show.render import no_formula, printable
+from leaderboard.read.board import MAIN_LAYERS, Row, Table
+from leaderboard.read.collect import read_board
+from leaderboard.read.names import printable
+from leaderboard.show.board_csv import safe_cell
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-_TASKS: Final = {
-    "asr": "automatic-speech-recognition",
-    "sid": "audio-classification",
-    "ks": "audio-classification",
-}
-"""Task ids of the Hugging Face Hub; the others are ``other`` there too."""
+_HUB_TASKS: Final = {"wer": "automatic-speech-recognition", "accuracy": "audio-classification"}
+"""Task ids of the Hugging Face Hub by the metric that ranks; the others are ``other`` there too."""
 
 _METRICS: Final = {"wer": "WER", "cer": "CER", "accuracy": "accuracy"}
 
@@ -29,13 +26,6 @@ _HUB_CORPUS: Final = re.compile(r"hf:(?P<id>[\w.-]+/[\w.-]+)(:(?P<config>.+))?")
 _HUB_COMMIT: Final = re.compile(
     r"https://huggingface\.co/datasets/.+/tree/(?P<commit>[0-9a-f]{40})"
 )
-
-
-class _Dataset(NamedTuple):
-    type: str
-    name: str
-    config: str | None
-    revision: str
 
 
 def model_card(folder: Path | str, upstream: str) -> str:
@@ -59,14 +49,14 @@ def model_card(folder: Path | str, upstream: str) -> str:
     # Here, as importing it takes longer than everything else that the CSV needs.
     from huggingface_hub import ModelCardData
 
-    board, files = read_board(folder)
+    board, runs = read_board(folder)
     rows = _rows_of(board.tables, upstream)
     results = [
         entry
         for table, row in rows
         for layer in MAIN_LAYERS
         if layer in row.cells
-        for entry in _eval_results(table, files[row.cells[layer].run_id][1])
+        for entry in _eval_results(table, runs[row.cells[layer].run_id].result)
     ]
     if not results:
         raise SuperbError(
@@ -87,9 +77,7 @@ def tidy_csv(folder: Path | str) -> str:
         SuperbError: when there is no such folder, or no JSON file in it.
     """
     table = load_results(folder)
-    # Names come from strangers, and tables are opened in spreadsheets.
-    table = table.map(lambda cell: no_formula(printable(cell)) if isinstance(cell, str) else cell)
-    text: str = table.to_csv(index=False, lineterminator="\n")
+    text: str = table.map(safe_cell).to_csv(index=False, lineterminator="\n")
     return text
 
 
@@ -115,7 +103,6 @@ def _rows_of(tables: tuple[Table, ...], upstream: str) -> list[tuple[Table, Row]
 def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
-    dataset = _dataset(result)
     for metric, score in result.metrics.items():
         name = _METRICS.get(metric, metric)
         share = f"{100 * score['confidence']:g} %"
@@ -137,13 +124,9 @@ def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
             "superb": result.provenance.get("superb"),
         }
         yield EvalResult(
-            task_type=_TASKS.get(table.downstream, "other"),
+            task_type=_HUB_TASKS.get(table.metric, "other"),
             task_name=table.title or table.downstream,
-            dataset_type=dataset.type,
-            dataset_name=dataset.name,
-            dataset_config=dataset.config,
-            dataset_split="test",
-            dataset_revision=dataset.revision,
+            **_dataset(result),
             metric_type=metric,
             metric_value=score["value"],
             metric_name=f"{table.downstream} test {name} in %, frozen encoder, layers "
@@ -152,13 +135,15 @@ def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
         )
 
 
-def _dataset(result: Result) -> _Dataset:
+def _dataset(result: Result) -> dict[str, Any]:
     """A corpus in the words of the Hub; the commit there, or else the sha256 of the content."""
-    corpus: Mapping[str, Any] = result.corpus
-    name = str(corpus["name"])
-    commit = _HUB_COMMIT.fullmatch(str(corpus.get("source", "")))
-    revision = commit["commit"] if commit else str(corpus["sha256"])
+    name = str(result.corpus["name"])
     place = _HUB_CORPUS.fullmatch(name)
-    if place is None:
-        return _Dataset(name, name, None, revision)
-    return _Dataset(place["id"], place["id"], place["config"], revision)
+    commit = _HUB_COMMIT.fullmatch(str(result.corpus.get("source", "")))
+    return {
+        "dataset_type": place["id"] if place else name,
+        "dataset_name": place["id"] if place else name,
+        "dataset_config": place["config"] if place else None,
+        "dataset_split": "test",
+        "dataset_revision": commit["commit"] if commit else str(result.corpus["sha256"]),
+    }

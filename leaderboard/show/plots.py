@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import safe_name
-from leaderboard.compare.encoders import LEVEL, signed
+from leaderboard.compare.encoders import LEVEL
 from leaderboard.compare.layers import LayerRow, LayerStudy, LayerTable
-from leaderboard.show.render import printable
+from leaderboard.read.names import printable
+from leaderboard.show.numbers import difference_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -88,7 +89,7 @@ def draw_differences(entry: LayerTable) -> Figure | None:
             markersize=8, markeredgewidth=2, zorder=3,
         )  # fmt: skip
         axes.annotate(
-            f"{signed(found.value)} [{signed(found.low)}, {signed(found.high)}]".replace("-", "−"),
+            difference_text(found).replace("-", "−"),
             (1.02, height), xycoords=("axes fraction", "data"), va="center",
             fontweight="bold" if clear else "normal",
         )  # fmt: skip

@@ -1,12 +1,14 @@
 """Results that look real, for boards."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from benchmark.core import Tally
+from benchmark.core import Metric, Record
 from benchmark.scoring.results import Result, run_id, write_result
 
 METRICS = {"asr": ("wer", "cer"), "ks": ("accuracy",), "sid": ("accuracy",)}
@@ -42,7 +44,7 @@ def build(
     utterances: int = 100,
     macs: float | None = None,
 ) -> Result:
-    """A result of schema 1; failed when `value` is None."""
+    """A result; failed when `value` is None."""
     metrics = METRICS[downstream]
     identity: dict[str, Any] = {
         "upstream": {"name": upstream, "fingerprint": fingerprint or f"{upstream}-weights"},
@@ -82,8 +84,10 @@ def build(
             "name": downstream,
             "title": downstream.upper(),
             "version": version,
-            "metrics": list(metrics),
-            "direction": "lower" if downstream == "asr" else "higher",
+            "metrics": [
+                asdict(Metric(name, "lower" if downstream == "asr" else "higher"))
+                for name in metrics
+            ],
         },
         corpus={"name": corpus, "sha256": corpus_sha256, "licence": "CC0-1.0", "source": "bundled",
                 "note": "synthetic voices", "splits": {}, "audio_sha256": audio_sha256},
@@ -115,17 +119,17 @@ def build(
     )  # fmt: skip
 
 
-def tallies(result: Result, speakers: int = 4, each: int = 3) -> dict[int, list[Tally]]:
+def records(result: Result, speakers: int = 4, each: int = 3) -> dict[int, list[Record]]:
     """A few counts that the score of the result has nothing to do with."""
     wrong = len(result.layer)
     return {
         seed: [
-            Tally(
-                utterance=f"s{speaker}-{take}",
-                speaker=f"s{speaker}",
+            Record(
+                id=f"s{speaker}-{take}",
+                clusters=(f"s{speaker}",),
                 reference="on",
                 hypothesis="off",
-                counts={
+                values={
                     name: (int((speaker + take + seed) % wrong == 0), 1) for name in result.metrics
                 },
             )
@@ -148,6 +152,49 @@ def save(tmp_path: Path) -> Callable[..., Path]:
 
     def save_result(*args: Any, **settings: Any) -> Path:
         made = build(*args, **settings)
-        return write_result(tmp_path / "results", made, tallies(made))
+        return write_result(tmp_path / "results", made, records(made))
 
     return save_result
+
+
+SPEAKERS, EACH = 12, 5
+
+
+@pytest.fixture
+def counts() -> Callable[..., np.ndarray]:
+    """Draw a numerator for each of 12 speakers' 5 utterances, anew for each share and seed."""
+
+    def draw(right_share: float, *, words: int = 1, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng([seed, round(1_000 * right_share)])
+        return rng.binomial(words, right_share, SPEAKERS * EACH)
+
+    return draw
+
+
+@pytest.fixture
+def write_counts(tmp_path: Path) -> Callable[..., Path]:
+    """Write a result whose utterances have these numerators."""
+
+    def write(
+        upstream: str,
+        downstream: str,
+        numerators: np.ndarray,
+        *,
+        layer: str = "weighted-sum",
+        **settings: Any,
+    ) -> Path:
+        made = build(upstream, downstream, layer, 50.0, **{"seeds": (0,), **settings})
+        words = 1 if downstream != "asr" else 10
+        rows = [
+            Record(
+                id=f"u{position:03}",
+                clusters=(f"s{position // EACH}",),
+                reference="on",
+                hypothesis=f"{value} counted",
+                values={name: (int(value), words) for name in made.metrics},
+            )
+            for position, value in enumerate(numerators)
+        ]
+        return write_result(tmp_path / "results", made, dict.fromkeys(made.seeds, rows))
+
+    return write

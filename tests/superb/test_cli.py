@@ -212,7 +212,7 @@ def test_help_and_lists_start_without_torch(tmp_path, finished):
 def test_the_lists_name_everything(tmp_path):
     from downstreams import DOWNSTREAMS
     from downstreams.corpora import CORPORA
-    from upstreams import UPSTREAMS
+    from upstreams.catalogue import UPSTREAMS
 
     for command, names in (
         ("upstreams", UPSTREAMS),
@@ -224,7 +224,7 @@ def test_the_lists_name_everything(tmp_path):
 
 
 def test_an_encoder_of_the_table_is_described_whole():
-    from upstreams import UPSTREAMS
+    from upstreams.catalogue import UPSTREAMS
 
     wide = superb("upstreams", "--wide").stdout
     for name, entry in UPSTREAMS.items():
@@ -243,7 +243,7 @@ def test_an_encoder_of_the_table_is_described_whole():
 
 
 def test_weights_in_the_hub_cache_are_listed_as_cached(tmp_path):
-    from upstreams import UPSTREAMS
+    from upstreams.catalogue import UPSTREAMS
 
     entry = UPSTREAMS["hubert-base"]
     folder = tmp_path / "hub" / "models--facebook--hubert-base-ls960" / "snapshots" / entry.revision

@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.progress import Progress
 from benchmark.run import run
-from benchmark.scoring.results import read_tallies, result_path
+from benchmark.scoring.results import read_records, result_path
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +39,10 @@ def test_ctc_really_writes(results):
     """A head that outputs blanks is not a result."""
     folder, found = results
     path = result_path(folder / "results", "asr", "fbank", found["asr"].run_id)
-    (tallies,) = read_tallies(path).values()
+    (records,) = read_records(path).values()
     assert found["asr"].metrics["cer"]["value"] < 40
-    words = sum(len(tally.hypothesis.split()) for tally in tallies)
-    spoken = sum(len(tally.reference.split()) for tally in tallies)
+    words = sum(len(record.hypothesis.split()) for record in records)
+    spoken = sum(len(record.reference.split()) for record in records)
     assert words == pytest.approx(spoken, rel=0.2)
 
 

@@ -11,9 +11,10 @@ import torch
 import transformers
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
-from upstreams import UPSTREAMS
+from upstreams.catalogue import UPSTREAMS
+from upstreams.loading.rows import row_card
 from upstreams.models import cpc, generative, wav2vec
-from upstreams.models.utterance import FrozenEncoder, architecture_card
+from upstreams.models.utterance import FrozenEncoder
 
 TINY = {
     "hidden_size": 32,
@@ -129,7 +130,7 @@ def small() -> Callable[[str], FrozenEncoder]:
     def make(name):
         encoder = _SMALL[name].build()
         encoder.reset_parameters(torch.Generator().manual_seed(0))
-        return FrozenEncoder(encoder, architecture_card(name, _SMALL[name]))
+        return FrozenEncoder(encoder, row_card(name, _SMALL[name]))
 
     with torch.random.fork_rng(devices=[]):
         yield make

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from benchmark.errors import AudioError, UpstreamError
-from upstreams import UPSTREAMS
+from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.load import load_upstream
-from upstreams.models import cpc, wav2vec
+from upstreams.models import cpc
 
 ROWS = [
     name
@@ -270,7 +270,7 @@ def fairseq(kind):
 def test_cpc_audio_layout(small_rows, cpc_audio, tmp_path, noise, rng_untouched):
     path = tmp_path / "60k.pt"
     torch.save({"config": {"hiddenEncoder": 12}, "weights": cpc_audio}, path)
-    upstream = cpc.from_checkpoint("modified-cpc", path)
+    upstream = load_upstream(f"modified-cpc:{path}")
     card = upstream.card
     assert (card.name, card.family, card.source) == ("modified-cpc", "contrastive", str(path))
     assert card.trained_on is None
@@ -304,7 +304,7 @@ def test_fairseq_layout(name, kind, small_rows, tmp_path, noise):
     path = tmp_path / "model.pt"
     settings = {"activation": "gelu", "log_compression": True, "residual_scale": 0.5}
     torch.save({"task_cfg": {}, "model_cfg": settings, "model_weight": weights}, path)
-    upstream = wav2vec.from_checkpoint(name, path)
+    upstream = load_upstream(f"{name}:{path}")
     assert upstream.encoder.config.convolutions.activation == "gelu"
     assert upstream.encoder.config.convolutions.log_compression
     values = upstream([noise(3000)]).values
@@ -334,31 +334,31 @@ def test_strict(change, message, small_rows, cpc_audio, tmp_path):
     path = tmp_path / "model.pt"
     torch.save({"config": {}, "weights": cpc_audio}, path)
     with pytest.raises(UpstreamError, match=message):
-        cpc.from_checkpoint("modified-cpc", path)
+        load_upstream(f"modified-cpc:{path}")
 
 
 def test_files_that_are_refused(small_rows, tmp_path):
     path = tmp_path / "model.pt"
     torch.save({"args": argparse.Namespace(x=1), "model_weight": fairseq("none")}, path)
     with pytest.raises(UpstreamError, match="would run code"):
-        wav2vec.from_checkpoint("wav2vec-large", path)
+        load_upstream(f"wav2vec-large:{path}")
     torch.save({"model_weight": fairseq("none")}, path)
     with pytest.raises(UpstreamError, match="'model_cfg'"):
-        wav2vec.from_checkpoint("wav2vec-large", path)
+        load_upstream(f"wav2vec-large:{path}")
     torch.save({"model_cfg": {"combine_groups": True}, "model_weight": fairseq("none")}, path)
     with pytest.raises(UpstreamError, match="combine_groups=True instead of False"):
-        wav2vec.from_checkpoint("wav2vec-large", path)
+        load_upstream(f"wav2vec-large:{path}")
     torch.save({"model_cfg": {"activation": "tanh"}, "model_weight": fairseq("none")}, path)
     with pytest.raises(UpstreamError, match="relu or gelu"):
-        wav2vec.from_checkpoint("wav2vec-large", path)
+        load_upstream(f"wav2vec-large:{path}")
     torch.save({"weights": [1, 2]}, path)
     with pytest.raises(UpstreamError, match="under 'weights', must hold named tensors"):
-        cpc.from_checkpoint("modified-cpc", path)
+        load_upstream(f"modified-cpc:{path}")
     torch.save([1, 2], path)
     with pytest.raises(UpstreamError, match="its weights under 'weights'"):
-        cpc.from_checkpoint("modified-cpc", path)
+        load_upstream(f"modified-cpc:{path}")
     with pytest.raises(UpstreamError, match="cannot be read"):
-        cpc.from_checkpoint("modified-cpc", tmp_path / "nothing.pt")
-    for reader in (cpc.from_checkpoint, wav2vec.from_checkpoint):
-        with pytest.raises(UpstreamError, match="no layout is known"):
-            reader("cpc-2019", path)
+        load_upstream(f"modified-cpc:{tmp_path}/nothing.pt")
+    for name in ("cpc-2019", "hubert-base", "hubert"):
+        with pytest.raises(UpstreamError, match=r"no layout is known .*one for modified-cpc"):
+            load_upstream(f"{name}:{path}")

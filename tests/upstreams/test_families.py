@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 
 import pytest
 import torch
@@ -14,17 +13,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from benchmark.core import UpstreamCard
-from benchmark.errors import SuperbError, UpstreamError
+from benchmark.errors import UpstreamError
 from benchmark.registry import load_attribute
-from upstreams import UPSTREAMS
+from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.checkpoint import encoder_config, load_encoder
 from upstreams.loading.load import load_upstream
-from upstreams.models.transformer import (
-    EncoderConfig,
-    RelativePositions,
-    TransformerUpstream,
-    parameter_count,
-)
+from upstreams.models.architecture import parameter_count
+from upstreams.models.transformer import EncoderConfig, RelativePositions, TransformerUpstream
 
 FAMILIES = {
     "hubert": "Hubert",
@@ -276,15 +271,6 @@ def test_relative_positions_that_cannot_be():
 )
 def test_published_parameter_counts(name, besides, published):
     assert parameter_count(load_attribute(UPSTREAMS[name].architecture)) + besides == published
-
-
-def test_names_of_published_rows():
-    for name, entry in UPSTREAMS.items():
-        if entry.target.startswith("upstreams.loading.published:"):
-            assert entry.target == "upstreams.loading.published:" + re.sub(r"\W", "_", name)
-            assert callable(load_attribute(entry.target))
-    with pytest.raises(SuperbError, match="has no 'fbank'"):
-        load_attribute("upstreams.loading.published:fbank")
 
 
 @pytest.mark.parametrize("name", ["wavlm-base", "data2vec-audio-base", "distilhubert"])

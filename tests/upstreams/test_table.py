@@ -11,11 +11,12 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from benchmark.errors import UpstreamError
 from benchmark.registry import load_attribute
-from upstreams import UPSTREAMS
-from upstreams.loading import pretrained, published
-from upstreams.loading.checkpoint import encoder_config, read_json
+from upstreams.catalogue import UPSTREAMS
+from upstreams.loading import rows
+from upstreams.loading.checkpoint import encoder_config
+from upstreams.loading.files import read_json
 from upstreams.loading.load import load_upstream
-from upstreams.models.transformer import parameter_count
+from upstreams.models.architecture import parameter_count
 
 LEARNED = [
     name
@@ -34,7 +35,7 @@ def test_sizes(name, rng_untouched):
     entry = UPSTREAMS[name]
     config = load_attribute(entry.architecture)
     assert parameter_count(config) == entry.parameters
-    assert (config.layers + 1, config.dim, config.hop_samples) == (
+    assert (config.states, config.dim, config.hop_samples) == (
         entry.layers,
         entry.dim,
         entry.hop_samples,
@@ -57,7 +58,7 @@ def test_cards(name, noise):
 
 @pytest.mark.parametrize("name", BUNDLED)
 def test_a_bundled_encoder_is_small_and_says_how_it_was_made(name):
-    folder = pretrained.CHECKPOINTS / name
+    folder = rows.CHECKPOINTS / name
     assert (folder / "model.safetensors").stat().st_size < 8_000_000
     card = read_json(folder, "card.json")
     assert card["command"].startswith("superb pretrain --objective ")
@@ -69,10 +70,11 @@ def test_a_bundled_encoder_is_small_and_says_how_it_was_made(name):
 
 @pytest.mark.parametrize("entry", UPSTREAMS.values(), ids=UPSTREAMS)
 def test_every_row_is_complete(entry):
-    for target in filter(None, (entry.target, entry.reader)):
-        assert callable(load_attribute(target))
-    assert entry.target or entry.note
-    assert bool(entry.reader) == (entry.checkpoint == "local file")
+    for target in filter(None, (entry.target, entry.architecture, entry.layout)):
+        load_attribute(target)
+    assert entry.loads or entry.note
+    assert bool(entry.target) == (entry.checkpoint == "none")
+    assert bool(entry.layout) == (entry.checkpoint == "local file")
     assert entry.paper
     assert 1900 < entry.year < 2100
     if "/" in entry.checkpoint:
@@ -88,7 +90,7 @@ def test_a_published_row(monkeypatch, make_folder, pinned):
     folder, _ = make_folder(commit)
     row = replace(UPSTREAMS["hubert-base"], revision=commit if pinned else "")
     monkeypatch.setitem(UPSTREAMS, "hubert-base", row)
-    monkeypatch.setattr(published, "download", lambda repository, revision: folder)
+    monkeypatch.setattr(rows, "download", lambda repository, revision: folder)
     with pytest.raises(UpstreamError, match="it is another model than 'hubert-base'"):
         load_upstream("hubert-base")
     parameters = parameter_count(encoder_config(read_json(folder, "config.json")))
@@ -202,7 +204,7 @@ def test_a_row_through_transformers(monkeypatch, tmp_path, noise):
         asked.append((repository, revision, weights))
         return folder
 
-    monkeypatch.setattr(published, "download", download)
+    monkeypatch.setattr(rows, "download", download)
     monkeypatch.setattr("upstreams.loading.hub.download", download)
     with pytest.raises(UpstreamError, match=r"it is another model than 'whisper-tiny\.en'"):
         load_upstream("whisper-tiny.en")

@@ -1,4 +1,4 @@
-"""Hugging Face checkpoint folders, read strictly and without running what is in them.
+"""Hugging Face checkpoint folders of our transformer's families, read strictly.
 
 A folder holds ``config.json`` (architecture), ``preprocessor_config.json`` (what is done to a
 waveform first) and the weights, as safetensors or as a pickle that may contain tensors only.
@@ -7,33 +7,28 @@ Every weight must be used, or be on the short list of what an encoder does not n
 
 from __future__ import annotations
 
-import json
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from benchmark.core import Family, UpstreamCard
 from benchmark.errors import UpstreamError
-from upstreams.models.transformer import (
-    EncoderConfig,
-    TransformerEncoder,
-    TransformerUpstream,
-    parameter_count,
+from upstreams.loading.files import (
+    Origin,
+    joined,
+    read_json,
+    read_weights,
+    refuse_differences,
+    shapes,
 )
+from upstreams.models.architecture import parameter_count, untrained_encoder
+from upstreams.models.transformer import EncoderConfig, TransformerEncoder, TransformerUpstream
 
-if TYPE_CHECKING:
-    from upstreams.loading.huggingface import HuggingFaceUpstream
-
-# model_type in config.json of what was pretrained here (`upstreams.loading.pretrained`),
-PRETRAINED = "superb"
-# of what `TransformerEncoder` is, and the school each comes from.
+# model_type in config.json of what `TransformerEncoder` is, and the school each comes from.
 OWN_FAMILIES: dict[str, Family] = {
     "hubert": "predictive",
     "wav2vec2": "contrastive",
@@ -122,152 +117,12 @@ RENAMED = {
 GATE_ROWS = 4
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where a checkpoint comes from, for its card.
-
-    Attributes:
-        name: the upstream's name.
-        source: hub id, or the folder as typed.
-        revision: commit hash, or "".
-        note: what a reader must know of it, or "".
-    """
-
-    name: str
-    source: str
-    revision: str = ""
-    note: str = ""
-
-
-def hub_origin(name: str, repository: str, asked: str, folder: Path) -> Origin:
-    """Of a snapshot; one that was not asked for by its commit may be another one tomorrow.
-
-    Args:
-        name: the upstream's name.
-        repository: hub id.
-        asked: the revision asked for, "" for the newest.
-        folder: the snapshot, named by its commit.
-    """
-    commit = folder.name
-    pinned = asked == commit
-    note = "" if pinned else f"revision not pinned, this is {repository}@{commit}"
-    return Origin(name, repository, commit, note)
-
-
-def joined(*notes: str) -> str:
-    """Those of several notes that say something, as one."""
-    return "; ".join(note for note in notes if note)
-
-
 def tuned(settings: Mapping[str, Any]) -> str:
     """The note on a model that was trained further for a task, by its class in config.json."""
     architectures = settings.get("architectures")
     names = architectures if isinstance(architectures, list) else []
     found = [name for name in names if isinstance(name, str) and name.endswith(TUNED)]
     return f"fine-tuned: {found[0]}" if found else ""
-
-
-def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """Read a JSON object of a checkpoint folder.
-
-    Raises:
-        UpstreamError: it is missing, unreadable, or no object.
-    """
-    path = folder / name
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UpstreamError(
-            f"{folder} has no {name}; a checkpoint folder holds config.json, "
-            "preprocessor_config.json and model.safetensors, as save_pretrained writes them"
-        ) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UpstreamError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise UpstreamError(f"{path} must hold a JSON object, got {type(content).__name__}")
-    return content
-
-
-def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read all weights of a checkpoint folder into memory, on the CPU.
-
-    ``model.safetensors`` comes first, then its sharded form, then ``pytorch_model.bin``.
-
-    Raises:
-        UpstreamError: none of them is there, one is damaged, or a pickle holds more than tensors.
-    """
-    if (folder / "model.safetensors").is_file():
-        return _safetensors(folder / "model.safetensors")
-    if (folder / "model.safetensors.index.json").is_file():
-        return _shards(folder)
-    if (folder / "pytorch_model.bin").is_file():
-        path = folder / "pytorch_model.bin"
-        return named_tensors(read_pickle(path, "use a model.safetensors instead"), str(path))
-    raise UpstreamError(
-        f"{folder} has no weights: expected model.safetensors, model.safetensors.index.json or "
-        "pytorch_model.bin"
-    )
-
-
-def _safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UpstreamError(f"{path} is damaged or incomplete ({error}); fetch it again") from error
-
-
-def _shards(folder: Path) -> dict[str, Tensor]:
-    files = read_json(folder, "model.safetensors.index.json").get("weight_map")
-    # A shard is a file in this folder, never a path: an index cannot make us read elsewhere.
-    if not isinstance(files, dict) or any(
-        not isinstance(file, str) or Path(file).name != file for file in files.values()
-    ):
-        raise UpstreamError(
-            f"{folder}/model.safetensors.index.json must map weights to files of its own folder "
-            "under weight_map"
-        )
-    weights: dict[str, Tensor] = {}
-    for file in sorted(set(files.values())):
-        weights.update(_safetensors(folder / file))
-    if weights.keys() != files.keys():
-        differ = sorted(weights.keys() ^ files.keys())
-        raise UpstreamError(f"{folder}: index and shards disagree on {_some(differ)}")
-    return weights
-
-
-def read_pickle(path: Path, advice: str) -> object:
-    """Read a file of ``torch.save`` without running anything that is in it, on the CPU.
-
-    Args:
-        path: holds plain containers, numbers, strings and tensors.
-        advice: what to do where that fails.
-
-    Raises:
-        UpstreamError: unreadable, or holding objects whose unpickling would run code.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on its way to refusing a file, torch wonders aloud
-            return cast("object", torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a damaged or hostile pickle can raise anything
-        reason = next(iter(str(error).split(". ")[0].splitlines()), "no reason given")
-        raise UpstreamError(
-            f"{path} cannot be read as plain data ({type(error).__name__}: {reason}). It is "
-            f"missing or damaged, or unpickling it would run code, which is refused; {advice}"
-        ) from error
-
-
-def named_tensors(content: object, where: str) -> dict[str, Tensor]:
-    """What was read, if it is tensors by name.
-
-    Raises:
-        UpstreamError: it holds anything else.
-    """
-    if not isinstance(content, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
-    ):
-        raise UpstreamError(f"{where} must hold named tensors and nothing else")
-    return content
 
 
 def unsupported_options(config: Mapping[str, Any]) -> list[str]:
@@ -485,30 +340,12 @@ def load_encoder(
         encoder = TransformerEncoder(config)
     theirs = encoder_weights(weights)
     names = their_names(config)
-    shapes: dict[str, tuple[int, ...]] = {}
+    wanted: dict[str, tuple[int, ...]] = {}
     for ours, parameter in encoder.state_dict().items():
-        shapes.update(their_shapes(ours, names[ours], tuple(parameter.shape)))
-    missing = sorted(shapes.keys() - theirs.keys())
-    unexpected = sorted(theirs.keys() - shapes.keys())
-    wrong = [
-        f"{name} {tuple(theirs[name].shape)} instead of {shape}"
-        for name, shape in shapes.items()
-        if name in theirs and tuple(theirs[name].shape) != shape
-    ]
-    if missing or unexpected or wrong:
-        parts_of_message = [
-            f"{label}: {_some(found)}"
-            for label, found in (
-                ("missing", missing),
-                ("unexpected", unexpected),
-                ("wrong shape", wrong),
-            )
-            if found
-        ]
-        raise UpstreamError(
-            f"{where} does not hold the weights its config.json describes. "
-            f"{'; '.join(parts_of_message)}. Check that both files are of the same model"
-        )
+        wanted.update(their_shapes(ours, names[ours], tuple(parameter.shape)))
+    refuse_differences(
+        wanted, shapes(theirs), f"{where} does not hold the weights its config.json describes"
+    )
     state = {
         ours: converted(ours, [theirs[part].float() for part in parts])
         for ours, parts in names.items()
@@ -561,7 +398,7 @@ def transformer_card(
     """The card of a checkpoint of our families; what it was trained on is not known here."""
     return UpstreamCard(
         name=origin.name,
-        layers=config.layers + 1,
+        layers=config.states,
         dim=config.dim,
         hop_samples=config.hop_samples,
         sample_rate=sample_rate,
@@ -591,26 +428,10 @@ def load_transformer(folder: Path, origin: Origin) -> TransformerUpstream:
     return TransformerUpstream(encoder, card, normalize)
 
 
-def load_folder(
-    folder: Path, origin: Origin, trust_remote_code: bool = False
-) -> TransformerUpstream | HuggingFaceUpstream:
-    """Load a checkpoint folder: into our encoder if it is one of ours, else into transformers'.
-
-    Args:
-        folder: with config.json, preprocessor_config.json and weights.
-        origin: for the card.
-        trust_remote_code: run code in the folder if the model needs it; the card says so.
-
-    Raises:
-        UpstreamError: anything in the folder is missing, damaged or not as declared.
-    """
-    if not unsupported_options(read_json(folder, "config.json")):
-        return load_transformer(folder, origin)
-    from upstreams.loading.huggingface import load_huggingface  # imports transformers: seconds
-
-    return load_huggingface(folder, origin, trust_remote_code)
-
-
-def _some(names: list[str], at_most: int = 5) -> str:
-    more = len(names) - at_most
-    return ", ".join(names[:at_most]) + (f" and {more} more" if more > 0 else "")
+def untrained_transformer(folder: Path, origin: Origin, seed: int) -> TransformerUpstream:
+    """The architecture of such a folder with random weights; its weights are not read."""
+    settings = read_json(folder, "config.json")
+    config = encoder_config(settings)
+    normalize, sample_rate = waveform_settings(folder)
+    card = transformer_card(config, origin, settings["model_type"], sample_rate)
+    return TransformerUpstream(untrained_encoder(config, seed), card, normalize)

@@ -39,15 +39,8 @@ from torch import Tensor, nn
 
 from benchmark.core import Family, HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError
-from upstreams.loading.checkpoint import (
-    Origin,
-    extractor_settings,
-    is_head,
-    joined,
-    read_json,
-    read_weights,
-    tuned,
-)
+from upstreams.loading.checkpoint import extractor_settings, is_head, tuned
+from upstreams.loading.files import Origin, joined, read_json, read_weights
 from upstreams.models import batch
 
 # transformers gives its models and feature extractors no common interface a type checker knows.

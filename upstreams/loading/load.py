@@ -6,15 +6,15 @@ import dataclasses
 import difflib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from benchmark.core import Upstream, UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
 from benchmark.registry import cause, is_target, load_object, plugins
-from upstreams import UPSTREAMS
+from upstreams.catalogue import UPSTREAMS
 
 if TYPE_CHECKING:  # at run time these modules import torch, so they wait until one is needed
-    from upstreams.loading.checkpoint import Origin
+    from upstreams.loading.files import Origin
 
 GROUP = "superb.upstreams"
 UNTRAINED = "untrained:"
@@ -31,8 +31,9 @@ def load_upstream(name_or_path: str, trust_remote_code: bool = False) -> Upstrea
     """Load an encoder.
 
     The first of these that fits: ``untrained:`` before any other form; ``path.py:Name``, a class,
-    function or object in a file; ``torchaudio:NAME``, a bundle of torchaudio; a name of the table
-    or of an installed plug-in; an existing checkpoint folder; ``package.module:Name``; a hub id
+    function or object in a file; ``torchaudio:NAME``, a bundle of torchaudio; a name of the
+    catalogue, for some with the file of its weights, ``modified-cpc:/path/to/file.pt``; the name of
+    an installed plug-in; ``package.module:Name``; an existing checkpoint folder; a hub id
     ``org/name``, ``hf:org/name``, each perhaps with ``@revision``.
 
     Args:
@@ -66,40 +67,41 @@ def _load(name: str, trust_remote_code: bool) -> object:
         from upstreams.loading.torchaudio_bundles import load_bundle
 
         return load_bundle(name.removeprefix(TORCHAUDIO))
-    if name in UPSTREAMS:
-        if not UPSTREAMS[name].target:
-            raise _unavailable(name)
-        return load_object(UPSTREAMS[name].target, "upstream")
+    row, _, file = name.partition(":")
+    if row in UPSTREAMS and not (file and _names_code(name)):
+        return _load_row(row, file)
     if target := _plugins().get(name, name if _names_code(name) else ""):
         return load_object(target, "upstream")
     folder, origin = _locate(name, weights=True, code=trust_remote_code)
-    from upstreams.loading.checkpoint import PRETRAINED, load_folder, read_json
+    from upstreams.loading.folder import load_folder
 
-    if read_json(folder, "config.json").get("model_type") == PRETRAINED:
-        from upstreams.loading import pretrained
-
-        return pretrained.load(folder, origin)
     return load_folder(folder, origin, trust_remote_code)
+
+
+def _load_row(name: str, file: str) -> object:
+    """A row of the catalogue, or one with weights from the user's file."""
+    from upstreams.loading.rows import load_local, load_row
+
+    entry = UPSTREAMS[name]
+    if not file and not entry.loads:
+        raise _unavailable(name)
+    if file and not entry.layout:
+        known = ", ".join(row for row, entry in UPSTREAMS.items() if entry.layout)
+        raise UpstreamError(f"no layout is known for weights of {name!r}; there is one for {known}")
+    return load_local(name, Path(file).expanduser()) if file else load_row(name)
 
 
 def _untrained(name: str, trust_remote_code: bool) -> object:
     from upstreams.loading import untrained
+    from upstreams.loading.folder import untrained_folder
 
     if name.startswith(UNTRAINED):
         raise UpstreamError(f"{UNTRAINED}{name}: write {UNTRAINED} once")
     entry = UPSTREAMS.get(name)
     if entry is not None and entry.architecture:
-        twin: Any
-        if entry.architecture.startswith("upstreams.models.transformer:"):
-            from upstreams.loading import published
+        from upstreams.loading.rows import untrained_row
 
-            twin = published.untrained(name, untrained.SEED)
-        else:
-            from upstreams.models import utterance
-
-            twin = utterance.untrained_upstream(name, untrained.SEED)
-        twin.card = untrained.untrained_card(twin.card)
-        return twin
+        return untrained_row(name)
     if name.startswith(TORCHAUDIO):
         from upstreams.loading.torchaudio_bundles import untrained_bundle
 
@@ -114,7 +116,7 @@ def _untrained(name: str, trust_remote_code: bool) -> object:
         return untrained.UntrainedTwin(_checked(name, _load(name, trust_remote_code)))
     else:
         folder, origin = _locate(name, weights=False, code=trust_remote_code)
-    return untrained.untrained_folder(folder, origin, trust_remote_code)
+    return untrained_folder(folder, origin, trust_remote_code)
 
 
 def _unavailable(name: str) -> UpstreamError:
@@ -125,13 +127,8 @@ def _unavailable(name: str) -> UpstreamError:
         message += f"Random weights: --upstream {UNTRAINED}{name}"
     else:
         message += "To run it, wrap its own code in a class: --upstream my_file.py:MyClass"
-    if entry.reader:
-        module, _, function = entry.reader.partition(":")
-        message += (
-            f". A local copy: write a file mine.py with `from {module} import {function}` and "
-            f"`def mine(): return {function}({name!r}, '/path/to/file.pt')`, then "
-            "--upstream mine.py:mine"
-        )
+    if entry.layout:
+        message += f". A copy of your own: --upstream {name}:/path/to/file.pt"
     return UpstreamError(message)
 
 
@@ -156,7 +153,7 @@ def _locate(name: str, weights: bool, code: bool) -> tuple[Path, Origin]:
     """The checkpoint folder a path or hub id stands for, fetched if need be."""
     path = Path(name).expanduser()
     if name and path.is_dir():
-        from upstreams.loading.checkpoint import Origin
+        from upstreams.loading.files import Origin
 
         return path, Origin(name=path.resolve().name, source=name)
     match = _HUB_ID.fullmatch(name)
@@ -168,7 +165,7 @@ def _locate(name: str, weights: bool, code: bool) -> tuple[Path, Origin]:
         if name.startswith((".", "/", "~")):
             raise UpstreamError(f"there is no folder {name}. {FORMS}")
         raise _unknown(name)
-    from upstreams.loading.checkpoint import hub_origin
+    from upstreams.loading.files import hub_origin
     from upstreams.loading.hub import download
 
     repository, revision = match["id"], match["revision"] or ""

@@ -11,8 +11,7 @@ import dataclasses
 import json
 import reprlib
 import typing
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,11 +21,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save as packed
 from torch import nn
 
-from benchmark.core import Upstream, UpstreamCard
+from benchmark.core import UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
-from upstreams import UPSTREAMS
-from upstreams.loading.checkpoint import PRETRAINED, Origin, read_json
-from upstreams.loading.untrained import untrained_card
+from upstreams.loading.files import Origin, read_json
+from upstreams.models.architecture import Encoder, untrained_encoder
 from upstreams.models.cpc import BidirectionalCPCConfig, CPCConfig
 from upstreams.models.generative import APCConfig, MelTransformerConfig
 from upstreams.models.transformer import EncoderConfig, TransformerEncoder, TransformerUpstream
@@ -35,8 +33,9 @@ from upstreams.models.utterance import FrozenEncoder
 # An instance of one of `ARCHITECTURES`, which share properties but no class.
 Architecture: TypeAlias = Any
 Json: TypeAlias = Any
-# Which class an encoder is of, its architecture says.
-Module: TypeAlias = Any
+Frozen: TypeAlias = TransformerUpstream | FrozenEncoder
+# model_type in config.json
+PRETRAINED = "superb"
 ARCHITECTURES: dict[str, type[Any]] = {
     "transformer": EncoderConfig,
     "cpc": CPCConfig,
@@ -54,7 +53,6 @@ LAYERS = frozenset({"layers", "position_layers"})
 MAY_BE_ZERO = frozenset({"codes", "paddings", "relative_buckets"})
 # What safetensors calls the types that weights may have.
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
-CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
 def save(
@@ -107,7 +105,7 @@ def _text(content: Json) -> bytes:
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def load(folder: Path, origin: Origin) -> Upstream:
+def load(folder: Path, origin: Origin) -> Frozen:
     """Read a pretrained encoder.
 
     Args:
@@ -120,16 +118,15 @@ def load(folder: Path, origin: Origin) -> Upstream:
     architecture = read_architecture(folder)
     encoder = _planned(architecture)
     encoder.load_state_dict(_weights(folder, encoder), strict=True, assign=True)
-    return _upstream(architecture, encoder, _card(folder, architecture, origin))
+    return frozen(encoder, _card(folder, architecture, origin))
 
 
-def untrained(folder: Path, origin: Origin, seed: int) -> Upstream:
-    """The untrained twin of a pretrained encoder: its architecture, and weights of a seed."""
+def untrained(folder: Path, origin: Origin, seed: int) -> Frozen:
+    """The same architecture with weights of a seed."""
     architecture = read_architecture(folder)
-    encoder = build(architecture)
-    encoder.reset_parameters(torch.Generator().manual_seed(seed))
-    card = untrained_card(_card(folder, architecture, origin), seed)
-    return _upstream(architecture, encoder, card)
+    _planned(architecture)  # or say in our words why it cannot be built
+    encoder = untrained_encoder(architecture, seed)
+    return frozen(encoder, _card(folder, architecture, origin))
 
 
 def read_architecture(folder: Path) -> Architecture:
@@ -152,23 +149,11 @@ def read_architecture(folder: Path) -> Architecture:
     return architecture
 
 
-def build(architecture: Architecture) -> Module:
-    """The encoder of an architecture; its weights are not drawn yet.
-
-    Raises:
-        UpstreamError: the values do not fit together, or make too large an encoder.
-    """
-    return _planned(architecture).to_empty(device="cpu")
-
-
-def _planned(architecture: Architecture) -> Module:
+def _planned(architecture: Architecture) -> Encoder:
     """The encoder of an architecture on the meta device, without memory for its weights."""
     try:
         with torch.device("meta"):
-            if isinstance(architecture, EncoderConfig):
-                encoder: Module = TransformerEncoder(architecture)
-            else:
-                encoder = architecture.build()
+            encoder = architecture.build()
     except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise UpstreamError(
             f"no encoder can be built of {type(architecture).__name__} with these values: {error}"
@@ -279,11 +264,10 @@ def _card(folder: Path, architecture: Architecture, origin: Origin) -> UpstreamC
         isinstance(corpora, list) and all(isinstance(corpus, str) for corpus in corpora)
     ):
         raise UpstreamError(f"{folder}/card.json: trained_on is a list of names, or null")
-    transformer = isinstance(architecture, EncoderConfig)
     try:
         return UpstreamCard(
             name=origin.name,
-            layers=architecture.layers + 1 if transformer else architecture.states,
+            layers=architecture.states,
             dim=architecture.dim,
             hop_samples=architecture.hop_samples,
             family=content["family"],
@@ -300,22 +284,17 @@ def _card(folder: Path, architecture: Architecture, origin: Origin) -> UpstreamC
         raise UpstreamError(f"{folder}/card.json: {error}") from error
 
 
-def _upstream(architecture: Architecture, encoder: Module, card: UpstreamCard) -> Upstream:
+def frozen(encoder: Encoder, card: UpstreamCard, normalize: bool = False) -> Frozen:
+    """An encoder as an upstream.
+
+    Args:
+        encoder: with its weights.
+        card: its card, but for their number.
+        normalize: bring every waveform to zero mean and unit variance first; a transformer alone
+            can be asked.
+    """
     parameters = sum(weight.numel() for weight in encoder.parameters())
     card = dataclasses.replace(card, parameters=parameters)
-    if isinstance(architecture, EncoderConfig):
-        return TransformerUpstream(encoder, card, normalize=False)
+    if isinstance(encoder, TransformerEncoder):
+        return TransformerUpstream(encoder, card, normalize)
     return FrozenEncoder(encoder, card)
-
-
-def bundled(name: str) -> Upstream:
-    """One of the small encoders that come with the package."""
-    return load(CHECKPOINTS / name, Origin(name=name, source=UPSTREAMS[name].checkpoint))
-
-
-def __getattr__(attribute: str) -> Callable[[], Upstream]:
-    """The function that loads the bundled encoder whose target is this attribute."""
-    for name, entry in UPSTREAMS.items():
-        if entry.target == f"{__name__}:{attribute}":
-            return partial(bundled, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from benchmark.core import Family, HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError, unknown
-from upstreams.loading.checkpoint import named_tensors, read_pickle
+from upstreams.loading.files import named_tensors, read_pickle, refuse_differences, shapes
 from upstreams.models import batch
 
 PREFIX = "torchaudio:"
@@ -168,23 +168,11 @@ def load_bundle(name: str) -> TorchaudioUpstream:
     weights = _read(path)
     with torch.device("meta"):  # no memory, no random numbers
         model = _build(bundle)
-    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in weights.items()}
-    if shapes != found:
-        problems = {
-            "missing": sorted(shapes.keys() - found.keys()),
-            "unexpected": sorted(found.keys() - shapes.keys()),
-            "wrong shape": sorted(
-                key for key in shapes.keys() & found.keys() if shapes[key] != found[key]
-            ),
-        }
-        listed = "; ".join(
-            f"{what}: {', '.join(keys[:5])}" for what, keys in problems.items() if keys
-        )
-        raise UpstreamError(
-            f"{path} does not hold the weights of {PREFIX}{name}. {listed}. Delete it to fetch it "
-            "again"
-        )
+    refuse_differences(
+        shapes(model.state_dict()),
+        shapes(weights),
+        f"{path} does not hold the weights of {PREFIX}{name}; delete it to fetch it again",
+    )
     model.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
     return TorchaudioUpstream(model, _card(name, bundle, model), bool(bundle._normalize_waveform))
 

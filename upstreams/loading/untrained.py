@@ -7,28 +7,14 @@ from the architecture alone and needs no download.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmark.core import HiddenStates, Upstream, UpstreamCard
+from benchmark.encoding.fingerprint import modules_of
 from benchmark.errors import UpstreamError
-from upstreams.loading.checkpoint import (
-    PRETRAINED,
-    Origin,
-    encoder_config,
-    joined,
-    read_json,
-    transformer_card,
-    unsupported_options,
-    waveform_settings,
-)
-from upstreams.models.transformer import TransformerUpstream, untrained_encoder
-
-if TYPE_CHECKING:
-    from upstreams.loading.huggingface import HuggingFaceUpstream
 
 PREFIX = "untrained:"
 SEED = 0
@@ -47,42 +33,6 @@ def untrained_card(card: UpstreamCard, seed: int = SEED) -> UpstreamCard:
     )
 
 
-def untrained_folder(
-    folder: Path, origin: Origin, trust_remote_code: bool = False, seed: int = SEED
-) -> Upstream:
-    """The twin of a checkpoint folder, from its settings; its weights are not read.
-
-    Args:
-        folder: with config.json and preprocessor_config.json.
-        origin: of the checkpoint.
-        trust_remote_code: run code in the folder if the model needs it; the card says so.
-        seed: of the weights.
-
-    Raises:
-        UpstreamError: the settings are missing or describe no speech encoder.
-    """
-    settings = read_json(folder, "config.json")
-    twin: TransformerUpstream | HuggingFaceUpstream
-    if settings.get("model_type") == PRETRAINED:
-        from upstreams.loading import pretrained
-
-        return pretrained.untrained(folder, origin, seed)
-    if unsupported_options(settings):
-        from upstreams.loading.huggingface import (
-            untrained_huggingface,  # imports transformers: seconds
-        )
-
-        twin = untrained_huggingface(folder, origin, seed, trust_remote_code)
-    else:
-        config = encoder_config(settings)
-        normalize, sample_rate = waveform_settings(folder)
-        card = transformer_card(config, origin, settings["model_type"], sample_rate)
-        twin = TransformerUpstream(untrained_encoder(config, seed), card, normalize)
-    card = untrained_card(twin.card, seed)
-    twin.card = dataclasses.replace(card, note=joined(card.note, twin.card.note))
-    return twin
-
-
 class UntrainedTwin:
     """An encoder of any make whose weights were drawn anew.
 
@@ -95,7 +45,7 @@ class UntrainedTwin:
     """
 
     def __init__(self, upstream: Upstream, seed: int = SEED) -> None:
-        modules = torch_modules(upstream)
+        modules = modules_of(upstream)
         if not any(True for module in modules for _ in module.parameters()):
             raise UpstreamError(
                 f"{upstream.card.name!r} has no weights, so it has no untrained twin"
@@ -117,17 +67,9 @@ class UntrainedTwin:
         if move is not None:
             move(device)
         else:
-            for module in torch_modules(self.upstream):
+            for module in modules_of(self.upstream):
                 module.to(device)
         return self
-
-
-def torch_modules(upstream: object) -> list[nn.Module]:
-    """The torch modules that an encoder is, or holds as attributes."""
-    if isinstance(upstream, nn.Module):
-        return [upstream]
-    attributes = vars(upstream).values() if hasattr(upstream, "__dict__") else ()
-    return [value for value in attributes if isinstance(value, nn.Module)]
 
 
 def reset(modules: list[nn.Module], name: str, seed: int) -> None:

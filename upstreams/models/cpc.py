@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -31,13 +30,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.errors import UpstreamError
+from upstreams.models.architecture import Layout
 from upstreams.models.convolution import convolve_rows
-from upstreams.models.utterance import (
-    FrozenEncoder,
-    UtteranceEncoder,
-    checkpoint_upstream,
-    read_tensors,
-)
+from upstreams.models.utterance import UtteranceEncoder
 
 # --------------------------------------------------------------------------------------------
 # Strided convolutions: waveform to latents
@@ -398,29 +393,8 @@ BIDIRECTIONAL_CPC_MINI = replace(
 
 
 # --------------------------------------------------------------------------------------------
-# Weights from a local file
+# Names of published weights
 # --------------------------------------------------------------------------------------------
-
-
-def from_checkpoint(name: str, path: str | Path) -> FrozenEncoder:
-    """``modified-cpc`` with weights from a local file, read without running code.
-
-    The layout is ``{"config": …, "weights": …}``, as facebookresearch/CPC_audio writes it. It is
-    taken from that project's source code; no published file was at hand to try.
-
-    Args:
-        name: the row.
-        path: the file.
-
-    Raises:
-        UpstreamError: no reader for this row, or the file does not hold exactly its weights.
-    """
-    if name != "modified-cpc":
-        raise UpstreamError(
-            f"no layout is known for weights of {name!r}; there is one for modified-cpc"
-        )
-    weights, _ = read_tensors(Path(path), "weights")
-    return checkpoint_upstream(name, MODIFIED_CPC, weights, _cpc_audio_names(MODIFIED_CPC), path)
 
 
 def _cpc_audio_names(config: CPCConfig) -> dict[str, str]:
@@ -434,3 +408,8 @@ def _cpc_audio_names(config: CPCConfig) -> dict[str, str]:
             names[f"convolutions.convolutions.{index}.{part}"] = f"gEncoder.conv{index}.{part}"
             names[f"convolutions.norms.{index}.{part}"] = f"gEncoder.batchNorm{index}.{part}"
     return names
+
+
+# ``{"config": …, "weights": …}``, taken from the project's source code; no published file was at
+# hand to try.
+CPC_AUDIO = Layout("weights", _cpc_audio_names)

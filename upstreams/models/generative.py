@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -31,13 +30,9 @@ from torch import Tensor, nn
 from torchaudio.compliance import kaldi
 
 from benchmark.errors import UpstreamError
+from upstreams.models.architecture import Layout
 from upstreams.models.batch import SAMPLE_RATE
-from upstreams.models.utterance import (
-    FrozenEncoder,
-    UtteranceEncoder,
-    checkpoint_upstream,
-    read_tensors,
-)
+from upstreams.models.utterance import UtteranceEncoder
 
 MEL_BANDS = 80
 HOP_SAMPLES = 160
@@ -496,41 +491,8 @@ MEL_TRANSFORMER_MINI = MelTransformerConfig(layers=5, dim=224, heads=4, feed_for
 
 
 # --------------------------------------------------------------------------------------------
-# Weights from a local file
+# Names of published weights
 # --------------------------------------------------------------------------------------------
-
-
-def from_checkpoint(name: str, path: str | Path) -> FrozenEncoder:
-    """A row of the table with weights from a local file, read without running code.
-
-    The layout is ``{"model": …, "config": …}``, as s3prl and the NPC repository write it for
-    ``apc-3x512``, ``vq-apc-3x512`` and ``npc-4x512``. It is taken from the projects' source code;
-    no published file was at hand to try.
-
-    Args:
-        name: the row.
-        path: the file.
-
-    Raises:
-        UpstreamError: no reader for this row, or the file does not hold exactly its weights.
-    """
-    ignored: list[str] = []
-    config: APCConfig | NPCConfig
-    if name in ("apc-3x512", "vq-apc-3x512"):
-        config = APC_3X512 if name == "apc-3x512" else VQ_APC_3X512
-        names = _apc_names(config)
-    elif name == "npc-4x512":
-        config = NPC_4X512
-        names = _npc_names(config)
-        # Ones and zeros that follow from the configuration.
-        ignored = [f"masked_convs.{index}.conv_mask" for index in range(config.blocks)]
-    else:
-        raise UpstreamError(
-            f"no layout is known for weights of {name!r}; there is one for apc-3x512, "
-            "vq-apc-3x512 and npc-4x512"
-        )
-    weights, _ = read_tensors(Path(path), "model")
-    return checkpoint_upstream(name, config, weights, names, path, ignored)
 
 
 def _parts(ours: str, theirs: str, parts: tuple[str, ...] = ("weight", "bias")) -> dict[str, str]:
@@ -549,12 +511,7 @@ def _code_names(groups: int) -> dict[str, str]:
 def _apc_names(config: APCConfig) -> dict[str, str]:
     """Our names → those of VQ-APC's repository and s3prl."""
     names = _parts("prediction", "postnet")
-    gru = (
-        "weight_ih_l0",
-        "weight_hh_l0",
-        "bias_ih_l0",
-        "bias_hh_l0",
-    )
+    gru = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
     for index in range(config.layers):
         names |= _parts(f"layers.{index}", f"rnn_layers.{index}", gru)
     return names | (_code_names(1) if config.codes else {})
@@ -572,3 +529,14 @@ def _npc_names(config: NPCConfig) -> dict[str, str]:
         names |= _parts(f"{ours}.mix_norm", f"{theirs}.bn2", batch_norm)
         names |= _parts(f"masked.{index}.convolution", f"masked_convs.{index}.conv")
     return names
+
+
+def _npc_masks(config: NPCConfig) -> list[str]:
+    """Ones and zeros that follow from the configuration."""
+    return [f"masked_convs.{index}.conv_mask" for index in range(config.blocks)]
+
+
+# ``{"model": …, "config": …}``, as s3prl and the NPC repository write it; taken from the projects'
+# source code, no published file was at hand to try.
+APC_LAYOUT = Layout("model", _apc_names)
+NPC_LAYOUT = Layout("model", _npc_names, _npc_masks)

@@ -20,6 +20,7 @@ Every utterance is computed on its own, then zero-padded: `pad_invariant` holds 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Literal
@@ -30,7 +31,6 @@ from torchaudio import functional
 from torchaudio.compliance import kaldi
 
 from benchmark.core import HiddenStates, UpstreamCard
-from upstreams import UPSTREAMS
 from upstreams.models import batch
 from upstreams.models.batch import SAMPLE_RATE
 
@@ -48,7 +48,7 @@ class SignalFeatures:
     """A signal representation as an upstream with one layer; with its differences but for spectra.
 
     Args:
-        name: its name in the table.
+        card: its card, but for the shortest waveform.
         kind: ``fbank``, 80 log mel energies; ``mfcc``, 13 cepstra of 23 mel bands; ``plp``, 13
             cepstra of an all-pole model of the auditory spectrum; ``spectrogram``, the log power
             spectrum.
@@ -57,24 +57,10 @@ class SignalFeatures:
             anything nonlinear sees nothing.
     """
 
-    def __init__(self, name: str, kind: Kind, normalize: bool) -> None:
+    def __init__(self, card: UpstreamCard, kind: Kind, normalize: bool) -> None:
         self.kind: Kind = kind
         self.normalize = normalize
-        entry = UPSTREAMS[name]
-        self.card = UpstreamCard(
-            name=name,
-            layers=entry.layers,
-            dim=entry.dim,
-            hop_samples=entry.hop_samples,
-            sample_rate=SAMPLE_RATE,
-            family=entry.family,
-            parameters=entry.parameters,
-            min_samples=WINDOW_SAMPLES,
-            pad_invariant=True,
-            trained_on=entry.trained_on,
-            paper=entry.paper,
-            note=entry.note,
-        )
+        self.card = dataclasses.replace(card, min_samples=WINDOW_SAMPLES)
 
     @torch.inference_mode()
     def __call__(self, waveforms: list[Tensor]) -> HiddenStates:
@@ -253,26 +239,26 @@ def cmvn(features: Tensor) -> Tensor:
     return torch.where(deviation > 1e-5, (features - mean) / deviation, 0.0)
 
 
-def fbank() -> SignalFeatures:
+def fbank(card: UpstreamCard) -> SignalFeatures:
     """80 log mel energies with differences: 240 per frame."""
-    return SignalFeatures("fbank", "fbank", normalize=False)
+    return SignalFeatures(card, "fbank", normalize=False)
 
 
-def fbank_cmvn() -> SignalFeatures:
+def fbank_cmvn(card: UpstreamCard) -> SignalFeatures:
     """The same, normalised over each utterance: the baseline of the SUPERB paper."""
-    return SignalFeatures("fbank-cmvn", "fbank", normalize=True)
+    return SignalFeatures(card, "fbank", normalize=True)
 
 
-def mfcc() -> SignalFeatures:
+def mfcc(card: UpstreamCard) -> SignalFeatures:
     """13 cepstra with differences: 39 per frame, without the CMVN that SUPERB applies to them."""
-    return SignalFeatures("mfcc", "mfcc", normalize=False)
+    return SignalFeatures(card, "mfcc", normalize=False)
 
 
-def plp() -> SignalFeatures:
+def plp(card: UpstreamCard) -> SignalFeatures:
     """13 perceptual linear prediction cepstra with differences: 39 per frame."""
-    return SignalFeatures("plp", "plp", normalize=False)
+    return SignalFeatures(card, "plp", normalize=False)
 
 
-def spectrogram() -> SignalFeatures:
+def spectrogram(card: UpstreamCard) -> SignalFeatures:
     """Log power spectrum: 257 per frame."""
-    return SignalFeatures("spectrogram", "spectrogram", normalize=False)
+    return SignalFeatures(card, "spectrogram", normalize=False)

@@ -132,6 +132,11 @@ class EncoderConfig:
             )
 
     @property
+    def states(self) -> int:
+        """The input of the first layer and the output of every layer."""
+        return self.layers + 1
+
+    @property
     def hop_samples(self) -> int:
         """Samples between two frames."""
         return math.prod(self.conv_strides)
@@ -151,6 +156,10 @@ class EncoderConfig:
         for kernel, stride in zip(self.conv_kernels, self.conv_strides, strict=True):
             samples = (samples - kernel) // stride + 1
         return samples
+
+    def build(self) -> TransformerEncoder:
+        """The encoder."""
+        return TransformerEncoder(self)
 
 
 # The published architectures. Many names share one: what was learned differs, not what is computed.
@@ -721,23 +730,3 @@ class TransformerUpstream(nn.Module):
             return waveform
         variance, mean = torch.var_mean(waveform, correction=0)
         return (waveform - mean) / torch.sqrt(variance + 1e-7)
-
-
-def parameter_count(config: EncoderConfig) -> int:
-    """Weights of an architecture, counted on the meta device: nothing is allocated."""
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in TransformerEncoder(config).parameters())
-
-
-def untrained_encoder(config: EncoderConfig, seed: int) -> TransformerEncoder:
-    """An encoder with random weights, on the CPU; torch's global random state stays as it was.
-
-    Args:
-        config: the architecture.
-        seed: of the weights.
-    """
-    with torch.device("meta"):
-        encoder = TransformerEncoder(config)
-    encoder.to_empty(device="cpu")
-    encoder.reset_parameters(torch.Generator().manual_seed(seed))
-    return encoder

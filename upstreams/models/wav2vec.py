@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -30,13 +29,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.errors import UpstreamError
+from upstreams.models.architecture import Layout
 from upstreams.models.cpc import ConvolutionConfig, Convolutions, activate
-from upstreams.models.utterance import (
-    FrozenEncoder,
-    UtteranceEncoder,
-    checkpoint_upstream,
-    read_tensors,
-)
+from upstreams.models.utterance import UtteranceEncoder
 
 
 @dataclass(frozen=True)
@@ -246,45 +241,15 @@ VQ_WAV2VEC_KMEANS = replace(VQ_WAV2VEC_GUMBEL, quantizer="kmeans")
 
 
 # --------------------------------------------------------------------------------------------
-# Weights from a local file
+# Names of published weights
 # --------------------------------------------------------------------------------------------
 
 
-def from_checkpoint(name: str, path: str | Path) -> FrozenEncoder:
-    """wav2vec or vq-wav2vec with weights from a local file, read without running code.
-
-    The layout is ``{"model_cfg": …, "model_weight": …}``: fairseq's weights as s3prl's converter
-    writes them. fairseq's own files hold an ``argparse.Namespace`` and are refused. The layout is
-    taken from the projects' source code; no published file was at hand to try.
-
-    Args:
-        name: the row.
-        path: the file.
-
-    Raises:
-        UpstreamError: no reader for this row, or the file does not hold exactly its weights.
-    """
-    rows = {
-        "wav2vec-large": WAV2VEC_LARGE,
-        "vq-wav2vec-gumbel": VQ_WAV2VEC_GUMBEL,
-        "vq-wav2vec-kmeans": VQ_WAV2VEC_KMEANS,
-    }
-    if name not in rows:
-        raise UpstreamError(
-            f"no layout is known for weights of {name!r}; there is one for {', '.join(rows)}"
-        )
-    weights, rest = read_tensors(Path(path), "model_weight")
-    config = _fairseq_config(rows[name], rest, path)
-    return checkpoint_upstream(name, config, weights, _fairseq_names(config), path)
-
-
-def _fairseq_config(
-    config: Wav2VecConfig, rest: Mapping[str, Any], path: str | Path
-) -> Wav2VecConfig:
-    """The row's configuration with what the file says of it, if it is the same model."""
+def _fairseq_config(config: Wav2VecConfig, rest: Mapping[str, Any], where: str) -> Wav2VecConfig:
+    """The configuration with what the file says of it, if it is the same model."""
     settings = rest.get("model_cfg")
     if not isinstance(settings, dict):
-        raise UpstreamError(f"{path} must hold its settings under 'model_cfg'")
+        raise UpstreamError(f"{where} must hold its settings under 'model_cfg'")
     fixed: dict[str, Any] = {
         "aggregator": "cnn",
         "skip_connections_feat": False,
@@ -301,13 +266,13 @@ def _fairseq_config(
         for key, value in fixed.items()
         if settings.get(key, value) != value
     ]:
-        raise UpstreamError(f"{path} holds another model: {', '.join(differing)}")
+        raise UpstreamError(f"{where} holds another model: {', '.join(differing)}")
     # Absent, they are what the row says.
     activation = settings.get("activation", config.convolutions.activation)
     compression = settings.get("log_compression", config.convolutions.log_compression)
     if activation not in ("relu", "gelu") or not isinstance(compression, bool):
         raise UpstreamError(
-            f"{path}: activation is relu or gelu and log_compression true or false; got "
+            f"{where}: activation is relu or gelu and log_compression true or false; got "
             f"{activation!r} and {compression!r}"
         )
     return replace(
@@ -345,3 +310,8 @@ def _fairseq_names(config: Wav2VecConfig) -> dict[str, str]:
         for part in ("weight", "bias"):
             names[f"quantizer.norm.{part}"] = f"vector_quantizer.projection.1.{part}"
     return names
+
+
+# ``{"model_cfg": …, "model_weight": …}``, as s3prl's converter writes it; fairseq's own files hold
+# objects. Taken from the projects' source code; no published file was at hand to try.
+FAIRSEQ = Layout("model_weight", _fairseq_names, settled=_fairseq_config)

@@ -24,7 +24,7 @@ from benchmark.core import UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
 from benchmark.progress import Bar, Progress
 from upstreams.loading import pretrained
-from upstreams.loading.checkpoint import read_json
+from upstreams.loading.files import read_json
 from upstreams.models.batch import SAMPLE_RATE
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.audio import Clip, Stream, hold_out, seconds

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal, cast
 
-from benchmark.core import Tally
+from benchmark.core import Record
+from leaderboard.compare.difference import right_or_wrong
+from leaderboard.read.fields import counts_of
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
-Seeds = Mapping[int, Sequence[Tally]]
+Seeds = Mapping[int, Sequence[Record]]
 
 
 @dataclass(frozen=True)
@@ -84,18 +86,18 @@ class Confusions:
         return [(reference, taken, -count) for count, reference, taken in sorted(wrong)[:most]]
 
 
-def by_speaker(tallies: Seeds, metric: str) -> list[Share]:
+def by_speaker(records: Seeds, metric: str) -> list[Share]:
     """Score of each speaker, sorted by name."""
-    return sorted(_shares(tallies, metric, lambda tally: tally.speaker), key=lambda s: s.name)
+    return sorted(_shares(records, metric, lambda record: record.clusters[0]), key=lambda s: s.name)
 
 
-def by_length(tallies: Seeds, metric: str, most: int = 12) -> list[Share]:
+def by_length(records: Seeds, metric: str, most: int = 12) -> list[Share]:
     """Score by number of words in the reference, shortest first.
 
     Numbers of words that lie side by side are put together until there are at most `most` parts
     of about the same number of utterances.
     """
-    lengths = sorted(_length(tally) for tally in next(iter(tallies.values()), ()))
+    lengths = sorted(_length(record) for record in next(iter(records.values()), ()))
     starts = sorted(set(lengths))
     if len(starts) > most:
         starts = sorted({lengths[len(lengths) * part // most] for part in range(most)})
@@ -106,27 +108,32 @@ def by_length(tallies: Seeds, metric: str, most: int = 12) -> list[Share]:
         place: str(part[0]) if part[0] == part[-1] else f"{part[0]}–{part[-1]}"
         for place, part in parts.items()
     }
-    shares = _shares(tallies, metric, lambda tally: names[bisect_right(starts, _length(tally))])
+    shares = _shares(records, metric, lambda record: names[bisect_right(starts, _length(record))])
     return sorted(shares, key=lambda share: int(share.name.partition("–")[0]))
 
 
-def confusions(tallies: Seeds) -> Confusions:
+def one_answer_each(records: Seeds, metric: str) -> bool:
+    """Whether each utterance is one answer, right or wrong, rather than a sequence of words."""
+    return right_or_wrong(counts_of(record, metric) for record in _all(records))
+
+
+def confusions(records: Seeds) -> Confusions:
     """Count which class was taken for which."""
-    pairs = Counter((tally.reference, tally.hypothesis) for tally in _all(tallies))
+    pairs = Counter((record.reference, record.hypothesis) for record in _all(records))
     names = tuple(sorted({name for pair in pairs for name in pair}))
     place = {name: position for position, name in enumerate(names)}
     return Confusions(names, {(place[a], place[b]): count for (a, b), count in pairs.items()})
 
 
-def worst(tallies: Seeds, metric: str, lower_is_better: bool, most: int) -> list[Mistake]:
+def worst(records: Seeds, metric: str, lower_is_better: bool, most: int) -> list[Mistake]:
     """The utterances with the worst score over all seeds; of equal ones those with more errors.
 
     None is given that every seed got right.
     """
-    totals: dict[str, list[int]] = {}
-    for tally in _all(tallies):
-        top, bottom = tally.counts[metric]
-        total = totals.setdefault(tally.utterance, [0, 0])
+    totals: dict[str, list[float]] = {}
+    for record in _all(records):
+        top, bottom = counts_of(record, metric)
+        total = totals.setdefault(record.id, [0, 0])
         total[0] += top
         total[1] += bottom
     errors = {
@@ -134,11 +141,11 @@ def worst(tallies: Seeds, metric: str, lower_is_better: bool, most: int) -> list
     }
     bad = [name for name, count in errors.items() if count > 0]
     bad.sort(key=lambda name: (-errors[name] / max(1, totals[name][1]), -errors[name], name))
-    first = {tally.utterance: tally for tally in next(iter(tallies.values()), ())}
+    first = {record.id: record for record in next(iter(records.values()), ())}
     return [
         Mistake(
             utterance=name,
-            speaker=first[name].speaker,
+            speaker=first[name].clusters[0],
             score=_percent(*totals[name]),
             words=align(first[name].reference, first[name].hypothesis),
         )
@@ -166,29 +173,29 @@ def align(reference: str, hypothesis: str) -> tuple[Aligned, ...]:
     )
 
 
-def _shares(tallies: Seeds, metric: str, part: Callable[[Tally], str]) -> list[Share]:
-    sums: dict[str, list[int]] = {}
+def _shares(records: Seeds, metric: str, part: Callable[[Record], str]) -> list[Share]:
+    sums: dict[str, list[float]] = {}
     utterances: dict[str, set[str]] = {}
-    for tally in _all(tallies):
-        name = part(tally)
-        top, bottom = tally.counts[metric]
+    for record in _all(records):
+        name = part(record)
+        top, bottom = counts_of(record, metric)
         total = sums.setdefault(name, [0, 0])
         total[0] += top
         total[1] += bottom
-        utterances.setdefault(name, set()).add(tally.utterance)
+        utterances.setdefault(name, set()).add(record.id)
     return [
         Share(name, _percent(top, bottom), len(utterances[name]))
         for name, (top, bottom) in sums.items()
     ]
 
 
-def _all(tallies: Seeds) -> Iterable[Tally]:
-    return (tally for seed in tallies.values() for tally in seed)
+def _all(records: Seeds) -> Iterable[Record]:
+    return (record for seed in records.values() for record in seed)
 
 
-def _length(tally: Tally) -> int:
-    return len(tally.reference.split())
+def _length(record: Record) -> int:
+    return len(record.reference.split())
 
 
-def _percent(top: int, bottom: int) -> float:
+def _percent(top: float, bottom: float) -> float:
     return 100 * top / max(1, bottom)

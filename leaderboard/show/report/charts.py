@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from benchmark.scoring.results import MetricValue
 from leaderboard.show.report.markup import Html, element, join
 
 WIDTH = 340.0
@@ -39,14 +40,14 @@ class Point:
     high: float | None = None
 
 
-def interval_bar(value: float, low: float, high: float, ends: tuple[float, float]) -> Html:
+def interval_bar(score: MetricValue, ends: tuple[float, float]) -> Html:
     """A score and its interval as a band with a tick, on a scale between `ends`."""
     x = _Scale(*ends, 2, 98)
     return element(
         "svg",
         element("line", x1=2, x2=98, y1=5, y2=5, class_="track"),
-        element("line", x1=x(low), x2=x(high), y1=5, y2=5, class_="reach"),
-        element("line", x1=x(value), x2=x(value), y1=1, y2=9, class_="tick"),
+        element("line", x1=x(score["low"]), x2=x(score["high"]), y1=5, y2=5, class_="reach"),
+        element("line", x1=x(score["value"]), x2=x(score["value"]), y1=1, y2=9, class_="tick"),
         viewBox="0 0 100 10",
         class_="interval",
         aria_hidden="true",
@@ -94,21 +95,14 @@ def bars(
 
 
 def points(
-    values: Sequence[Point],
-    x_ticks: Mapping[float, str],
-    title: str,
-    x_label: str,
-    y_label: str,
-    *,
-    joined: bool = True,
+    values: Sequence[Point], x_ticks: Mapping[float, str], title: str, x_label: str, y_label: str
 ) -> Html:
     """Marks with intervals where given, joined from left to right."""
     values = sorted(values, key=lambda point: point.x)
     x = _Scale(min(x_ticks), max(x_ticks), _LEFT + 12, WIDTH - _RIGHT - 12)
     y = _Scale.nice(*_extent(values), _HEIGHT - _BOTTOM, _TOP)
     drawn = _x_axis(x, x_ticks)
-    if joined:
-        drawn.append(_line([(x(point.x), y(point.y)) for point in values], "joined"))
+    drawn.append(_line([(x(point.x), y(point.y)) for point in values], "joined"))
     drawn += [_mark(point, x(point.x), y) for point in values]
     return _chart(title, x_label, y_label, y, drawn)
 

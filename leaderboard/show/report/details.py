@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import Result, read_tallies
-from leaderboard.compare.difference import paired_difference
-from leaderboard.compare.encoders import signed
-from leaderboard.read.collect import Row, Table
+from benchmark.scoring.results import Result, read_records
+from leaderboard.compare.difference import pair_results
+from leaderboard.compare.layers import single_layers
+from leaderboard.read.board import MAIN_LAYERS, Row, Table
+from leaderboard.read.collect import Run
+from leaderboard.read.fields import find_metric, layer_count, score_of
+from leaderboard.show.numbers import difference_text, score_text
 from leaderboard.show.report import charts
 from leaderboard.show.report.analysis import (
     Aligned,
@@ -22,10 +24,10 @@ from leaderboard.show.report.analysis import (
     by_length,
     by_speaker,
     confusions,
+    one_answer_each,
     worst,
 )
 from leaderboard.show.report.markup import Html, element, join
-from leaderboard.show.report.provenance import Run
 
 MISTAKES: Final = 6
 """Utterances shown of each upstream."""
@@ -48,23 +50,21 @@ def layers_and_rates(table: Table, row: Row, runs: Mapping[str, Run]) -> Html:
     )
 
 
-def gain(table: Table, row: Row, runs: Mapping[str, Run], folder: Path) -> Html | None:
+def gain(table: Table, row: Row, runs: Mapping[str, Run]) -> Html | None:
     """What the weighted sum adds to the last layer, with a paired interval; None without both."""
-    cells = [row.cells.get(layer) for layer in ("last", "weighted-sum")]
-    paths = [
-        folder / runs[cell.run_id].file for cell in cells if cell and cell.status == "finished"
-    ]
+    cells = [row.cells.get(layer) for layer in MAIN_LAYERS]
+    paths = [runs[cell.run_id].path for cell in cells if cell and cell.status == "finished"]
     if len(paths) < 2:
         return None
     try:
-        found = paired_difference(*paths)
+        found = pair_results(*paths).difference
     except SuperbError as error:
         return element("p", f"Weighted sum − last: not known. {error}")
     units = "utterances" if found.by_utterance else "speakers"
     return element(
         "p",
-        f"Weighted sum − last: {signed(found.value)} [{signed(found.low)}, {signed(found.high)}] "
-        f"points of {table.metric}, paired interval over {units}",
+        f"Weighted sum − last: {difference_text(found)} points of {table.metric}, "
+        f"paired interval over {units}",
     )
 
 
@@ -74,44 +74,47 @@ def analysed(row: Row) -> str | None:
     return next((layer for layer in ("weighted-sum", "last", *finished) if layer in finished), None)
 
 
-def read_mistakes(
-    table: Table, row: Row, runs: Mapping[str, Run], folder: Path
-) -> tuple[Seeds, list[Mistake]]:
+def read_mistakes(table: Table, row: Row, runs: Mapping[str, Run]) -> tuple[Seeds, list[Mistake]]:
     """Counts of all test utterances, and the worst ones.
 
     Raises:
-        SuperbError: when the file of the utterances is missing or damaged.
+        SuperbError: when the file of the utterances is missing or damaged, or an utterance by
+            itself has no score.
     """
     layer = analysed(row)
     if layer is None:
         return {}, []
-    tallies = read_tallies(folder / runs[row.cells[layer].run_id].file)
-    return tallies, worst(tallies, table.metric, table.lower_is_better, MISTAKES)
+    run = runs[row.cells[layer].run_id]
+    statistic = find_metric(run.result, table.metric).statistic
+    if statistic != "ratio":
+        raise SuperbError(f"{table.metric} ({statistic}) is not made of scores of utterances")
+    records = read_records(run.path)
+    return records, worst(records, table.metric, table.lower_is_better, MISTAKES)
 
 
 def mistakes(
-    table: Table, row: Row, tallies: Seeds, bad: Sequence[Mistake], playable: Mapping[str, str]
+    table: Table, row: Row, records: Seeds, bad: Sequence[Mistake], playable: Mapping[str, str]
 ) -> Html:
     """Drawings of where it errs, and the worst utterances.
 
     Args:
         table: where the row stands.
         row: the upstream.
-        tallies: counts of the run that is analysed.
+        records: counts of the run that is analysed.
         bad: its worst utterances.
         playable: key of the recording by id of the utterance.
     """
     layer = analysed(row)
     if layer is None:
         return element("p", "No run finished, so there are no answers to look at.")
-    figures = [_speakers(table, by_speaker(tallies, table.metric))]
+    figures = [_speakers(table, by_speaker(records, table.metric))]
     below: Html | None = None
-    if table.metric == "wer":
-        figures.insert(0, _lengths(by_length(tallies, table.metric)))
-    elif table.metric == "accuracy":
-        found = confusions(tallies)
+    if not table.lower_is_better and one_answer_each(records, table.metric):
+        found = confusions(records)
         figures.insert(0, _confusions(found))
         below = _pairs(found)
+    else:
+        figures.insert(0, _lengths(table, by_length(records, table.metric)))
     return join(
         element("h4", f"Mistakes of {layer}"),
         element("div", *figures, class_="figures"),
@@ -144,7 +147,15 @@ def _layers(table: Table, results: Mapping[str, Result]) -> list[Html]:
                 charts.bars(list(norms), names, title, "layer", "norm"), f"{title} of each layer"
             )
         )
-    scores = _single_layers(table, results)
+    layers = max((layer_count(result) for result in results.values()), default=0)
+    scores = [
+        charts.Point(
+            place, score["value"], f"layer {place}: {score_text(score)}", "finished", score["low"],
+            score["high"],
+        )
+        for place, result in enumerate(single_layers(results, layers))
+        if result and (score := score_of(result))
+    ]  # fmt: skip
     if len(scores) > 1:
         title = f"{table.metric} of single layers"
         ticks = {point.x: f"{point.x:g}" for point in scores}
@@ -155,22 +166,6 @@ def _layers(table: Table, results: Mapping[str, Result]) -> list[Html]:
         note = element("p", "Single layers are scored with ", command, ".", class_="note")
         figures.append(note)
     return figures
-
-
-def _single_layers(table: Table, results: Mapping[str, Result]) -> list[charts.Point]:
-    scores: dict[int, charts.Point] = {}
-    for layer, result in results.items():
-        score = result.metrics.get(table.metric)
-        count = result.upstream.get("layers")
-        last = count - 1 if isinstance(count, int) else None
-        place = last if layer == "last" else int(layer) if layer.isdecimal() else None
-        if score is None or place is None:
-            continue
-        label = f"layer {place}: {score['value']:.1f} [{score['low']:.1f}, {score['high']:.1f}]"
-        scores[place] = charts.Point(
-            place, score["value"], label, "finished", score["low"], score["high"]
-        )
-    return [scores[place] for place in sorted(scores)]
 
 
 def _rates(table: Table, results: Mapping[str, Result]) -> list[Html]:
@@ -253,14 +248,14 @@ def _speakers(table: Table, shares: Sequence[Share]) -> Html:
     return _figure(charts.rows(entries, title, f"{table.metric} %"), title)
 
 
-def _lengths(shares: Sequence[Share]) -> Html:
-    title = "WER by number of words in the reference"
+def _lengths(table: Table, shares: Sequence[Share]) -> Html:
+    title = f"{table.metric.upper()} by number of words in the reference"
     drawing = charts.bars(
         [share.value for share in shares],
         [share.name for share in shares],
         title,
         "words",
-        "wer %",
+        f"{table.metric} %",
         tooltips=[
             f"{share.name} words: {share.value:.1f} %, {share.utterances} utterances"
             for share in shares

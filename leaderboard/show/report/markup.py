@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 
-from leaderboard.show.render import printable
+from leaderboard.read.names import printable
 
 
 class Html(str):

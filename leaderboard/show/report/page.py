@@ -6,22 +6,23 @@ import base64
 import hashlib
 import math
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from string import Template
-from typing import Final
+from typing import Final, TypeAlias
 
 from benchmark.errors import SuperbError
 from leaderboard.compare.contamination import judge
-from leaderboard.compare.difference import read_board
-from leaderboard.read.collect import Board, Row, Table
-from leaderboard.show.grid import GridRow, label_of, notes_of, table_grid
+from leaderboard.read.board import Board, Row, Table
+from leaderboard.read.collect import Run, read_board
+from leaderboard.show.board import label_of, notes_of, table_grid
+from leaderboard.show.grid import GridRow
 from leaderboard.show.report import audio, charts, details
 from leaderboard.show.report.analysis import Mistake, Seeds
 from leaderboard.show.report.markup import Html, element, embedded_json, join
-from leaderboard.show.report.provenance import Run, pooled
+from leaderboard.show.report.provenance import pooled
 from leaderboard.show.report.tables import (
     HEARD,
     footnotes,
@@ -35,9 +36,16 @@ from leaderboard.show.report.tables import (
 DETAILED: Final = 10
 """Upstreams per table whose drawings and mistakes are in the report; scores are there for all."""
 
+Recordings: TypeAlias = Callable[[Table], Mapping[str, bytes]]
+"""From a table to the encoded audio of its test utterances by id; empty where there is none."""
+
 
 def write_report(
-    folder: Path | str, output: Path | str, *, detailed: int = DETAILED, with_audio: bool = True
+    folder: Path | str,
+    output: Path | str,
+    *,
+    detailed: int = DETAILED,
+    recordings: Recordings | None = None,
 ) -> Path:
     """Write the report of a folder of results, in place of an older one only when complete.
 
@@ -45,7 +53,7 @@ def write_report(
         folder: of results.
         output: the HTML file.
         detailed: how many upstreams per table get drawings and mistakes, the best first.
-        with_audio: whether recordings of the bundled corpus are embedded.
+        recordings: where the audio of the utterances shown is found; None to embed none.
 
     Raises:
         SuperbError: when there are no results, or the file cannot be written.
@@ -53,7 +61,7 @@ def write_report(
     output = Path(output)
     if output.is_dir():
         raise SuperbError(f"{output} is a folder; give a file, such as {output / 'report.html'}")
-    text = build_report(folder, detailed=detailed, with_audio=with_audio)
+    text = build_report(folder, detailed=detailed, recordings=recordings)
     temporary = output.with_name(f".{output.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -70,21 +78,23 @@ def write_report(
     return output
 
 
-def build_report(folder: Path | str, *, detailed: int = DETAILED, with_audio: bool = True) -> str:
+def build_report(
+    folder: Path | str, *, detailed: int = DETAILED, recordings: Recordings | None = None
+) -> str:
     """The report as text; see `write_report`."""
     if detailed < 0:
         raise SuperbError(f"the number of upstreams with details is at least 0; got {detailed}")
-    folder = Path(folder)
-    board, runs = _read(folder)
-    shown = {cell.run_id for table in board.tables for row in table.rows
-             for cell in row.cells.values()}  # fmt: skip
+    board, runs = read_board(folder, history=True)
+    shown = {cell.run_id for table in board.tables for cell in table.cells}
     sections = [
-        _section(place, table, runs, folder, detailed) for place, table in enumerate(board.tables)
+        _section(place, table, runs, detailed, recordings(table) if recordings else {})
+        for place, table in enumerate(board.tables)
     ]
-    recordings = _recordings(sections) if with_audio else {}
+    wanted = _wanted(sections)
+    playable = audio.embed(wanted)
     data = {
-        **pooled({run_id: run for run_id, run in sorted(runs.items()) if run_id in shown}),
-        "audio": recordings,
+        **pooled({run_id: runs[run_id] for run_id in sorted(shown)}, Path(folder)),
+        "audio": playable,
     }
     script = _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -96,30 +106,22 @@ def build_report(folder: Path | str, *, detailed: int = DETAILED, with_audio: bo
         summary=_summary(board, len(shown)),
         navigation=_navigation(board),
         filters=_filters(board),
-        sections=join(summaries(board), *(section.html(recordings) for section in sections)),
-        notes=_notes(board, sections, recordings, with_audio),
+        sections=join(summaries(board), *(section.html(playable) for section in sections)),
+        notes=_notes(board, {key for key, _ in wanted}, len(playable)),
     )
 
 
-def _read(folder: Path) -> tuple[Board, dict[str, Run]]:
-    board, files = read_board(folder, history=True)
-    return board, {
-        run_id: Run(path.relative_to(folder).as_posix(), result)
-        for run_id, (path, result) in files.items()
-    }
-
-
 def _section(
-    place: int, table: Table, runs: Mapping[str, Run], folder: Path, detailed: int
+    place: int, table: Table, runs: Mapping[str, Run], detailed: int, stored: Mapping[str, bytes]
 ) -> _Section:
     rows = table.rows[:detailed]
     mistakes: list[tuple[Seeds, list[Mistake]] | SuperbError] = []
     for row in rows:
         try:
-            mistakes.append(details.read_mistakes(table, row, runs, folder))
+            mistakes.append(details.read_mistakes(table, row, runs))
         except SuperbError as error:
             mistakes.append(error)
-    return _Section(f"table-{place}", table, runs, folder, rows, mistakes)
+    return _Section(f"table-{place}", table, runs, rows, mistakes, stored)
 
 
 @cache
@@ -135,30 +137,29 @@ class _Section:
         id: of its element.
         table: what it shows.
         runs: by run id.
-        folder: of results.
         rows: those that get details.
         mistakes: of each of these, or why they are not known.
+        stored: recordings of its utterances by id.
     """
 
     id: str
     table: Table
     runs: Mapping[str, Run]
-    folder: Path
     rows: Sequence[Row]
     mistakes: Sequence[tuple[Seeds, list[Mistake]] | SuperbError]
+    stored: Mapping[str, bytes]
 
     def audio_key(self, utterance: str) -> str:
         """The name of a recording in the report: ids are unique in a corpus, not over corpora."""
         return f"{self.table.corpus_sha256[:8]}/{utterance}"
 
-    def shown_utterances(self) -> list[list[str]]:
-        """Ids of the worst utterances of each row that has details."""
-        return [
-            [] if isinstance(entry, SuperbError) else [bad.utterance for bad in entry[1]]
-            for entry in self.mistakes
-        ]
+    def stored_at(self, rank: int) -> list[tuple[str, bytes]]:
+        """Key and recording of the worst utterance of each row, the next worst, and so on."""
+        lists = [entry[1] for entry in self.mistakes if not isinstance(entry, SuperbError)]
+        names = [bad[rank].utterance for bad in lists if rank < len(bad)]
+        return [(self.audio_key(name), self.stored[name]) for name in names if name in self.stored]
 
-    def html(self, recordings: Mapping[str, str]) -> Html:
+    def html(self, playable: Mapping[str, str]) -> Html:
         """The table and the details below it."""
         table, grid = self.table, table_grid(self.table)
         low, high = self._ends
@@ -173,7 +174,7 @@ class _Section:
                 [self._row(place, row) for place, row in enumerate(grid.rows)],
             ),
             footnotes(grid, bars),
-            self._details(recordings),
+            self._details(playable),
             id=self.id,
             aria_labelledby=f"{self.id}-title",
             data_task=table.downstream,
@@ -184,9 +185,7 @@ class _Section:
     @property
     def _ends(self) -> tuple[float, float]:
         """Of the bars below the scores, in percent: tens, so that the reader can place them."""
-        metric = self.table.metric
-        cells = [cell for row in self.table.rows for cell in row.cells.values()]
-        scores = [cell.metrics[metric] for cell in cells if metric in cell.metrics]
+        scores = [cell.score for cell in self.table.cells if cell.score is not None]
         low = min((score["low"] for score in scores), default=0.0)
         high = max((score["high"] for score in scores), default=100.0)
         return 10 * math.floor(low / 10), 10 * math.ceil(max(high, low + 1) / 10)
@@ -202,7 +201,6 @@ class _Section:
             if cell is None:
                 cells.append(plain_cell(item, None))
                 continue
-            score = cell.metrics.get(self.table.metric)
             button = element(
                 "button",
                 *score_parts(item),
@@ -212,9 +210,9 @@ class _Section:
                 aria_haspopup="dialog",
             )
             bar, value = None, None
-            if score is not None:
-                bar = charts.interval_bar(score["value"], score["low"], score["high"], self._ends)
-                value = repr(float(score["value"]))
+            if cell.score is not None:
+                bar = charts.interval_bar(cell.score, self._ends)
+                value = repr(float(cell.score["value"]))
             kind = "close" if item.bold else None
             cells.append(element("td", button, bar, class_=kind, data_value=value))
         verdict = _heard(row, self.table)
@@ -224,7 +222,7 @@ class _Section:
     def _detail_id(self, place: int) -> str:
         return f"{self.id}-row-{place}"
 
-    def _details(self, recordings: Mapping[str, str]) -> Html | None:
+    def _details(self, playable: Mapping[str, str]) -> Html | None:
         table = self.table
         if not self.rows:
             return None
@@ -233,15 +231,15 @@ class _Section:
             if isinstance(found, SuperbError):
                 answers = element("p", f"The answers cannot be shown: {found}")
             else:
-                tallies, bad = found
+                records, bad = found
                 keys = {mistake.utterance: self.audio_key(mistake.utterance) for mistake in bad}
-                playable = {name: key for name, key in keys.items() if key in recordings}
-                answers = details.mistakes(table, row, tallies, bad, playable)
+                heard = {name: key for name, key in keys.items() if key in playable}
+                answers = details.mistakes(table, row, records, bad, heard)
             entries.append(
                 element(
                     "details",
                     element("summary", f"{label_of(row.label, row.untrained)}, {table.downstream}"),
-                    details.gain(table, row, self.runs, self.folder),
+                    details.gain(table, row, self.runs),
                     details.layers_and_rates(table, row, self.runs),
                     answers,
                     id=self._detail_id(place),
@@ -258,17 +256,10 @@ class _Section:
         )
 
 
-def _recordings(sections: Sequence[_Section]) -> dict[str, str]:
-    """Data URIs of the utterances shown, the worst of every upstream first."""
-    wanted: list[tuple[str, bytes]] = []
-    for rank in range(details.MISTAKES):
-        for section in sections:
-            stored = audio.recordings(section.table)
-            for utterances in section.shown_utterances():
-                if rank < len(utterances) and utterances[rank] in stored:
-                    name = utterances[rank]
-                    wanted.append((section.audio_key(name), stored[name]))
-    return audio.embed(wanted)
+def _wanted(sections: Sequence[_Section]) -> list[tuple[str, bytes]]:
+    """Recordings of the utterances shown, the worst of every upstream first."""
+    ranks = range(details.MISTAKES)
+    return [pair for rank in ranks for section in sections for pair in section.stored_at(rank)]
 
 
 def _heard(row: Row, table: Table) -> str:
@@ -286,9 +277,8 @@ def _title(table: Table) -> str:
 
 def _summary(board: Board, runs: int) -> Html:
     upstreams = {row.upstream for table in board.tables for row in table.rows}
-    newest = max(
-        (cell.created for table in board.tables for row in table.rows
-         for cell in row.cells.values()), default="")  # fmt: skip
+    created = (cell.created for table in board.tables for cell in table.cells)
+    newest = max(created, default="")
     text = f"{runs} results of {len(upstreams)} upstreams in {len(board.tables)} tables"
     return element("p", text + (f", the newest of {newest}" if newest else ""))
 
@@ -325,22 +315,12 @@ def _filters(board: Board) -> Html:
     return join(search, *selects)
 
 
-def _notes(
-    board: Board, sections: Sequence[_Section], recordings: Mapping[str, str], with_audio: bool
-) -> Html:
+def _notes(board: Board, wanted: set[str], embedded: int) -> Html:
     lines = notes_of(board)
     lines += [f"left out: {problem}" for problem in board.problems]
-    if with_audio:
-        wanted = {
-            section.audio_key(name)
-            for section in sections
-            for names in section.shown_utterances()
-            for name in names
-            if name in audio.recordings(section.table)
-        }
-        if wanted:
-            lines.append(
-                f"recordings: {len(recordings)} of the {len(wanted)} shown of the bundled corpus "
-                f"are in this file, which holds at most {audio.LIMIT_BYTES / 1e6:g} MB of them"
-            )
+    if wanted:
+        lines.append(
+            f"recordings: {embedded} of the {len(wanted)} shown of the bundled corpus "
+            f"are in this file, which holds at most {audio.LIMIT_BYTES / 1e6:g} MB of them"
+        )
     return join(*(element("li", line) for line in lines))

@@ -4,41 +4,33 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmark.scoring.results import MetricValue, Result
-from leaderboard.read.collect import list_some
-from leaderboard.show.render import printable
+from leaderboard.read.collect import Run
+from leaderboard.read.fields import identity_of, learning_rate_of, scores_by_seed
+from leaderboard.read.names import list_some, printable
 
 
-@dataclass(frozen=True)
-class Run:
-    """A result and where it was found.
-
-    Attributes:
-        file: its JSON file, relative to the folder of results, with forward slashes.
-        result: what it holds.
-    """
-
-    file: str
-    result: Result
-
-
-def facts(run: Run) -> list[tuple[str, str]]:
-    """What is known of a run as pairs of name and text, the most asked for first."""
-    return [(name, printable(text)) for name, text in _facts(run.file, run.result) if text]
-
-
-def pooled(runs: Mapping[str, Run]) -> dict[str, Any]:
+def pooled(runs: Mapping[str, Run], folder: Path) -> dict[str, Any]:
     """Facts of many runs with each text written once: most of it is the same in all of them.
+
+    Args:
+        runs: by run id.
+        folder: of results; files are named from there.
 
     Returns:
         ``texts``, and under ``runs`` for each id a flat list of places in it: name, text, name, …
     """
     places: dict[str, int] = {}
     indexed = {
-        run_id: [places.setdefault(text, len(places)) for pair in facts(run) for text in pair]
+        run_id: [
+            places.setdefault(printable(text), len(places))
+            for pair in _facts(run.path.relative_to(folder).as_posix(), run.result)
+            if pair[1]
+            for text in pair
+        ]
         for run_id, run in runs.items()
     }
     return {"texts": list(places), "runs": indexed}
@@ -46,7 +38,7 @@ def pooled(runs: Mapping[str, Run]) -> dict[str, Any]:
 
 def _facts(file: str, result: Result) -> Iterator[tuple[str, str]]:
     card, protocol, origin = result.downstream, result.protocol, result.provenance
-    identity = result.identity
+    identity, content = result.identity, identity_of(result, "protocol", "sha256")
     yield "upstream", str(result.upstream["name"])
     yield "task", f"{card['name']} version {card['version']}"
     yield "layers", result.layer
@@ -60,11 +52,11 @@ def _facts(file: str, result: Result) -> Iterator[tuple[str, str]]:
             yield f"failed at {point['learning_rate']:g}", point["reason"]
     yield (
         "protocol",
-        f"{protocol['name']} version {protocol['version']} {_sha(identity, 'protocol')}",
+        f"{protocol['name']} version {protocol['version']} " + (f"({content})" if content else ""),
     )
     yield "corpus", _corpus(result.corpus)
     yield "left out", list_some([str(entry["utterance"]) for entry in result.skipped_audio])
-    yield "weights", _sha(identity, "upstream", "fingerprint")
+    yield "weights", identity_of(result, "upstream", "fingerprint")
     yield "trained on", _trained_on(result.upstream)
     settings = ("precision", "storage", "device")
     yield (
@@ -101,26 +93,19 @@ def _score(score: MetricValue) -> str:
 
 def _seeds(result: Result) -> str:
     scores = {
-        entry["seed"]: ", ".join(f"{name} {value:.3f}" for name, value in entry["metrics"].items())
-        for entry in result.per_seed
+        seed: ": " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+        for seed, metrics in scores_by_seed(result).items()
     }
-    return "; ".join(
-        f"{seed}: {scores[seed]}" if seed in scores else str(seed) for seed in result.seeds
-    )
+    return "; ".join(f"{seed}{scores.get(seed, '')}" for seed in result.seeds)
 
 
 def _learning_rate(result: Result) -> str:
     tried = ", ".join(f"{point['learning_rate']:g}" for point in result.learning_rate_curve)
-    if result.learning_rate is None:
+    chosen = learning_rate_of(result)
+    if not chosen:
         return f"none chosen of {tried}"
     edge = ", at an edge of the grid" if result.learning_rate_at_edge else ""
-    return f"{result.learning_rate:g}, chosen on valid of {tried}{edge}"
-
-
-def _sha(identity: Mapping[str, Any], part: str, key: str = "sha256") -> str:
-    entry = identity.get(part)
-    sha = str(entry.get(key, "")) if isinstance(entry, Mapping) else ""
-    return f"({sha})" if sha and key == "sha256" else sha
+    return f"{chosen}, chosen on valid of {tried}{edge}"
 
 
 def _corpus(corpus: Mapping[str, Any]) -> str:

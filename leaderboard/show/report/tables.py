@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from leaderboard.compare.scores import summarise
-from leaderboard.read.collect import Board
-from leaderboard.show.grid import CLOSE, MISSING, Grid, Item, summary_grid
+from leaderboard.compare.ranks import summarise
+from leaderboard.read.board import Board
+from leaderboard.show.board import summary_grid
+from leaderboard.show.grid import CLOSE, MISSING, Grid, Item
 from leaderboard.show.report.markup import Html, element, join
 
 HEARD: Final = "corpus heard in training"
@@ -68,8 +69,7 @@ def plain_cell(item: Item, value: str | None) -> Html:
 
 def footnotes(grid: Grid, *more: str) -> Html:
     """What the marks of a table mean."""
-    bold = [f"{CLOSE} and bold: {grid.bold}"] if grid.bold else []
-    lines = [*bold, *grid.footnotes, *more]
+    lines = [*grid.notes(f"{CLOSE} and bold"), *more]
     return element("ul", *(element("li", line) for line in lines), class_="footnotes")
 
 

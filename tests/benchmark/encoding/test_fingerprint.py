@@ -1,12 +1,14 @@
 """The fingerprint changes with whatever may change a feature, and with nothing else."""
 
 import functools
+import importlib
 import subprocess
 import sys
 import threading
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -402,3 +404,116 @@ def test_the_words_on_a_card_change_no_feature():
             self.card = UpstreamCard(name="toy", layers=1, dim=1, hop_samples=160, note=note)
 
     assert fingerprint(Toy("a"))[0] == fingerprint(Toy("b"))[0]
+
+
+# A package that counts as ours: what its encoder does is in three files.
+OURS = {
+    "__init__": "",
+    "models/__init__": "",
+    "models/batch": "SCALE = 2\n\ndef pad(x):\n    return x\n",
+    "models/other": "def pad(x):\n    return -x\n",
+    "models/toy": """
+import math
+
+from ours.models import other
+from ours.models.batch import SCALE, pad
+from torch.nn.functional import gelu
+
+def half(x):
+    return x / 2
+
+def double(x, by=2.0):
+    # twice
+    return x * by
+
+class Encoder:
+    def __call__(self, waveforms):
+        return double(pad(waveforms)) * math.pi
+""",
+}
+NO_CHANGE = {
+    "comment": ("models/toy", "# twice", "# two times\n    # of it"),
+    "layout": ("models/toy", "double(pad(waveforms)) *", "double(\n  (pad( waveforms))) *"),
+    "documentation": ("models/toy", "def half(x):", 'def half(x):\n    """Half."""'),
+    "of a constant": ("models/batch", "SCALE = 2", 'SCALE = 2\n"""Twice."""'),
+    "order": (
+        "models/toy",
+        "def half(x):\n    return x / 2\n\ndef double",
+        "def double",
+    ),
+    "an import inside": (
+        "models/toy",
+        "        return double(",
+        "        from ours.models.batch import pad\n        import math\n        return double(",
+    ),
+}  # fmt: skip
+CHANGE = {
+    "number": ("models/toy", "x / 2", "x / 3"),
+    "default": ("models/toy", "by=2.0", "by=2.5"),
+    "function": ("models/toy", "double(pad", "half(pad"),
+    "method": ("models/toy", "    def __call__", "    size = 3\n    def __call__"),
+    "text": ("models/toy", "math.pi", "len('a')"),
+    "what it imports": ("models/batch", "return x", "return x + 1"),
+    "a constant it imports": ("models/batch", "SCALE = 2", "SCALE = 3"),
+    "a module it imports": ("models/other", "-x", "+x"),
+    "the same name from elsewhere": ("models/toy", "batch import SCALE, pad", "other import pad"),
+    "the same name from another library": ("models/toy", "torch.nn.functional", "toylib"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def ours(tmp_path, monkeypatch):
+    """``ours(files, module)``: the fingerprint of an encoder of a package of our own."""
+    from benchmark.encoding import fingerprint as code
+
+    monkeypatch.setattr(code, "_OWN", code._OWN | {"ours"})
+    monkeypatch.setitem(sys.modules, "toylib", SimpleNamespace(gelu=None))
+
+    def take(files, module="ours.models.toy"):
+        root = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, source in files.items():
+            path = root / "ours" / f"{name}.py"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(source)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(root)
+            digest, stable = fingerprint(importlib.import_module(module).Encoder())
+            for name in [name for name in sys.modules if name.split(".")[0] == "ours"]:
+                del sys.modules[name]
+        return digest, stable
+
+    return take
+
+
+@pytest.mark.parametrize("case", NO_CHANGE)
+def test_words_and_places_of_our_own_code_change_nothing(ours, case):
+    name, old, new = NO_CHANGE[case]
+    assert old in OURS[name]
+    source = OURS[name].replace(old, new)
+    if case == "order":
+        source += "\n\ndef half(x):\n    return x / 2\n"
+    assert ours(OURS) == ours({**OURS, name: source})
+
+
+@pytest.mark.parametrize("case", CHANGE)
+def test_what_our_own_code_does_changes_it(ours, case):
+    name, old, new = CHANGE[case]
+    assert old in OURS[name]
+    digests = [ours(files) for files in (OURS, {**OURS, name: OURS[name].replace(old, new)})]
+    assert digests[0] != digests[1]
+    assert all(stable for _, stable in digests)
+
+
+def test_our_own_code_moves_to_another_folder(ours):
+    moved = {
+        name.replace("models/toy", "room/inner/toi").replace("models", "rooms"): source.replace(
+            "ours.models", "ours.rooms"
+        )
+        for name, source in OURS.items()
+    } | {"room/__init__": "", "room/inner/__init__": ""}
+    assert ours(OURS) == ours(moved, "ours.room.inner.toi")
+
+
+def test_functions_of_our_own_without_a_name_are_not_told_apart(ours):
+    source = OURS["models/toy"] + "    def __init__(self):\n        self.half = lambda x: x / 2\n"
+    assert not ours({**OURS, "models/toy": source})[1]

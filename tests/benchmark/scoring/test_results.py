@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.core import Tally
+from benchmark.core import Metric, Record
 from benchmark.errors import SuperbError
 from benchmark.scoring import results as module
 from benchmark.scoring.results import (
@@ -20,10 +20,11 @@ from benchmark.scoring.results import (
     NewerResultError,
     Result,
     canonical_json,
+    card_metrics,
     find_result,
+    read_records,
     read_result,
     read_results,
-    read_tallies,
     result_path,
     run_id,
     safe_name,
@@ -43,6 +44,8 @@ IDENTITY = {
     "storage": "float16",
     "skipped_audio": "refuse",
 }
+
+METRIC = {"name": "accuracy", "direction": "higher", "statistic": "ratio", "unit": "%"}
 
 SCORE = {
     "value": 90.0,
@@ -65,8 +68,7 @@ def make(**changes) -> Result:
         downstream={
             "name": "ks",
             "version": 1,
-            "metrics": ["accuracy"],
-            "direction": "higher",
+            "metrics": [METRIC],
         },
         corpus={"name": "mini", "sha256": "c0"},
         protocol={"name": "superb", "version": 1},
@@ -94,11 +96,11 @@ def make(**changes) -> Result:
 HOSTILE = 'he said "no", then\r\nleft;\ttab \x00 | <b>'
 
 
-def counted(hypothesis: str = HOSTILE) -> dict[int, list[Tally]]:
+def counted(hypothesis: str = HOSTILE) -> dict[int, list[Record]]:
     return {
         seed: [
-            Tally("a,1", "", "on", hypothesis, {"accuracy": (1, 1)}),
-            Tally("b", "speaker\n2", "", "", {"accuracy": (0, 1)}),
+            Record("a,1", ("",), "on", hypothesis, {"accuracy": (1, 1)}),
+            Record("b", ("speaker\n2",), "", "", {"accuracy": (0, 1)}),
         ]
         for seed in (0, 1)
     }
@@ -126,7 +128,7 @@ def test_round_trip(tmp_path):
     back = read_result(path)
     stored = {"checksum": back.checksum, "utterances_sha256": back.utterances_sha256}
     assert back == dataclasses.replace(result, **stored)
-    assert read_tallies(path) == counted()
+    assert read_records(path) == counted()
     assert next(iter(json.loads(path.read_text()))) == "schema"
     assert set(json.loads(path.read_text())) == {field.name for field in dataclasses.fields(Result)}
     assert find_result(tmp_path, "ks", "fbank", result.run_id) == back
@@ -194,7 +196,7 @@ def test_no_nan_enters_a_file(tmp_path, bad):
 
 
 def test_counts_are_whole(tmp_path):
-    half = {0: [Tally("a", "s", "", "", {"accuracy": (0.5, 1)})]}
+    half = {0: [Record("a", ("s",), "", "", {"accuracy": (0.5, 1)})]}
     with pytest.raises(ValueError, match="whole numbers"):
         write_result(tmp_path, make(), half)
 
@@ -258,6 +260,10 @@ def resigned(path: Path, **changes) -> None:
     path.write_bytes(module._signed(document))
 
 
+def card(metric) -> dict:
+    return {"name": "ks", "version": 1, "metrics": [metric]}
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -278,9 +284,11 @@ def resigned(path: Path, **changes) -> None:
         lambda path: resigned(path, learning_rate_curve=[{"learning_rate": 0.1}]),
         lambda path: resigned(path, per_seed=["0"]),
         lambda path: resigned(path, skipped_audio=[{"utterance": 1}]),
-        lambda path: resigned(
-            path, downstream={"name": "ks", "version": 1, "metrics": [], "direction": "higher"}
-        ),
+        lambda path: resigned(path, downstream={"name": "ks", "version": 1, "metrics": []}),
+        lambda path: resigned(path, downstream=card(METRIC | {"direction": "up"})),
+        lambda path: resigned(path, downstream=card({"name": "accuracy"})),
+        lambda path: resigned(path, downstream=card("accuracy")),
+        lambda path: resigned(path, folds=[{"fold": 1}]),
         lambda path: path.write_text(path.read_text().replace("90.0", "1e999")),
     ],
 )
@@ -307,7 +315,7 @@ def test_utterances_gone_or_changed(tmp_path, change, caplog):
     change(utterances_path(path))
     assert read_result(path).status == "finished"
     with pytest.raises(DamagedResultError, match="utterances"):
-        read_tallies(path)
+        read_records(path)
     assert find_result(tmp_path, "ks", "fbank", path.stem) is None
     assert "done again" in caplog.text
 
@@ -395,3 +403,65 @@ def test_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+TRIALS = {
+    "name": "eer", "direction": "lower", "statistic": "equal-error-rate", "unit": "%",
+}  # fmt: skip
+
+
+def test_records_of_two_speakers_and_of_folds(tmp_path):
+    made = make(downstream=card(METRIC) | {"metrics": [TRIALS, METRIC]})
+    records = {
+        seed: [
+            Record("a b", ("ann", "bob"), "", "", {"eer": (0.1 + 0.2, 0), "accuracy": (1, 1)}, "1"),
+            Record("a a", ("ann",), "", "", {"eer": (-1e-30, 1), "accuracy": (0, 1)}, "2"),
+            Record("a ?", ("", "ann"), "", "", {"eer": (2.0, 1), "accuracy": (0, 1)}, "2"),
+        ]
+        for seed in (0, 1)
+    }
+    path = write_result(tmp_path, made, records)
+    head = utterances_path(path).read_text().splitlines()[0].replace('"', "")
+    assert head == (
+        "seed,utterance,speaker,other_speaker,fold,reference,hypothesis,"
+        "eer_score,eer_target,accuracy_numerator,accuracy_denominator"
+    )
+    back = read_records(path)
+    assert back == records
+    assert [type(number) for number in back[0][0].values["eer"]] == [float, int]
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (Record("a", (), "", "", {"accuracy": (1, 1)}), "one cluster or two"),
+        (Record("a", ("x", "y", "z"), "", "", {"accuracy": (1, 1)}), "one cluster or two"),
+        (Record("a", ("x",), "", "", {"wer": (1, 1), "accuracy": (1, 1)}), "wer: scored, but no"),
+        (Record("a", ("x",), "", "", {"accuracy": (1,)}), "needs numerator, denominator"),
+        (Record("a", ("x",), "", "", {"accuracy": (float("nan"), 1)}), "no finite number"),
+    ],
+)
+def test_records_that_no_file_holds(tmp_path, record, message):
+    with pytest.raises(ValueError, match=message):
+        write_result(tmp_path, make(), {0: [record]})
+
+
+def test_folds_are_kept(tmp_path):
+    fold = {"fold": "1", "learning_rate": None, "metrics": {"accuracy": 50.0}, "valid": None,
+            "utterances": 2}  # fmt: skip
+    assert read_result(write_result(tmp_path, make(folds=[fold]), counted())).folds == [fold]
+
+
+def test_cards_of_older_files_are_read_in_todays_form(tmp_path):
+    path = write_result(tmp_path, make(), counted())
+    document = json.loads(path.read_text())
+    for name in ("checksum", "folds"):
+        del document[name]
+    document |= {"schema": 2}
+    document["downstream"] |= {"metrics": ["accuracy", "top5"], "direction": "higher"}
+    path.write_bytes(module._signed(document))
+    read = read_result(path)
+    assert (read.schema, read.folds) == (2, [])
+    assert "direction" not in read.downstream
+    assert card_metrics(read) == (Metric("accuracy", "higher"), Metric("top5", "higher"))
+    assert read_records(path) == counted()

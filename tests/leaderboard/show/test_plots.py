@@ -10,7 +10,7 @@ from benchmark.errors import SuperbError
 from benchmark.scoring.statistics import Difference
 from leaderboard.compare.difference import Pair
 from leaderboard.compare.layers import LayerRow, LayerStudy, LayerTable
-from leaderboard.read.collect import Table
+from leaderboard.read.board import Table
 from leaderboard.show.plots import draw, draw_differences, draw_layers
 
 

@@ -15,7 +15,7 @@ from benchmark.conformance import check_upstream, raise_for_failures
 from benchmark.core import HiddenStates
 from benchmark.encoding.fingerprint import fingerprint
 from benchmark.errors import SuperbError, UpstreamError
-from upstreams import UPSTREAMS
+from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.load import GROUP, load_upstream, upstream_names
 from upstreams.loading.torchaudio_bundles import BUNDLES
 

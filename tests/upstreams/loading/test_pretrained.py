@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from benchmark.errors import SuperbError, UpstreamError
 from upstreams.loading import pretrained
 from upstreams.loading.load import load_upstream
+from upstreams.models.architecture import untrained_encoder
 from upstreams.models.cpc import BIDIRECTIONAL_CPC, MODIFIED_CPC
 from upstreams.models.generative import APC_3X512, TERA_3X768
 from upstreams.models.transformer import MINI
@@ -46,9 +47,7 @@ CARD = {
 
 
 def encoder(name: str) -> torch.nn.Module:
-    made = pretrained.build(ARCHITECTURES[name])
-    made.reset_parameters(torch.Generator().manual_seed(0))
-    return made
+    return untrained_encoder(ARCHITECTURES[name], 0)
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from torch import nn
 from torchaudio import functional
 
 from benchmark.errors import UpstreamError
-from upstreams import UPSTREAMS
+from upstreams.catalogue import UPSTREAMS
+from upstreams.loading.load import load_upstream
 from upstreams.models import generative
 
 ROWS = [
@@ -246,7 +247,7 @@ def test_apc_layout(name, small_rows, tmp_path, noise, rng_untouched):
     weights = random_like(shapes)
     path = tmp_path / "apc.ckpt"
     torch.save({"config": {"model": {}}, "model": weights}, path)
-    upstream = generative.from_checkpoint(name, path)
+    upstream = load_upstream(f"{name}:{path}")
     assert upstream.card.trained_on is None
     values = upstream([noise(3000)]).values[:, 0]
     # The same network written out, frame by frame.
@@ -290,7 +291,7 @@ def test_npc_layout(small_rows, tmp_path, noise):
             weights[f"blocks.{index}.{norm}.num_batches_tracked"] = torch.tensor(9)
     path = tmp_path / "npc.ckpt"
     torch.save({"config": {}, "model": weights}, path)
-    upstream = generative.from_checkpoint("npc-4x512", path)
+    upstream = load_upstream(f"npc-4x512:{path}")
     assert upstream.encoder.blocks[0].mix_norm.num_batches_tracked == 9
     mel = generative.kaldi_mel(noise(3000))
     values = upstream([noise(3000)]).values[:, 0]
@@ -311,8 +312,3 @@ def test_npc_layout(small_rows, tmp_path, noise):
     kernel[:, :, 4:11] = 0  # 15 - 7 = 8 frames seen, 4 on each side
     seen = nn.functional.conv1d(x, kernel, weights["masked_convs.0.conv.bias"], padding=7).tanh()
     assert torch.allclose(values[4], seen[0].T, atol=1e-5)
-
-
-def test_no_layout(tmp_path):
-    with pytest.raises(UpstreamError, match="no layout is known"):
-        generative.from_checkpoint("tera-3x768", tmp_path / "tera.ckpt")

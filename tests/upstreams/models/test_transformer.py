@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from benchmark.core import UpstreamCard
 from benchmark.encoding.fingerprint import fingerprint
 from benchmark.errors import AudioError, UpstreamError
+from upstreams.models.architecture import untrained_encoder
 from upstreams.models.transformer import (
     HUBERT_BASE,
     MINI,
@@ -22,7 +23,6 @@ from upstreams.models.transformer import (
     TransformerUpstream,
     converted,
     normalised_product,
-    untrained_encoder,
 )
 
 

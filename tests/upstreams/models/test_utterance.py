@@ -8,9 +8,10 @@ import torch
 from benchmark.conformance import check_upstream, raise_for_failures
 from benchmark.errors import SuperbError
 from benchmark.registry import load_attribute
-from upstreams import UPSTREAMS
+from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.load import load_upstream
-from upstreams.models.utterance import parameter_count, untrained_upstream
+from upstreams.loading.rows import untrained_row
+from upstreams.models.architecture import parameter_count
 
 MODULES = ("upstreams.models.cpc:", "upstreams.models.wav2vec:", "upstreams.models.generative:")
 ROWS = [name for name, entry in UPSTREAMS.items() if entry.architecture.startswith(MODULES)]
@@ -41,7 +42,7 @@ def test_rows_tell_the_truth(name):
 
 @pytest.mark.parametrize("name", [name for name in ROWS if name != "mockingjay-12x768"])
 def test_published_size_runs(name, noise, rng_untouched):
-    upstream, again = untrained_upstream(name), untrained_upstream(name)
+    upstream, again = untrained_row(name), untrained_row(name)
     states = upstream([noise(4000)])
     entry = UPSTREAMS[name]
     assert states.values.shape[0] == entry.layers
@@ -61,15 +62,17 @@ def test_conformance(name, small):
 
 
 def test_a_seed_is_a_model(noise, rng_untouched):
-    values = [untrained_upstream("modified-cpc", seed)([noise(2000)]).values for seed in (0, 1)]
+    values = [untrained_row("modified-cpc", seed)([noise(2000)]).values for seed in (0, 1)]
     assert not torch.allclose(values[0], values[1], atol=0.01)
 
 
-@pytest.mark.parametrize("name", [name for name, entry in UPSTREAMS.items() if not entry.target])
+@pytest.mark.parametrize("name", [name for name, entry in UPSTREAMS.items() if not entry.loads])
 def test_a_name_never_gives_random_weights(name):
     with pytest.raises(SuperbError) as error:
         load_upstream(name)
     entry = UPSTREAMS[name]
     assert entry.note in str(error.value)
     assert (f"untrained:{name}" in str(error.value)) == bool(entry.architecture)
-    assert ("from_checkpoint" in str(error.value)) == (entry.checkpoint == "local file")
+    assert (f"--upstream {name}:/path/to/" in str(error.value)) == (
+        entry.checkpoint == "local file"
+    )

@@ -10,7 +10,8 @@ import torch
 
 from benchmark.errors import SuperbError
 from upstreams.models import cpc
-from upstreams.models.utterance import draw_weights, parameter_count
+from upstreams.models.architecture import parameter_count
+from upstreams.models.utterance import draw_weights
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.cpc import (
     CPC,

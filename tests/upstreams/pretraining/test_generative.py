@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from benchmark.errors import SuperbError
 from upstreams.models import generative
-from upstreams.models.utterance import parameter_count
+from upstreams.models.architecture import parameter_count
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.generative import (
     APC,

@@ -17,19 +17,24 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.scoring.results import MetricValue
-from leaderboard.read.collect import MAIN_LAYERS, Board, Cell, Row, Table, list_some
+from leaderboard.read.board import MAIN_LAYERS, Board, Row, Table
+from leaderboard.read.names import list_some
 from leaderboard.read.published import PUBLISHED_CORPORA, find_figure, is_published_setting
 
 Floats: TypeAlias = NDArray[np.float64]
 
+CONFIDENCE = 0.95
+"""Of the intervals of means over tasks."""
+
 _DRAWS = 500
-_CONFIDENCE = 0.95
+_ENDS: tuple[Literal["fbank", "sota"], ...] = ("fbank", "sota")
+"""SUPERB's constants: 0 and 1000 on the scale of its overall score."""
 # A standard normal distribution as 256 equally likely values: a draw is a random byte, which is the
 # same wherever Python runs, as NumPy's draws are not.
 _NORMAL = np.array([NormalDist().inv_cdf((number + 0.5) / 256) for number in range(256)])
@@ -71,11 +76,6 @@ class SummaryRow:
         """The row of its newest run, for what is said of the encoder."""
         rows = [row for row in self.rows if row is not None]
         return max(rows, key=lambda row: max(cell.created for cell in row.cells.values()))
-
-    def cell(self, column: int, layer: str) -> Cell | None:
-        """Its run in a column; None where it has none."""
-        row = self.rows[column]
-        return None if row is None else row.cells.get(layer)
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _summary(key: tuple[str, str, str], tables: Sequence[Table]) -> Summary:
         )
     else:
         for layer in layers:
-            drawn = _draw(tables, rows, layer)
+            drawn = _draw(rows, layer)
             ranks[layer] = _mean_ranks(drawn, [table.lower_is_better for table in tables])
             overall[layer] = _overall(tables, rows, drawn)
         ranked = [mean is not None for means in ranks.values() for mean in means]
@@ -236,26 +236,17 @@ def _present(means: Mapping[str, Sequence[Mean | None]], position: int) -> dict[
     }
 
 
-def _draw(tables: Sequence[Table], rows: _Rows, layer: str) -> list[Floats | None]:
+def _draw(rows: _Rows, layer: str) -> list[Floats | None]:
     """For each row ``[draw, task]``, its scores first; None where a task is missing."""
     drawn: list[Floats | None] = []
     for key, _, cells in rows:
-        scores = [
-            None if row is None else _score(table, row.cells.get(layer))
-            for table, row in zip(tables, cells, strict=True)
-        ]
+        scores = [row.cells[layer].score for row in cells if row and layer in row.cells]
         present = [score for score in scores if score is not None]
-        complete = len(present) == len(tables)
+        complete = len(present) == len(cells)
         # a generator of its own, so that no other row decides what is drawn
         generator = random.Random("\n".join(key))
         drawn.append(_draws_of(present, generator) if complete else None)
     return drawn
-
-
-def _score(table: Table, cell: Cell | None) -> MetricValue | None:
-    if cell is None or cell.status == "failed":
-        return None
-    return cell.metrics.get(table.metric)
 
 
 def _draws_of(scores: Sequence[MetricValue], generator: random.Random) -> Floats:
@@ -274,20 +265,20 @@ def _mean_ranks(drawn: Sequence[Floats | None], lower: Sequence[bool]) -> list[M
         return [None] * len(drawn)
     scores = np.stack(complete, axis=2)  # [draw, task, upstream]
     signs = np.where(lower, 1.0, -1.0)
-    ranks = rank_values(scores * signs[:, None], lower_is_better=True)
+    ranks = rank_values(scores * signs[:, None])
     means = iter(ranks.mean(axis=1).T)
     return [None if scores is None else _mean(next(means)) for scores in drawn]
 
 
-def rank_values(values: Sequence[float] | Floats, lower_is_better: bool) -> Floats:
-    """The rank of each value along the last axis, 1 for the best.
+def rank_values(values: Sequence[float] | Floats) -> Floats:
+    """The rank of each value along the last axis, 1 for the smallest.
 
     Equal values share the mean of their ranks.
 
-    >>> rank_values([7.0, 9.0, 7.0, 5.0], lower_is_better=False).tolist()
+    >>> rank_values([7.0, 5.0, 7.0, 9.0]).tolist()
     [2.5, 1.0, 2.5, 4.0]
     """
-    given = np.asarray(values) if lower_is_better else -np.asarray(values)
+    given = np.asarray(values)
     order = given.argsort(axis=-1)
     differs = np.diff(np.take_along_axis(given, order, -1), axis=-1) != 0
     places = np.broadcast_to(np.arange(1.0, given.shape[-1] + 1), given.shape)
@@ -302,38 +293,18 @@ def rank_values(values: Sequence[float] | Floats, lower_is_better: bool) -> Floa
     return ranks
 
 
-def overall_score(values: Mapping[str, float]) -> float:
-    """SUPERB's overall score: mean over tasks of 1000 (x − FBANK) / (SOTA − FBANK).
-
-    Args:
-        values: ranking metric in percent by task (asr, sid, ks).
-
-    Raises:
-        ValueError: for a task without published constants.
-    """
-    return float(_overall_scores(list(values), np.array([list(values.values())]))[0])
-
-
-def _overall_scores(tasks: Sequence[str], scores: Floats) -> Floats:
-    """Of each row of ``[draw, task]``."""
-    constants = np.array([_constants(task) for task in tasks])
-    fbank, sota = constants.T
-    means: Floats = (1000 * (scores - fbank) / (sota - fbank)).mean(axis=1)
-    return means
-
-
-def _constants(task: str) -> tuple[float, float]:
-    metric = "wer" if task == "asr" else "accuracy"
-    fbank, sota = (find_figure(kind, task, metric) for kind in ("fbank", "sota"))
-    if fbank is None or sota is None:
-        raise ValueError(f"SUPERB published no constants for {task}")
-    return fbank.value, sota.value
-
-
 def _overall(
     tables: Sequence[Table], rows: _Rows, drawn: Sequence[Floats | None]
 ) -> list[Mean | None]:
-    if {table.downstream for table in tables} != set(PUBLISHED_CORPORA):
+    """Mean over tasks of 1000 (x − FBANK) / (SOTA − FBANK), where those constants hold."""
+    fbank, sota = (
+        [find_figure(kind, table.downstream, table.metric) for table in tables] for kind in _ENDS
+    )
+    low = np.array([figure.value for figure in fbank if figure is not None])
+    high = np.array([figure.value for figure in sota if figure is not None])
+    if {table.downstream for table in tables} != set(PUBLISHED_CORPORA) or not (
+        len(low) == len(high) == len(tables)
+    ):
         return [None] * len(drawn)
     means: list[Mean | None] = []
     for (_, _, cells), scores in zip(rows, drawn, strict=True):
@@ -344,16 +315,18 @@ def _overall(
         )
         if scores is None or not counts:
             means.append(None)
-            continue
-        means.append(_mean(_overall_scores([table.downstream for table in tables], scores)))
+        else:
+            means.append(_mean((1000 * (scores - low) / (high - low)).mean(axis=1)))
     return means
 
 
 def _about_overall(tables: Sequence[Table], overall: Mapping[str, Sequence[Mean | None]]) -> str:
     if any(mean is not None for means in overall.values() for mean in means):
+        *others, last = PUBLISHED_CORPORA
         return (
-            "overall score: mean over asr, sid and ks of 1000 (x − FBANK) / (SOTA − FBANK) "
-            "with SUPERB's constants; theirs is over ten tasks, so compare only within this table"
+            f"overall score: mean over {', '.join(others)} and {last} of 1000 (x − FBANK) / "
+            "(SOTA − FBANK) with SUPERB's constants; theirs is over ten tasks, so compare only "
+            "within this table"
         )
     corpora = ", ".join(f"{task} on {corpus.name}" for task, corpus in PUBLISHED_CORPORA.items())
     here = list_some(sorted({f"{table.downstream} on {table.corpus}" for table in tables}))
@@ -366,7 +339,7 @@ def _about_overall(tables: Sequence[Table], overall: Mapping[str, Sequence[Mean 
 def _mean(draws: Floats) -> Mean:
     """The first is the value; the rest are its draws."""
     value = float(draws[0])
-    cut = (1 - _CONFIDENCE) / 2
+    cut = (1 - CONFIDENCE) / 2
     low, high = map(float, np.quantile(draws[1:], [cut, 1 - cut], method="nearest"))
     # Draws of ranks are pulled to the middle: the best by a little is rarely drawn as the best.
     return Mean(value, min(low, value), max(high, value))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import read_result, read_tallies
+from benchmark.scoring.results import read_records, read_result
 from leaderboard.read.collect import collect
 from leaderboard.show.render import render
 
@@ -24,9 +24,9 @@ def test_historic_file_loads(path):
     result = read_result(path)
     assert result.status == "finished"
     assert result.run_id == path.stem
-    tallies = read_tallies(path)
-    assert sorted(tallies) == sorted(result.seeds)
-    assert all(set(tally.counts) == set(result.metrics) for tally in tallies[0])
+    records = read_records(path)
+    assert sorted(records) == sorted(result.seeds)
+    assert all(set(record.values) == set(result.metrics) for record in records[0])
     text = render(collect(path.parents[2]), "markdown")
     assert result.upstream["name"] in text
 
@@ -45,7 +45,7 @@ def test_schemas_say_the_same():
     result = read_result(second)
     assert result.schema == 2
     assert replace(read_result(first), schema=2, checksum=result.checksum) == result
-    assert read_tallies(first) == read_tallies(second)
+    assert read_records(first) == read_records(second)
 
 
 @pytest.mark.parametrize("history", [True, False])

@@ -11,23 +11,13 @@ from html.parser import HTMLParser
 import pytest
 from typer.testing import CliRunner
 
-from benchmark.core import Tally
+from benchmark.core import Record
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import run_id, write_result
 from downstreams.corpora.mini import load
 from leaderboard.show.report import build_report, write_report
-from leaderboard.show.report.analysis import (
-    Aligned,
-    align,
-    by_length,
-    by_speaker,
-    confusions,
-    worst,
-)
-from leaderboard.show.report.audio import embed
-from leaderboard.show.report.charts import bars, interval_bar
-from leaderboard.show.report.markup import Html, element, embedded_json
 from superb.cli import app
+from superb.recordings import bundled_recordings
 
 HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "input", "br", "hr"}
@@ -104,7 +94,7 @@ def rich(made):
 def sentence(name, speaker, reference, hypothesis, errors):
     words = len(reference.split())
     counts = {"wer": (errors, words), "cer": (errors, len(reference))}
-    return Tally(name, speaker, reference, hypothesis, counts)
+    return Record(name, (speaker,), reference, hypothesis, counts)
 
 
 SENTENCES = [
@@ -231,8 +221,8 @@ def test_the_corpora_heard_in_training_are_named(result, tmp_path):
 @pytest.mark.parametrize("name", [HOSTILE, "</script><img src=x onerror=alert(1)>", '"><b>', "]]>"])
 def test_names_are_text_wherever_they_stand(result, tmp_path, name):
     made = rich(result(name, "asr", "weighted-sum", 20.0, note=name))
-    tallies = [sentence(name, name, f"a {name}", f"b {name} c", 2)]
-    write_result(tmp_path, made, dict.fromkeys(made.seeds, tallies))
+    records = [sentence(name, name, f"a {name}", f"b {name} c", 2)]
+    write_result(tmp_path, made, dict.fromkeys(made.seeds, records))
     text = build_report(tmp_path)
     page = Page(text)
     assert len(page.all("script")) == 2
@@ -294,19 +284,19 @@ def keywords(result, root, wrong):
     """Results on the bundled corpus, with a few answers wrong."""
     corpus = load("ks")
     made = result("hubert", "ks", "last", 90.0, corpus_sha256=corpus.sha256)
-    tallies = [
-        Tally(u.id, u.speaker, u.label, "off" if place < wrong else u.label,
+    records = [
+        Record(u.id, (u.speaker,), u.label, "off" if place < wrong else u.label,
               {"accuracy": (int(place >= wrong), 1)})
         for place, u in enumerate(u for u in corpus.utterances if u.split == "test")
     ]  # fmt: skip
-    write_result(root, made, dict.fromkeys(made.seeds, tallies))
+    write_result(root, made, dict.fromkeys(made.seeds, records))
     return corpus
 
 
 def test_bundled_recordings_are_embedded_as_stored(result, tmp_path):
     corpus = keywords(result, tmp_path, wrong=3)
     stored = {utterance.id: utterance.audio for utterance in corpus.utterances}
-    page = Page(build_report(tmp_path))
+    page = Page(build_report(tmp_path, recordings=bundled_recordings))
     keys = [button["data-audio"] for button in page.all("button") if "data-audio" in button]
     assert len(keys) == 3
     for key in keys:
@@ -314,21 +304,9 @@ def test_bundled_recordings_are_embedded_as_stored(result, tmp_path):
         assert kind == "data:audio/ogg"
         assert base64.b64decode(data) == stored[key.partition("/")[2]]
     assert "recordings: 3 of the 3 shown" in page.text
-    silent = Page(build_report(tmp_path, with_audio=False))
+    silent = Page(build_report(tmp_path))
     assert silent.data["audio"] == {}
     assert not any("data-audio" in button for button in silent.all("button"))
-
-
-def test_recordings_of_another_corpus_of_that_name_are_not_played(save, tmp_path):
-    save("hubert", "ks", "last", 90.0)
-    assert Page(build_report(tmp_path / "results")).data["audio"] == {}
-
-
-def test_recordings_stop_at_the_limit():
-    audio = b"OggS" + bytes(296)
-    wanted = [(str(place), audio) for place in range(5)]
-    assert list(embed(wanted, limit_bytes=1000)) == ["0", "1"]
-    assert embed([("a", b"????"), ("b", audio), ("b", audio)]).keys() == {"b"}
 
 
 def test_bad_input_is_one_clear_message(folder, tmp_path):
@@ -350,56 +328,6 @@ def test_the_command_says_what_it_wrote(folder, tmp_path):
     assert done.exit_code == 0
     assert done.stdout.startswith(f"{path}: ")
     assert len(Page(path.read_text()).all("details")) == 2  # one for each table
-
-
-def test_words_are_aligned_one_by_one():
-    assert align("a dog barked loudly", "a frog barked") == (
-        Aligned("equal", "a", "a"),
-        Aligned("substitute", "dog", "frog"),
-        Aligned("equal", "barked", "barked"),
-        Aligned("delete", "loudly", ""),
-    )
-    assert align("", "oh no") == (Aligned("insert", "", "oh"), Aligned("insert", "", "no"))
-    assert align("oh", "") == (Aligned("delete", "oh", ""),)
-
-
-def test_parts_of_the_test_set_add_up():
-    tallies = {0: SENTENCES, 1: SENTENCES}
-    speakers = {share.name: (share.value, share.utterances)
-                for share in by_speaker(tallies, "wer")}  # fmt: skip
-    assert speakers == {"ann": (pytest.approx(100 * 2 / 7), 2), "bob": (200.0, 1)}
-    assert [share.name for share in by_length(tallies, "wer")] == ["1", "3", "4"]
-    two = by_length(tallies, "wer", most=2)
-    assert [(share.name, share.utterances) for share in two] == [("1", 1), ("3–4", 2)]
-    bad = worst(tallies, "wer", lower_is_better=True, most=5)
-    assert [(mistake.utterance, mistake.score) for mistake in bad] == [("u3", 200.0), ("u2", 50.0)]
-
-
-def test_confusions_count_all_seeds():
-    def answer(reference, hypothesis):
-        return Tally("u", "s", reference, hypothesis, {"accuracy": (0, 1)})
-
-    found = confusions({0: [answer("on", "off"), answer("up", "up")], 1: [answer("on", "off")]})
-    assert found.names == ("off", "on", "up")
-    assert found.counts == {(1, 0): 2, (2, 2): 1}
-    assert found.worst(3) == [("on", "off", 2)]
-
-
-def test_text_is_escaped_and_markup_is_not():
-    assert element("p", "a<b", Html("<b>x</b>")) == "<p>a&lt;b<b>x</b></p>"
-    assert element("a", data_x='"<>', class_="k", hidden=False, open=True) == (
-        '<a data-x="&quot;&lt;&gt;" class="k" open></a>'
-    )
-    data = embedded_json({"name": "</script><!--&"})
-    assert not set("<>&") & set(data)
-    assert json.loads(data) == {"name": "</script><!--&"}
-
-
-def test_drawings_keep_proportions():
-    text = bars([1.0, 2.0], ["a", "b"], "title", "x", "y")
-    one, two = (float(height) for height in re.findall(r'height="([\d.]+)" class="bar"', text))
-    assert two == pytest.approx(2 * one)
-    assert 'x1="50" x2="50"' in interval_bar(5.0, 4.0, 6.0, (0.0, 10.0))
 
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),

@@ -1,0 +1,321 @@
+"""How each job is done, on a site: the waveform's way from the encoder to the result file."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmark.core import SPLITS, NotesTraining, Record
+from benchmark.encoding.cache import TRAINING
+from benchmark.encoding.features import Encoded, Features, extract, find_features
+from benchmark.encoding.recordings import Hashes, file_hashes, joint_sha256
+from benchmark.errors import SuperbError
+from benchmark.jobs.plan import Encode, Fit, Job, Write
+from benchmark.jobs.site import Encoder, Partition, Site, Task
+from benchmark.probing.fit import (
+    Probe,
+    ProbeSpec,
+    SplitData,
+    build_probe,
+    evaluate,
+    fit,
+    ranked_rates,
+    standardisation,
+)
+from benchmark.probing.layers import Mix
+from benchmark.probing.logs import Logs
+from benchmark.probing.notes import missing_information, shared_audio
+from benchmark.probing.snapshot import Snapshot
+from benchmark.progress import Progress
+from benchmark.scoring.outcome import Choice, Fitted, Subject, Trained, build_result
+from benchmark.scoring.results import Result, read_result, write_result
+
+
+@dataclass(frozen=True)
+class Written:
+    """The results of a job that wrote some, by layer choice."""
+
+    results: Mapping[str, Result]
+
+
+Outcome = Encoded | Fitted | Written
+
+
+def do(job: Job, inputs: Sequence[Any], site: Site, progress: Progress) -> Outcome:
+    """Do one job.
+
+    Args:
+        job: what.
+        inputs: outcomes of the jobs that it needs, in the plan's order.
+        site: what it is done with.
+        progress: where to report.
+
+    Raises:
+        SuperbError: for whatever is wrong with audio, encoder, task or disk.
+    """
+    # float32 means float32 on a GPU too, and kernels that repeat themselves are preferred
+    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        if isinstance(job, Encode):
+            return encode(job, site, progress)
+        if isinstance(job, Fit):
+            return train(job, inputs, site, progress)
+        return write(job, inputs, site)
+
+
+def encode(job: Encode, site: Site, progress: Progress) -> Encoded:
+    """Store the features of a share."""
+    extraction = site.extraction(
+        job.encoder, dict(job.wanted), job.storage, job.gain_db, job.layers
+    )
+    return extract(extraction, progress, job.share, job.shares)
+
+
+def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -> Fitted:
+    """Train every probe of some layer choices, choose on valid, and look at test once."""
+    encoder, task = site.encoders[job.encoder], site.tasks[job.task]
+    partition, card = task.partitions[job.fold], encoder.card
+    mixes = {label: site.mixes(job.encoder)[label] for label in job.choices}
+    with ExitStack() as resources:
+        extraction = site.extraction(
+            job.encoder,
+            {job.task: job.choices},
+            job.storage,
+            task.training.gain_db,
+            job.kept,
+        )
+        features = find_features(extraction, shares, resources)
+        data = _splits(site, job, features)
+        probes = _probes(site, job, mixes, data)
+        hop_s = card.hop_samples / card.sample_rate
+        files = file_hashes(task.corpus.utterances, task.cache_dir)
+        notes = [
+            *_notes(task, data, hop_s),
+            *missing_information(data["train"], features.stores, card),
+            *shared_audio(data, partition.corpus, files),
+        ]
+        snapshot = Snapshot(
+            site.settings.cache_dir / TRAINING,
+            {
+                "runs": [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices],
+                "fold": job.fold,
+                "audio": _digest(data["train"].keys + data["valid"].keys),
+            },
+            progress,
+        )
+        started = time.perf_counter()
+        metric = task.downstream.card.metric
+        where = f"{job.task}/{job.fold}" if job.fold else job.task
+        listen = (
+            None if site.logs is None else Logs(site.logs, where, card.name, metric.name, resources)
+        )
+        title = f"{card.name}, {job.task}{f', fold {job.fold}' if job.fold else ''}"
+        fit(
+            probes,
+            data["train"],
+            data["valid"],
+            task.downstream,
+            partition.vocabulary,
+            task.training,
+            progress,
+            f"{title}: {len(probes)} probes",
+            takes=_groups(task, job.fold, data["train"]),
+            snapshot=snapshot,
+            listen=listen,
+            cores=site.cores,
+        )
+        training_s = time.perf_counter() - started
+        trained = {
+            mix: _choice(probes, mix, data["test"], task, partition) for mix in set(mixes.values())
+        }
+        return Fitted(
+            fold=job.fold,
+            choices={label: trained[mix] for label, mix in mixes.items()},
+            notes=tuple(notes),
+            corpus=_describe_corpus(task, features, files),
+            skipped=tuple(
+                {"utterance": item.utterance, "reason": item.reason}
+                for item in features.encoded.skipped
+            ),
+            timings={
+                "extraction_s": features.encoded.seconds,
+                "extraction_audio_s": features.encoded.audio_s,
+                "training_s": training_s,
+            },
+            features=_about_features(task, features),
+            snapshot=snapshot.path,
+        )
+
+
+def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
+    """Write a result file for each layer choice; training need not be gone on with any more."""
+    encoder, task = site.encoders[job.encoder], site.tasks[job.task]
+    results = {}
+    for layer in job.choices:
+        subject = Subject(
+            identity=site.identity((job.encoder, job.task, layer), job.storage),
+            upstream=encoder.card,
+            downstream=task.scorer.card,
+            protocol=task.protocol.record(task.training),
+            seeds=site.seeds_of(job.task),
+            encoder={"parameters": encoder.parameters, "macs": encoder.macs},
+            device=_device_name(encoder),
+        )
+        result, records = build_result(subject, layer, folds)
+        results[layer] = read_result(write_result(site.output, result, records))
+    for fold in folds:
+        fold.snapshot.unlink(missing_ok=True)
+    return Written(results)
+
+
+def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:
+    """The stored features of a fold, split by split, where its heads compute."""
+    task = site.tasks[job.task]
+    # heads over time means are too small for a GPU: launching costs more than computing
+    framed = task.downstream.card.features == "frames"
+    device = site.encoders[job.encoder].device if framed else "cpu"
+    heard = [take for group in task.takes[job.fold].values() for take in group]
+    data = {}
+    for split in SPLITS:
+        usable = [u for u in heard if u.split == split and u.id in features.keys]
+        if not usable:
+            fold = f", fold {job.fold}" if job.fold else ""
+            raise SuperbError(
+                f"corpus {task.corpus.name}{fold}: no usable audio is left in {split}"
+            )
+        data[split] = SplitData(usable, features.keys, features.stores, device)
+    return data
+
+
+def _probes(
+    site: Site, job: Fit, mixes: Mapping[str, Mix], data: Mapping[str, SplitData]
+) -> list[Probe]:
+    """Fresh probes: layer choice x learning rate x seed; equal mixes are trained once."""
+    encoder, task = site.encoders[job.encoder], site.tasks[job.task]
+    card, training, train = encoder.card, task.training, data["train"]
+    return [
+        build_probe(
+            ProbeSpec(mix, rate, seed),
+            task.downstream,
+            training,
+            layers=card.layers,
+            dim=card.dim,
+            hop_s=card.hop_samples / card.sample_rate,
+            outputs=len(task.partitions[job.fold].vocabulary),
+            scaling=scaling,
+            device=train.device,
+            placed=train.placed(mix),
+        )
+        for mix in dict.fromkeys(mixes.values())
+        for scaling in [standardisation(train, mix) if training.standardise else None]
+        for rate in training.learning_rates
+        for seed in site.seeds_of(job.task)
+    ]
+
+
+def _notes(task: Task, data: Mapping[str, SplitData], hop_s: float) -> list[str]:
+    """What the task has to say of its training data."""
+    if not isinstance(task.downstream, NotesTraining):
+        return []
+    train = data["train"]
+    return task.downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
+
+
+def _groups(task: Task, fold: str, train: SplitData) -> list[list[int]]:
+    """The takes of each training utterance as indices; those with bad audio are not there."""
+    place = {utterance.id: index for index, utterance in enumerate(train.utterances)}
+    groups = [[place[u.id] for u in group if u.id in place] for group in task.takes[fold].values()]
+    return [group for group in groups if group]
+
+
+def _digest(keys: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join(keys).encode()).hexdigest()
+
+
+def _choice(
+    probes: Sequence[Probe], mix: Mix, test: SplitData, task: Task, partition: Partition
+) -> Choice:
+    """The learning rate chosen on valid, and the test records of its seeds: looked at once."""
+    own = [probe for probe in probes if probe.spec.mix == mix]
+    order = ranked_rates(own, task.downstream.card.metric.direction)
+    kept = {probe.spec.learning_rate for probe in own if probe.status == "finished"}
+    # should every rate that was kept have failed, the best of the dropped ones stands in
+    rate = next((candidate for candidate in order if candidate in kept), next(iter(order), None))
+    records: dict[int, list[Record]] = {}
+    if rate is not None:
+        size = task.training.batch_utterances
+        records = {
+            probe.spec.seed: evaluate(probe, test, partition.scorer, partition.vocabulary, size)
+            for probe in own
+            if probe.spec.learning_rate == rate
+        }
+    trained = tuple(
+        Trained(
+            learning_rate=probe.spec.learning_rate,
+            seed=probe.spec.seed,
+            status=probe.status,
+            reason=probe.reason,
+            updates=probe.updates,
+            looks=tuple(probe.looks),
+            best=probe.best,
+            layer_weights=probe.mix.weights,
+        )
+        for probe in own
+    )
+    return Choice(trained, rate, records)
+
+
+def _about_features(task: Task, features: Features) -> dict[str, Any]:
+    """What a result says of the features that its heads read."""
+    store = features.stores[task.kinds([])[0]]
+    heard = dict.fromkeys(utterance.id for utterance in task.heard)  # in corpus order
+    keys = [features.keys[name] for name in heard if name in features.keys]
+    return {
+        "layer_norms": store.layer_norms(keys),
+        "throughput": store.throughput(),
+        "rounding_error": store.rounding_error(keys),
+    }
+
+
+def _describe_corpus(task: Task, features: Features, files: Hashes) -> dict[str, Any]:
+    """What a result says of its corpus, as far as its audio could be used."""
+    corpus = task.corpus
+    store = features.stores[task.kinds([])[0]]
+    splits: dict[str, Any] = {}
+    for name in SPLITS:
+        # of several folds, whatever is in this split of any
+        part = {
+            utterance.id: utterance
+            for fold, partition in task.partitions.items()
+            for utterance in partition.corpus.split(name)
+            if any(take.id in features.keys for take in task.takes[fold][utterance.id])
+        }
+        # what was encoded whole has been measured
+        whole = [features.keys[u] for u in part if u in features.keys]
+        cropped = [task.durations[u] for u in part if u not in features.keys]
+        seconds = store.audio_s(whole) + sum(cropped)
+        splits[name] = {
+            "utterances": len(part),
+            "hours": round(seconds / 3600, 4),
+            "speakers": len({u.speaker for u in part.values() if u.speaker}),
+        }
+    return {
+        "name": corpus.name,
+        "sha256": corpus.sha256,
+        "licence": corpus.licence,
+        "source": corpus.source.replace(str(Path.home()), "~"),
+        "note": corpus.note,
+        "audio_sha256": joint_sha256(files),
+        "splits": splits,
+    }
+
+
+def _device_name(encoder: Encoder) -> str:
+    kind = torch.device(encoder.device)
+    return f"cuda: {torch.cuda.get_device_name(kind)}" if kind.type == "cuda" else encoder.device

@@ -1,0 +1,50 @@
+"""What a reader of a score must know of the data behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmark.core import Corpus, UpstreamCard, Utterance
+from benchmark.encoding.recordings import Hashes
+from benchmark.probing.fit import SplitData
+from benchmark.probing.layers import Mix
+
+
+def missing_information(
+    train: SplitData, stores: Mapping[str, Any], card: UpstreamCard
+) -> list[str]:
+    """Warn when time means hold nothing, as after mean normalisation of each utterance."""
+    if "mean" not in stores:
+        return []
+    sample = list(range(min(len(train.utterances), 64)))
+    means = train.batch(sample, normalised=False).plain.values
+    if float(means.square().mean().sqrt()) < 1e-3 * train.frame_size(Mix(None)):
+        return [
+            f"the time means of {card.name} are zero, as after mean normalisation of each "
+            "utterance; a head on time means can only guess"
+        ]
+    return []
+
+
+def shared_audio(data: Mapping[str, SplitData], corpus: Corpus, files: Hashes) -> list[str]:
+    """Warn when the same recording stands in train or valid and in test."""
+    heard = set(data["train"].keys) | set(data["valid"].keys)
+    # crops have keys of their own; the recordings that they are from tell
+
+    def recording(utterance: Utterance) -> tuple[str, tuple[float, float] | None] | None:
+        sha256 = None if isinstance(utterance.audio, bytes) else files.get(utterance.audio)
+        return (sha256, utterance.span) if sha256 else None
+
+    known = {recording(u) for u in corpus.utterances if u.split != "test"} - {None}
+    shared = [
+        utterance.id
+        for utterance, key in zip(data["test"].utterances, data["test"].keys, strict=True)
+        if key in heard or recording(utterance) in known
+    ]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} of {len(data['test'].keys)} test recordings are in train or valid too "
+        f"({', '.join(shared[:3])}{', …' if len(shared) > 3 else ''}): the score is too good"
+    ]

@@ -1,0 +1,151 @@
+"""Tables of runs that may stand side by side, in no format yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmark.scoring.results import MetricValue, Status
+
+# The two columns every table has, as the question is what the other layers add to the last.
+MAIN_LAYERS = ("last", "weighted-sum")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run in a table.
+
+    Attributes:
+        status: ``finished`` or ``failed``.
+        metrics: test scores by metric; empty when failed.
+        score: the one by the metric that ranks; None when failed.
+        seeds: how many seeds were trained.
+        learning_rate: the one chosen.
+        learning_rate_at_edge: True when the grid ends at it.
+        not_separated: True for the best score of its column, and for each whose interval
+            overlaps that of the best; never where a column has one score only.
+        run_id: of the result file.
+        created: UTC time of the run.
+        lm_sha256: of the language model that transcripts were decoded with as well; "" for none.
+    """
+
+    status: Status
+    metrics: Mapping[str, MetricValue]
+    score: MetricValue | None
+    seeds: int
+    learning_rate: float | None
+    learning_rate_at_edge: bool
+    not_separated: bool
+    run_id: str
+    created: str
+    lm_sha256: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One upstream in a table.
+
+    Attributes:
+        upstream: its name, as in the result.
+        fingerprint: of the encoder.
+        label: its name, with what tells it from other rows of that name: the start of the
+            fingerprint, or in brackets how its features were computed and stored.
+        precision: of the encoder's numbers; "" when the result does not say.
+        storage: of the features; likewise.
+        device: that computed them; likewise.
+        untrained: True when its weights are random.
+        note: the loud line of its card.
+        family: the pretext school it comes from; "" when the result does not say.
+        parameters: number of weights; None when the result does not say.
+        macs: multiply-accumulate operations per second of audio; likewise.
+        throughput: seconds of audio encoded per second on the machine of the newest run; likewise.
+        trained_on: corpora heard in training, sorted; None when undisclosed.
+        cells: by layer choice.
+    """
+
+    upstream: str
+    fingerprint: str
+    label: str
+    precision: str
+    storage: str
+    device: str
+    untrained: bool
+    note: str
+    family: str
+    parameters: int | None
+    macs: float | None
+    throughput: float | None
+    trained_on: tuple[str, ...] | None
+    cells: Mapping[str, Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """What can be compared: one task on one corpus under one protocol.
+
+    Attributes:
+        downstream: name of the task.
+        title: of the task, for readers.
+        version: of the task.
+        metrics: the one that ranks first.
+        lower_is_better: direction of the first metric.
+        corpus: its name.
+        corpus_sha256: its content, by names, sizes, labels and texts.
+        audio_sha256: the content of its audio; "" when the result does not say.
+        corpus_note: one line about it.
+        skipped: ids of its utterances that every run left out, sorted.
+        protocol: its name.
+        protocol_version: its version.
+        protocol_sha256: its content; "" when the result does not say.
+        engine: version of what trains, selects and scores; "" when the result does not say.
+        layers: the columns.
+        rows: best first.
+    """
+
+    downstream: str
+    title: str
+    version: int
+    metrics: tuple[str, ...]
+    lower_is_better: bool
+    corpus: str
+    corpus_sha256: str
+    audio_sha256: str
+    corpus_note: str
+    skipped: tuple[str, ...]
+    protocol: str
+    protocol_version: str
+    protocol_sha256: str
+    engine: str
+    layers: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks."""
+        return self.metrics[0]
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All its runs, row by row."""
+        return [cell for row in self.rows for cell in row.cells.values()]
+
+    @property
+    def content(self) -> str:
+        """What tells its corpus from another of the same name, in short."""
+        audio = f", audio {self.audio_sha256[:8]}" if self.audio_sha256 else ""
+        return self.corpus_sha256[:8] + audio
+
+
+@dataclass(frozen=True)
+class Board:
+    """All tables of a folder.
+
+    Attributes:
+        tables: sorted by task, corpus and protocol.
+        notes: what was decided on the way, e.g. which of two runs is shown.
+        problems: files that were left out, and why.
+    """
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]

@@ -1,0 +1,95 @@
+"""What tables ask of one result, each question once: another shape of file is met here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmark.core import Metric, Record
+from benchmark.errors import SuperbError
+from benchmark.scoring.results import MetricValue, Result, card_metrics
+
+
+def metrics_of(result: Result) -> tuple[str, ...]:
+    """Its task's metrics, the one that ranks first."""
+    return tuple(metric.name for metric in card_metrics(result))
+
+
+def metric_of(result: Result) -> str:
+    """The metric that ranks."""
+    return metrics_of(result)[0]
+
+
+def find_metric(result: Result, name: str) -> Metric:
+    """What the task's card says of one of its metrics."""
+    return next(metric for metric in card_metrics(result) if metric.name == name)
+
+
+def lower_is_better(result: Result) -> bool:
+    """Direction of the metric that ranks."""
+    return card_metrics(result)[0].direction == "lower"
+
+
+def score_of(result: Result) -> MetricValue | None:
+    """Test score by the metric that ranks; None when the run failed."""
+    return result.metrics.get(metric_of(result)) if result.status == "finished" else None
+
+
+def scores_by_seed(result: Result) -> dict[int, dict[str, float]]:
+    """Test scores of each seed by metric, in percent; empty where the result does not say."""
+    return {entry["seed"]: entry["metrics"] for entry in result.per_seed}
+
+
+def valid_of(result: Result) -> float | None:
+    """Score on valid by the metric that ranks, mean over seeds; None unless all have one."""
+    scores = [entry["valid"] for entry in result.per_seed]
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if known and len(known) == len(scores) else None
+
+
+def learning_rate_of(result: Result) -> str:
+    """The learning rate chosen on valid, in words; "" when the run failed.
+
+    A finished run without one has several partitions that chose different ones.
+    """
+    if result.learning_rate is not None:
+        return f"{result.learning_rate:g}"
+    return "by fold" if result.status == "finished" else ""
+
+
+def counts_of(record: Record, metric: str) -> tuple[float, float]:
+    """Numerator and denominator that one utterance adds to a metric.
+
+    Raises:
+        SuperbError: when it adds none: the metric is then no ratio of sums over utterances.
+    """
+    values = record.values.get(metric, ())
+    if len(values) != 2:
+        raise SuperbError(f"{metric} has no counts of utterance {record.id} in these results")
+    return values[0], values[1]
+
+
+def layer_count(result: Result) -> int:
+    """Hidden layers of the encoder; 0 when its card does not say."""
+    count = result.upstream.get("layers")
+    return count if isinstance(count, int) else 0
+
+
+def skipped_utterances(result: Result) -> tuple[str, ...]:
+    """Ids of the utterances that a run left out, sorted."""
+    return tuple(sorted({str(skipped["utterance"]) for skipped in result.skipped_audio}))
+
+
+def audio_of(result: Result) -> str:
+    """The sha256 of the corpus's audio; "" when the result does not say."""
+    return str(result.corpus.get("audio_sha256") or "")
+
+
+def engine_of(result: Result) -> str:
+    """Version of what trained and scored; "" when the result does not say."""
+    return str(result.identity.get("engine", ""))
+
+
+def identity_of(result: Result, part: str, key: str) -> str:
+    """An entry of a part of the identity, such as the fingerprint of the upstream; "" for none."""
+    entry = result.identity.get(part)
+    return str(entry.get(key, "")) if isinstance(entry, Mapping) else ""
