@@ -22,21 +22,11 @@ class Counter(nn.Module):
 class WordCount:
     """How many words are said."""
 
+    metric = Metric("mistake", "lower", statistic="mean", unit="words")
     card = DownstreamCard(
-        name="word-count",
-        title="Words per utterance",
-        version=1,
-        metrics=(Metric("mistake", "lower", statistic="mean", unit="words"),),
-        features="frames",
-        needs=("text",),
-        head="linear, softplus, sum over time",
+        "word-count", "Words per utterance", 1, (metric,), features="frames", needs=("text",)
     )
-    training = {
-        "updates": 300,
-        "learning_rates": [1e-2, 3e-2, 1e-1, 3e-1, 1.0],
-        "halving": [],
-        "head": {},
-    }
+    training = {"updates": 300, "learning_rates": [0.01, 0.03, 0.1, 0.3, 1.0], "halving": []}
 
     def vocabulary(self, train):
         return ("words",)  # one output
@@ -52,8 +42,8 @@ class WordCount:
         return logits[:, 0].tolist()
 
     def records(self, utterances, answers):
-        pairs = [(u, len(u.text.split()), x) for u, x in zip(utterances, answers, strict=True)]
+        counts = [len(u.text.split()) for u in utterances]
         return [
             Record(u.id, (u.speaker,), str(n), f"{x:.1f}", {"mistake": (abs(x - n),)})
-            for u, n, x in pairs
+            for u, n, x in zip(utterances, counts, answers, strict=True)
         ]
