@@ -6,7 +6,6 @@ can tell at once what their columns mean.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     FloatArray = NDArray[np.float64]
-    IntArray = NDArray[np.int64]
-
-Rows = Sequence[tuple[float, ...]]
 
 TARGET_PRIOR: Final = 0.05
 """Prior of a target trial in ``detection-cost``, as in the VoxCeleb speaker recognition challenges.
@@ -31,64 +27,68 @@ NIST's evaluations and the first VoxCeleb paper have 0.01; a miss and a false al
 
 
 @dataclass(frozen=True)
+class Linear:
+    """A statistic, and how it moves with the weight of each record: all that an interval needs.
+
+    Attributes:
+        value: the statistic; NaN where there is nothing to score.
+        influence: its derivative by the weight of each record ``[record]``; the sum is 0.
+        share: how much of what it divides by each record has ``[record]``; the sum is 1. Without
+            records whose influences add up to i and shares to s, it is ``value - i / (1 - s)``:
+            exactly so for a ratio, and to first order for the others.
+    """
+
+    value: float
+    influence: FloatArray
+    share: FloatArray
+
+
+@dataclass(frozen=True)
 class Statistic:
     """A number that the values of records come to.
 
     Attributes:
         fields: what a record's value holds, in order; the columns of a table of records end so.
-        weighted: the number for each of several weightings of the same records: values
-            ``[record, field]`` and weights ``[draw, record]``, not negative, to ``[draw]``; NaN
-            where a weighting leaves nothing to score.
-        trials: how many independent right or wrong answers would tell as much as values
-            ``[record, field]`` would if they were independent; None for a number that is not
-            bound to lie between 0 and 1.
+        linear: the number, from values ``[record, field]`` of one record or more.
+        trials: how many independent right or wrong answers would tell as much as such values
+            would if they were independent; None for a number that is not bound to lie between 0
+            and 1.
     """
 
     fields: tuple[str, ...]
-    weighted: Callable[[FloatArray, FloatArray], FloatArray]
+    linear: Callable[[FloatArray], Linear]
     trials: Callable[[FloatArray], float] | None = None
 
-    def value(self, rows: Rows) -> float:
-        """The number, from the values of all records; NaN where there is nothing to score."""
-        import numpy as np
 
-        if not len(rows):
-            return float("nan")
-        values: FloatArray = np.asarray(rows, dtype=np.float64)
-        return float(self.weighted(values, np.ones((1, len(values))))[0])
+def _ratio(values: FloatArray) -> Linear:
+    return _quotient(values[:, 0], values[:, 1])
 
 
-def _ratio(values: FloatArray, weights: FloatArray) -> FloatArray:
-    return _quotient(weights @ values[:, 0], weights @ values[:, 1])
+def _mean(values: FloatArray) -> Linear:
+    return _quotient(values[:, 0], values[:, 0] * 0 + 1)
 
 
-def _mean(values: FloatArray, weights: FloatArray) -> FloatArray:
-    return _quotient(weights @ values[:, 0], weights.sum(axis=1))
-
-
-def _f1(values: FloatArray, weights: FloatArray) -> FloatArray:
+def _f1(values: FloatArray) -> Linear:
     """``2 tp / (2 tp + fp + fn)`` of the sums (micro-averaged; van Rijsbergen 1979, chapter 7)."""
-    sums = weights @ values  # [draw, field]
-    return _quotient(2 * sums[:, 0], 2 * sums[:, 0] + sums[:, 1] + sums[:, 2])
+    return _quotient(2 * values[:, 0], values.sum(axis=1) + values[:, 0])
 
 
 def _f1_trials(values: FloatArray) -> float:
     return float(values.sum() + values[:, 0].sum())
 
 
-def _unweighted_accuracy(values: FloatArray, weights: FloatArray) -> FloatArray:
+def _unweighted_accuracy(values: FloatArray) -> Linear:
     """Mean over classes of the share that was right: macro-averaged recall (Schuller et al. 2009).
 
-    A class without weight is left out of the mean.
+    The classes are those that have a record.
     """
     import numpy as np
 
-    _, index = np.unique(values[:, 1], return_inverse=True)
-    members = (index[:, None] == np.arange(index.max() + 1)).astype(np.float64)  # [record, class]
-    counts = weights @ members
-    recalls = _quotient(weights @ (members * values[:, :1]), counts)
-    present = counts > 0
-    return _quotient(np.where(present, recalls, 0.0).sum(axis=1), present.sum(axis=1))
+    right = values[:, 0]
+    _, index, counts = np.unique(values[:, 1], return_inverse=True, return_counts=True)
+    recalls = np.bincount(index, right) / counts
+    share = 1 / (len(counts) * counts[index])
+    return Linear(float(recalls.mean()), share * (right - recalls[index]), share)
 
 
 def _unweighted_accuracy_trials(values: FloatArray) -> float:
@@ -98,100 +98,124 @@ def _unweighted_accuracy_trials(values: FloatArray) -> float:
     return float(len(counts) ** 2 / np.sum(1 / counts))
 
 
-def _equal_error_rate(values: FloatArray, weights: FloatArray) -> FloatArray:
+def _equal_error_rate(values: FloatArray) -> Linear:
     """Where misses and false alarms are equally frequent.
 
     On the straight lines that join the points of the ROC, one point per different score, as
     ``brentq`` finds it on an interpolated ``sklearn.metrics.roc_curve``. (The convex hull of the
     ROC, which BOSARIS takes, gives a slightly lower rate: Brümmer & de Villiers 2013.)
+
+    A miss more and a false alarm more move it by the slopes of both rates at the threshold. Those
+    are taken between the thresholds with half as many false alarms and with half as many misses:
+    the nearest few scores alone would say little (Bahadur 1966, on quantiles).
     """
     import numpy as np
 
-    order, ends = _thresholds(values[:, 0])
-    target = values[order, 1] > 0
-    sorted_weights = np.take(weights, order, axis=1)
-    # First which stretch of thresholds it lies in, then where in that: a pass over sums is quick.
-    stretch = math.isqrt(len(ends))
-    starts = np.append(0, ends[stretch - 1 : -1 : stretch] + 1)
-    accepted = np.cumsum(np.add.reduceat(sorted_weights, starts, axis=1), axis=1)
-    hits = np.cumsum(np.add.reduceat(sorted_weights * target, starts, axis=1), axis=1)
-    rates: FloatArray = np.full(len(weights), np.nan)
-    for draw, row in enumerate(sorted_weights):
-        targets, others = hits[draw, -1], accepted[draw, -1] - hits[draw, -1]
-        if not (targets > 0 and others > 0):
-            continue
-        # False alarms less misses, after accepting so many: from -1 up to 1.
-        excess = (accepted[draw] - hits[draw]) / others + hits[draw] / targets - 1
-        place = min(int(np.searchsorted(excess, 0)), len(starts) - 1)
-        begin, end = starts[place], starts[place + 1] if place + 1 < len(starts) else len(row)
-        inner = ends[(ends >= begin) & (ends < end)] - begin
-        own, own_target = row[begin:end], target[begin:end]
-        before = accepted[draw, place] - own.sum(), hits[draw, place] - own[own_target].sum()
-        found_hits = np.append(before[1], before[1] + np.cumsum(own * own_target)[inner])
-        found = np.append(before[0], before[0] + np.cumsum(own)[inner])
-        alarms = (found - found_hits) / others
-        excess = alarms + found_hits / targets - 1
-        after = min(max(int(np.searchsorted(excess, 0)), 1), len(excess) - 1)
-        step = excess[after] - excess[after - 1]
-        part = -excess[after - 1] / step if step > 0 else 1.0
-        rates[draw] = alarms[after - 1] + part * (alarms[after] - alarms[after - 1])
-    return rates
-
-
-def _detection_cost(values: FloatArray, weights: FloatArray) -> FloatArray:
-    """The lowest detection cost at any threshold, over that of the better constant answer.
-
-    ``min (P(miss) * prior + P(false alarm) * (1 - prior)) / min(prior, 1 - prior)`` with both
-    costs 1 and `TARGET_PRIOR` (Martin & Przybocki 2000, "The NIST 1999 speaker recognition
-    evaluation"; normalised as in NIST's later plans).
-    """
-    import numpy as np
-
-    order, ends = _thresholds(values[:, 0])
-    target = values[order, 1] > 0
-    alarm_cost = (1 - TARGET_PRIOR) / TARGET_PRIOR
-    costs: FloatArray = np.full(len(weights), np.nan)
-    for draw, row in enumerate(np.take(weights, order, axis=1)):
-        targets, others = row[target].sum(), row[~target].sum()
-        if targets > 0 and others > 0:
-            steps = row * np.where(target, -1 / targets, alarm_cost / others)
-            costs[draw] = 1 + min(0.0, float(np.cumsum(steps)[ends].min()))
-    return np.clip(costs, 0.0, 1.0)
+    roc = _Roc(values)
+    if roc.empty:
+        return roc.nothing
+    misses, alarms = roc.misses, roc.alarms
+    excess = alarms - misses  # from -1 up to 1
+    after = int(np.argmax(excess >= 0))
+    part = -excess[after - 1] / (excess[after] - excess[after - 1])
+    rate = float(alarms[after - 1] + part * (alarms[after] - alarms[after - 1]))
+    misses_gained = float(np.interp(rate / 2, alarms, misses)) - rate / 2
+    alarms_gained = float(np.interp(-rate / 2, -misses, alarms)) - rate / 2
+    gained = misses_gained + alarms_gained
+    weight = misses_gained / gained if gained > 0 else 0.5  # of false alarms
+    wrong = np.abs(roc.accepted(after - 1 + float(part)) - roc.target)
+    share = np.where(roc.target, (1 - weight) / roc.targets, weight / roc.others)
+    return Linear(rate, share * (wrong - rate), share)
 
 
 def _equal_error_rate_trials(values: FloatArray) -> float:
     """The rate is near the mean of misses and of false alarms, whose variances add up."""
-    targets, others = _trial_counts(values)
-    return 4 / (1 / targets + 1 / others)
+    roc = _Roc(values)
+    return 4 / (1 / roc.targets + 1 / roc.others)
+
+
+def _detection_cost(values: FloatArray) -> Linear:
+    """The lowest detection cost at any threshold, over that of the better constant answer.
+
+    ``min (P(miss) * prior + P(false alarm) * (1 - prior)) / min(prior, 1 - prior)`` with both
+    costs 1 and `TARGET_PRIOR` (Martin & Przybocki 2000, "The NIST 1999 speaker recognition
+    evaluation"; normalised as in NIST's later plans). At the minimum, to first order, it does not
+    move with the threshold.
+    """
+    import numpy as np
+
+    roc = _Roc(values)
+    if roc.empty:
+        return roc.nothing
+    least = min(TARGET_PRIOR, 1 - TARGET_PRIOR)
+    miss, alarm = TARGET_PRIOR / least, (1 - TARGET_PRIOR) / least
+    place = int(np.argmin(miss * roc.misses + alarm * roc.alarms))
+    rates = roc.misses[place], roc.alarms[place]
+    accepted = roc.accepted(place)
+    influence = np.where(
+        roc.target,
+        miss * (1 - accepted - rates[0]) / roc.targets,
+        alarm * (accepted - rates[1]) / roc.others,
+    )
+    share = np.where(roc.target, 0.5 / roc.targets, 0.5 / roc.others)
+    return Linear(float(miss * rates[0] + alarm * rates[1]), influence, share)
 
 
 def _detection_cost_trials(values: FloatArray) -> float:
     """Half the cost are misses, half are false alarms, each of which costs the more."""
-    targets, others = _trial_counts(values)
-    return 2 / (1 / targets + (1 - TARGET_PRIOR) / TARGET_PRIOR / others)
+    roc = _Roc(values)
+    return 2 / (1 / roc.targets + (1 - TARGET_PRIOR) / TARGET_PRIOR / roc.others)
 
 
-def _trial_counts(values: FloatArray) -> tuple[int, int]:
-    targets = int((values[:, 1] > 0).sum())
-    return targets, len(values) - targets
+class _Roc:
+    """Misses and false alarms at every threshold, for values of score and target.
+
+    Attributes:
+        target: whether each record is a target.
+        targets: how many are.
+        others: how many are not.
+        empty: whether one kind is missing.
+        misses: their rate, from a threshold above all scores down to the lowest.
+        alarms: likewise.
+    """
+
+    def __init__(self, values: FloatArray) -> None:
+        import numpy as np
+
+        self.target = values[:, 1] > 0
+        self.targets = int(self.target.sum())
+        self.others = len(values) - self.targets
+        self.empty = not (self.targets and self.others)
+        if self.empty:
+            return
+        scores, self._index = np.unique(-values[:, 0], return_inverse=True)
+        found = np.bincount(self._index, self.target, len(scores)).cumsum()
+        accepted = np.bincount(self._index, minlength=len(scores)).cumsum()
+        self.misses = np.append(1.0, 1 - found / self.targets)
+        self.alarms = np.append(0.0, (accepted - found) / self.others)
+
+    def accepted(self, place: float) -> FloatArray:
+        """Which records are accepted ``[record]``; in part at a threshold between two."""
+        import numpy as np
+
+        return np.clip(place - self._index, 0.0, 1.0)
+
+    @property
+    def nothing(self) -> Linear:
+        """What there is to say without targets, or with nothing else."""
+        import numpy as np
+
+        none = np.zeros(len(self.target))
+        return Linear(float("nan"), none, none)
 
 
-def _thresholds(scores: FloatArray) -> tuple[IntArray, IntArray]:
-    """The order from the highest score down, and where in it each different score ends."""
-    import numpy as np
-
-    order: IntArray = np.argsort(-scores, kind="stable")
-    ends: IntArray = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
-    return order, ends
-
-
-def _quotient(top: FloatArray, bottom: FloatArray) -> FloatArray:
-    """Element by element; NaN where there is nothing to divide by."""
-    import numpy as np
-
-    result: FloatArray = np.full(np.shape(top), np.nan)
-    np.divide(top, bottom, out=result, where=np.asarray(bottom) > 0)
-    return result
+def _quotient(top: FloatArray, bottom: FloatArray) -> Linear:
+    """The ratio of two sums."""
+    total = float(bottom.sum())
+    if total <= 0:
+        return Linear(float("nan"), 0 * top, 0 * top)
+    value = float(top.sum()) / total
+    return Linear(value, (top - value * bottom) / total, bottom / total)
 
 
 STATISTICS: Final[Mapping[str, Statistic]] = {
@@ -235,11 +259,15 @@ def score(records: Sequence[Record], metric: Metric) -> float:
     if len(folds) > 1:
         return sum(score(fold, metric) for fold in folds.values()) / len(folds)
     rows = [record.values[metric.name] for record in records]
+    if not rows:
+        raise nothing_to_score(metric)
     if metric.statistic == "ratio" and sum(row[1] for row in rows) > 0:
         # of whole numbers, exact to the last bit
         top, bottom = (sum(row[place] for row in rows) for place in (0, 1))
         return 100.0 * top / bottom if metric.unit == "%" else top / bottom
-    value = find_statistic(metric.statistic).value(rows)
+    import numpy as np
+
+    value = find_statistic(metric.statistic).linear(np.asarray(rows, dtype=np.float64)).value
     if value != value:
         raise nothing_to_score(metric)
     return 100.0 * value if metric.unit == "%" else value

@@ -250,30 +250,43 @@ def plan_(
         bool,
         typer.Option("--random-weights", help="Its architecture alone; no checkpoint is needed."),
     ] = False,
+    nodes: Annotated[
+        int | None, typer.Option(help="Price all jobs of a run on so many machines like this.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Seeds per probe, for --nodes.")] = 1,
     cache_dir: CacheDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
 ) -> None:
-    """Price the features of a corpus of some size, from measured speeds; it need not be there."""
+    """Price a run on a corpus of some size, from measured speeds; it need not be there."""
     from benchmark.jobs.cost import plan_table
     from benchmark.progress import Progress
-    from superb.plan import plan_for
+    from superb.plan import Question, plan_for
 
-    plan = plan_for(
-        upstream,
-        _several(downstream),
-        hours,
-        utterances,
-        protocol=protocol,
-        layers=_several([layers]),
-        storage=storage,
-        cache_dir=cache_dir,
-        device=device,
-        precision=precision,
-        random_weights=random_weights,
-        progress=Progress(),
+    plan, price = plan_for(
+        Question(
+            upstream,
+            _several(downstream),
+            hours,
+            utterances,
+            protocol=protocol,
+            layers=_several([layers]),
+            storage=storage,
+            cache_dir=cache_dir,
+            device=device,
+            precision=precision,
+            random_weights=random_weights,
+            nodes=nodes,
+            seeds=seeds,
+        ),
+        Progress(),
     )
-    Console(emoji=False).print(plan_table(plan))
+    console = Console(emoji=False)
+    console.print(plan_table(plan))
+    if price is not None:
+        from benchmark.jobs.price import price_table
+
+        console.print(price_table(price))
 
 
 @app.command()

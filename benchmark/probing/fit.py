@@ -369,7 +369,7 @@ def fit(
     update = 0 if snapshot is None else _go_on(probes, streams, snapshot)
 
     def step(blocks: Mapping[int, list[list[Batch]]], probe: Probe) -> None:
-        _train(probe, blocks[probe.spec.seed], downstream, vocabulary, training)
+        train_probe(probe, blocks[probe.spec.seed], downstream, vocabulary, training)
 
     def save() -> None:
         if snapshot is not None and snapshot.due:
@@ -569,7 +569,7 @@ def _blocks(streams: Sequence[_Stream], most: int) -> dict[int, list[list[Batch]
     return blocks
 
 
-def _train(
+def train_probe(
     probe: Probe,
     block: Sequence[Sequence[Batch]],
     downstream: Downstream,

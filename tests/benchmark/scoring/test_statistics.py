@@ -1,5 +1,6 @@
 import math
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,18 +8,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from benchmark.core import Metric, Record
 from benchmark.errors import SuperbError
 from benchmark.scoring.coverage import (
     DIFFERENCE_CASES,
+    EER,
+    RERUN_CASES,
+    RERUN_DIFFERENCE_CASES,
+    TRIAL_CASES,
+    TRIAL_DIFFERENCE_CASES,
     bootstrap_ends,
+    bootstrap_trial_ends,
     draw_answers,
     draw_errors,
+    draw_trial_pairs,
+    draw_trials,
     interval_ends,
+    rerun_ends,
+    trial_ends,
 )
 from benchmark.scoring.statistics import (
     difference,
+    difference_of,
     holm,
     interval,
+    interval_of,
     matched_pairs,
     mcnemar,
     seed_std,
@@ -453,3 +467,218 @@ def test_spearman(rows):
         assert found is None
     else:
         assert found == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
+
+
+def counted(top, bottom, clusters, ids=None) -> list[Record]:
+    ids = ids or range(len(top))
+    return [
+        Record(f"u{name}", (cluster,), "", "", {"m": (int(a), int(b))})
+        for name, a, b, cluster in zip(ids, top, bottom, clusters, strict=True)
+    ]
+
+
+RATIO = Metric("m", "lower")
+
+
+@given(counts, st.integers(1, 3), st.randoms())
+def test_ratios_of_records_are_those_of_counts_to_the_last_bit(rows, seeds, random):
+    top, bottom, clusters = (list(column) * seeds for column in zip(*rows, strict=True))
+    random.shuffle(top)
+    ids = list(range(len(rows))) * seeds
+    a, b = counted(top, bottom, clusters, ids), counted(bottom, bottom, clusters, ids)
+    assert interval_of(a, RATIO, seeds=seeds) == interval(top, bottom, clusters, seeds=seeds)
+    expected = difference(top, bottom, bottom, bottom, clusters, seeds=seeds)
+    assert difference_of(a, b, RATIO, seeds=seeds) == expected
+    plain = interval_of(a, Metric("m", "lower", unit=""), seeds=seeds)
+    found = interval(top, bottom, clusters, seeds=seeds)
+    assert (100 * plain.low, 100 * plain.high) == pytest.approx((found.low, found.high))
+
+
+def test_figures_of_the_past():
+    """One seed of counts: these were there before other statistics were, and must not change."""
+    found = interval([1, 0, 3, 2], [4, 5, 6, 7], ["a", "a", "b", "c"])
+    assert (found.value, found.low, found.high) == (
+        27.27272727272727,
+        5.355737099566527,
+        138.8794182882432,
+    )
+    found = difference([1, 0, 3, 2], [4, 5, 6, 7], [2, 2, 1, 0], [4, 5, 6, 7], list("aabc"))
+    assert (found.value, found.low, found.standard_error, found.degrees) == (
+        -4.545454545454544,
+        -111.67718406090485,
+        24.898995165173034,
+        2,
+    )
+
+
+def trial_records(drawn) -> list[list[Record]]:
+    scores, target, clusters = drawn
+    return [
+        [
+            Record(f"t{place}", (f"s{one}", f"s{other}"), "", "", {"eer": (score, int(kind))})
+            for place, (score, kind, (one, other)) in enumerate(
+                zip(own, target, clusters, strict=True)
+            )
+        ]
+        for own in scores.T
+    ]
+
+
+@pytest.mark.parametrize("case", TRIAL_CASES)
+@pytest.mark.parametrize("speakers", [10, 20])
+def test_coverage_of_equal_error_rates(case, speakers):
+    """A small version of the measurement, as `test_coverage`."""
+    truth, make = TRIAL_CASES[case]
+    rng = np.random.default_rng(speakers)
+    ends = [trial_ends(make(rng, speakers)) for _ in range(300)]
+    assert 0.9 <= np.mean([low <= truth <= high for low, high in ends]) <= 0.995
+
+
+@pytest.mark.parametrize("case", TRIAL_DIFFERENCE_CASES)
+@pytest.mark.parametrize("speakers", [10, 20])
+def test_coverage_of_differences_of_equal_error_rates(case, speakers):
+    truth, make = TRIAL_DIFFERENCE_CASES[case]
+    rng = np.random.default_rng(speakers)
+    ends = [trial_ends(make(rng, speakers)) for _ in range(300)]
+    assert 0.9 <= np.mean([low <= truth <= high for low, high in ends]) <= 0.99
+
+
+def test_the_truth_of_simulated_trials():
+    rng = np.random.default_rng(0)
+    one, other = trial_records(draw_trial_pairs(rng, 2_000, 0.06, 0.08))
+    assert interval_of(one, EER).value == pytest.approx(6, abs=0.5)
+    assert interval_of(other, EER).value == pytest.approx(8, abs=0.5)
+
+
+def test_a_bootstrap_over_few_speakers_is_too_narrow_for_trials_too():
+    truth, make = TRIAL_CASES["EER 2 %"]
+    rng = np.random.default_rng(0)
+    held = np.zeros(2)
+    for _ in range(100):
+        drawn = make(rng, 5)
+        for place, (low, high) in enumerate((trial_ends(drawn), bootstrap_trial_ends(rng, drawn))):
+            held[place] += low <= truth <= high
+    assert held[0] >= 90
+    assert held[1] < 80
+
+
+@pytest.mark.parametrize("cases", [RERUN_CASES, RERUN_DIFFERENCE_CASES])
+def test_several_seeds_cover_reruns_where_there_are_many_speakers(cases):
+    rng = np.random.default_rng(1)
+    name = next(name for name in cases if "98" in name and "3 seeds" in name)
+    truth, make = cases[name]
+    held = np.zeros(2)
+    for _ in range(200):
+        drawn = make(rng, 200)
+        for place, reruns in enumerate((True, False)):
+            low, high = rerun_ends(drawn, reruns=reruns)
+            held[place] += low <= truth <= high
+    assert held[0] >= 184
+    assert held[1] < 170
+
+
+def test_reruns_that_differ_widen_the_interval():
+    top, ones, clusters = [1, 1, 0, 1] * 5, [1] * 20, names(i // 2 for i in range(20))
+    worse = [0, *top[1:]]
+    same = interval(top + top, ones * 2, clusters * 2, seeds=2)
+    apart = interval(top + worse, ones * 2, clusters * 2, seeds=2)
+    assert apart.high - apart.low > same.high - same.low
+    assert difference(top * 2, ones * 2, top + worse, ones * 2, clusters * 2, seeds=2).degrees < 9
+    assert difference(top, ones, worse, ones, clusters).degrees == 9
+
+
+def test_a_trial_belongs_to_both_its_speakers():
+    records = trial_records(draw_trials(np.random.default_rng(0), 12, 0.2))[0]
+    found = interval_of(records, EER)
+    assert (found.clusters, found.utterances, found.by_utterance) == (12, len(records), False)
+    turned = [replace(record, clusters=record.clusters[::-1]) for record in records]
+    assert interval_of(turned, EER) == found
+    once = [replace(r, clusters=tuple(dict.fromkeys(r.clusters))) for r in records]
+    assert interval_of(once, EER) == found
+    first = [replace(record, clusters=record.clusters[:1]) for record in records]
+    assert interval_of(first, EER).high - found.low < found.high - found.low
+    alone = interval_of([replace(r, clusters=("",)) for r in records], EER)
+    assert (alone.clusters, alone.by_utterance) == (len(records), True)
+    assert alone.high - alone.low < found.high - found.low
+
+
+def test_trials_that_are_all_right_are_not_certain():
+    scores = [(float(kind), kind) for kind in (0, 1)] * 40
+    records = [
+        Record(f"t{place}", (f"s{place % 8}", f"s{(place + place % 2) % 8}"), "", "", {"eer": row})
+        for place, row in enumerate(scores)
+    ]
+    found = interval_of(records, EER)
+    assert (found.value, found.low) == (0, 0)
+    assert 1 < found.high < 20
+
+
+def test_seeds_of_other_statistics_are_averaged_and_not_pooled():
+    """Scores of two trained heads need not be on the same scale."""
+    one = trial_records(draw_trials(np.random.default_rng(0), 12, 0.2))[0]
+    moved = [
+        replace(record, values={"eer": (score + 100, kind)})
+        for record in one
+        for score, kind in [record.values["eer"]]
+    ]
+    alone, both = interval_of(one, EER), interval_of(one + moved, EER, seeds=2)
+    assert (both.value, both.low, both.high, both.utterances) == pytest.approx(
+        (alone.value, alone.low, alone.high, alone.utterances)
+    )
+    found = difference_of(one + moved, moved + one, EER, seeds=2)
+    assert (found.value, found.p_value) == (0, 1)
+
+
+def in_folds(rows) -> list[Record]:
+    return [
+        Record(f"u{place}", (speaker,), "", "", {"m": (right, 1)}, fold)
+        for place, (fold, speaker, right) in enumerate(rows)
+    ]
+
+
+def test_folds_are_averaged_and_their_speakers_are_the_units():
+    rng = np.random.default_rng(0)
+    rates = rng.beta(8, 4, 10)
+    rows = [
+        (f"fold {speaker // 2}", f"s{speaker}", int(rng.random() < rates[speaker]))
+        for speaker in range(10)
+        for _ in range(20)
+    ]
+    found = interval_of(in_folds(rows), RATIO)
+    pooled = interval_of([replace(record, fold="") for record in in_folds(rows)], RATIO)
+    # folds of one size: the mean of folds is that of all
+    assert (found.value, found.low, found.high, found.clusters) == pytest.approx(
+        (pooled.value, pooled.low, pooled.high, 10)
+    )
+    uneven = in_folds(rows + [("fold 0", "s0", 1)] * 100)
+    folds = [np.mean([r.values["m"][0] for r in uneven if r.fold == f"fold {n}"]) for n in range(5)]
+    assert interval_of(uneven, RATIO).value == pytest.approx(100 * np.mean(folds))
+    better = [replace(record, values={"m": (1, 1)}) for record in uneven]
+    assert difference_of(uneven, better, RATIO).value == pytest.approx(100 - 100 * np.mean(folds))
+
+
+def test_means_of_values_have_no_bounds():
+    values = [(-3.0,), (5.0,), (1.0,), (-9.0,)]
+    records = [Record(f"u{i}", (f"s{i}",), "", "", {"m": row}) for i, row in enumerate(values)]
+    metric = Metric("m", "higher", "mean", unit="dB")
+    found = interval_of(records, metric)
+    half = stats.sem([row[0] for row in values]) * stats.t.ppf(0.975, 3)
+    assert (found.value, found.low) == pytest.approx((-1.5, -1.5 - half))
+    same = difference_of(records, records, metric)
+    assert (same.value, same.standard_error, same.p_value) == (0, 0, 1)
+
+
+def test_records_that_do_not_fit():
+    one = counted([1, 0], [1, 1], ["a", "b"])
+    with pytest.raises(SuperbError, match="2 records cannot be 3 seeds"):
+        interval_of(one, RATIO, seeds=3)
+    with pytest.raises(SuperbError, match="same records in the same order"):
+        interval_of(one, RATIO, seeds=2)
+    with pytest.raises(SuperbError, match="same records in the same order"):
+        difference_of(one, one[::-1], RATIO)
+    with pytest.raises(SuperbError, match="nothing to score"):
+        interval_of([], RATIO)
+    with pytest.raises(SuperbError, match="every record needs 1 numbers"):
+        interval_of(one, Metric("m", "lower", "mean"))
+    with pytest.raises(SuperbError, match="one cluster or two"):
+        interval_of([replace(record, clusters=("a", "b", "c")) for record in one], RATIO)

@@ -1,8 +1,12 @@
 import dataclasses
+import itertools
 
+import numpy as np
 import pytest
 
+from benchmark.core import Metric, Record
 from benchmark.errors import SuperbError
+from benchmark.metrics import score
 from benchmark.scoring.results import read_records, read_result, run_id, write_result
 from leaderboard.compare.difference import pair_results
 
@@ -117,3 +121,36 @@ def test_a_result_and_itself(save):
     assert (found.difference.low, found.difference.value, found.difference.high) == (0, 0, 0)
     assert found.difference.p_value == found.check_p_value == 1
     assert found.difference.detectable() > 0
+
+
+EER = {"name": "eer", "direction": "lower", "statistic": "equal-error-rate", "unit": "%"}
+
+
+def write_trials(tmp_path, result, layer, shift):
+    """Trials between eight speakers, the same for all; `shift` parts targets from the others."""
+    rng = np.random.default_rng(0)
+    made = result("hubert", "ks", layer, 50.0, seeds=(0, 1))
+    card = {**made.downstream, "metrics": [EER]}
+    made = dataclasses.replace(made, downstream=card, metrics={"eer": made.metrics["accuracy"]})
+    records = {seed: [] for seed in made.seeds}
+    for seed, place in itertools.product(made.seeds, range(160)):
+        speaker, target = place % 8, place % 2
+        other = speaker if target else (speaker + 1 + place % 5) % 8
+        score = rng.normal(0, 1) + shift * target
+        records[seed].append(
+            Record(f"t{place}", (f"s{speaker}", f"s{other}"), "", "", {"eer": (score, target)})
+        )
+    return write_result(tmp_path / "results", made, records)
+
+
+def test_error_rates_of_trials_are_paired_without_a_check(tmp_path, result):
+    last = write_trials(tmp_path, result, "last", 1.0)
+    mixed = write_trials(tmp_path, result, "weighted-sum", 2.0)
+    found = pair_results(last, mixed)
+    expected = [np.mean([score(rows, Metric(**EER)) for rows in read_records(path).values()])
+                for path in (last, mixed)]  # fmt: skip
+    assert found.difference.value == pytest.approx(expected[1] - expected[0])
+    assert found.difference.low < found.difference.value < found.difference.high < 0
+    assert (found.difference.clusters, found.difference.utterances) == (8, 160)
+    assert (found.check, found.check_p_value, found.identical) == ("", None, False)
+    assert pair_results(last, last).identical

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -76,3 +77,15 @@ def test_the_command(tmp_path, write_counts, counts):
     assert record["difference"]["low"] < record["difference"]["value"] < 0
     bad = CliRunner().invoke(app, ["compare", "hubert", folder])
     assert isinstance(bad.exception, SuperbError)
+
+
+def test_a_metric_without_a_check_is_shown_without_one(tmp_path, write_counts, counts):
+    for name, share in (("hubert", 0.9), ("apc", 0.5)):
+        write_counts(name, "ks", counts(share))
+    found = compare(tmp_path / "results", ["hubert", "apc"])
+    (pair,) = found.pairs
+    bare = replace(pair.pair, check="", check_p_value=None)
+    text = shown(replace(found, pairs=(replace(pair, pair=bare, check_p_value=None),)))
+    assert "McNemar" not in text
+    assert "independent" not in text
+    assert "apc is better" in text or "hubert is better" in text
