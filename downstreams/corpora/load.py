@@ -11,6 +11,7 @@ from typing import Final
 from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
 from benchmark.errors import SuperbError, unknown
 from benchmark.registry import errors_of, is_target, load_attribute, made, plugins
+from downstreams import DOWNSTREAMS
 from downstreams.corpora import (
     CORPORA,
     MANIFEST_SUFFIXES,
@@ -78,7 +79,7 @@ def corpus_names() -> list[str]:
 
 
 def _from_table(name: str, card: DownstreamCard, options: CorpusOptions) -> Corpus:
-    """The part of a corpus that serves a task, or another task's that has all it needs."""
+    """The part of a corpus that serves a task, or that of a task like it for a plug-in."""
     entry = CORPORA[name]
     load = load_attribute(entry.target)
     if card.name in entry.tasks:
@@ -97,9 +98,11 @@ def _from_table(name: str, card: DownstreamCard, options: CorpusOptions) -> Corp
 
 
 def _served(entry: CorpusEntry, card: DownstreamCard) -> str:
-    """The task whose part of a corpus has what another one needs; "" if there is none."""
+    """The task whose part of a corpus has what a plug-in needs; "" if there is none."""
     if card.name in entry.tasks:
         return card.name
+    if card.name in DOWNSTREAMS:  # of those, the table says which it is meant for
+        return ""
     wanted = set(card.columns)
     # every corpus of the table knows its speakers; what has least beside is most alike
     has = {task: {*load_downstream(task).card.columns, "speaker"} for task in entry.tasks}
