@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +28,37 @@ def tone(word: str, speaker: str, take: int, seconds: float = 0.3) -> np.ndarray
     wave = 0.3 * np.sin(2 * np.pi * PITCHES[word] * time)
     wave += 0.2 * np.sin(2 * np.pi * overtone * time)
     return (wave + 0.02 * random.standard_normal(time.size)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def bands_file() -> Path:
+    """The file of a toy encoder, `Bands`."""
+    return Path(__file__).with_name("bands.py")
+
+
+@pytest.fixture(scope="session")
+def bands(bands_file: Path) -> type[Any]:
+    """The class of a toy encoder, `Bands`."""
+    spec = importlib.util.spec_from_file_location("bands", bands_file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Bands
+
+
+@pytest.fixture
+def places(tmp_path: Path, tones: Path, quick: Path) -> dict[str, Any]:
+    """What a quick run of the tones is told: where, by which rules, and to be quiet."""
+    from benchmark.progress import Progress
+
+    return {
+        "corpus": str(tones),
+        "protocol": str(quick),
+        "output": tmp_path / "results",
+        "cache_dir": tmp_path / "cache",
+        "progress": Progress(quiet=True),
+    }
 
 
 @pytest.fixture(scope="session")
