@@ -193,7 +193,7 @@ def test_a_manifest_of_ones_own(superb, root):
     ("extra", "task", "says"),
     [
         ("train/gone.wav,train,ada,x", [], "missing audio files: line 7"),
-        ("train/ben-1.wav,train,ben,", ["-d", "asr"], "empty 'text' cells: line 7"),
+        ("train/ben-1.wav,train,ben,", ["-d", "asr"], "empty 'text': line 7"),
         ("", ["-d", "ks"], "lacks the column label"),
         ("train/ben-1.wav,dev,ben,x", [], "write valid for dev"),
     ],
