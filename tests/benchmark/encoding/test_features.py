@@ -26,7 +26,7 @@ from benchmark.encoding.features import (
     kept_layers,
     left_to_encode,
 )
-from benchmark.encoding.forward import features_of, normalise
+from benchmark.encoding.forward import normalise
 from benchmark.errors import AudioError, SuperbError, UpstreamError
 from benchmark.progress import Progress
 
@@ -581,12 +581,6 @@ def test_plan_says_what_comes(tmp_path):
     expected = "toy: encoding 2 utterances, 0.0 min of audio; 1.1 kB of frames"
     assert expected in output.getvalue()
     assert "2/2" in output.getvalue()
-
-
-def test_unknown_kind_of_feature():
-    states = HiddenStates(torch.zeros(1, 1, 1, 1), torch.tensor([1]))
-    with pytest.raises(ValueError, match="median"):
-        features_of(states, "median")
 
 
 def test_spans_of_one_recording_have_features_of_their_own(tmp_path):
