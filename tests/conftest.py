@@ -1,9 +1,13 @@
-"""Small made-up data shared by the tests: tones whose pitch says who speaks and what is said."""
+"""Small made-up data and models shared by the tests.
+
+Tones, whose pitch says who speaks and what is said; a toy encoder; models of transformers.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,17 @@ RATE = 16_000
 SPEAKERS = ("ada", "ben", "cy", "dora")
 WORDS = ("yes", "no", "stop")
 PITCHES = {"yes": 500.0, "no": 1500.0, "stop": 2500.0}
+
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 4,
+    "conv_dim": [12] * 7,
+}
 
 
 def tone(word: str, speaker: str, take: int, seconds: float = 0.3) -> np.ndarray:
@@ -137,3 +152,51 @@ feature_share = 0.2
         f'name = "quick"\nversion = 1\n[asr]{asr}\n[sid]{pooled}\n[ks]{pooled}', encoding="utf-8"
     )
     return path
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Any]:
+    """``make_model(kind, **options)``: of transformers, random, all weights away from 0 and 1."""
+    import torch
+    from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+
+    def make(kind="hubert", seed=0, **options):
+        config_class, model_class = {
+            "hubert": (HubertConfig, HubertModel),
+            "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
+        }[kind]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = model_class(config_class(**TINY, **options)).eval()
+            with torch.no_grad():
+                for weight in model.parameters():
+                    weight.add_(0.2 * torch.randn_like(weight))
+        return model
+
+    return make
+
+
+@pytest.fixture
+def make_folder(make_model, tmp_path) -> Callable[..., tuple[Path, Any]]:
+    """``make_folder(name, normalize, **make_model arguments)``: the same as a checkpoint folder."""
+    from transformers import Wav2Vec2FeatureExtractor
+
+    def make(name="model", normalize=False, **options):
+        model = make_model(**options)
+        folder = tmp_path / name
+        model.save_pretrained(folder)
+        extractor = Wav2Vec2FeatureExtractor(do_normalize=normalize)
+        extractor.save_pretrained(folder)
+        return folder, model
+
+    return make
+
+
+@pytest.fixture
+def rng_untouched():
+    """Fails the test if torch's global random state changed during it."""
+    import torch
+
+    before = torch.get_rng_state()
+    yield
+    assert torch.equal(before, torch.get_rng_state())
