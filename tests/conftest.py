@@ -1,7 +1,11 @@
-"""Small things shared by the tests: tones whose pitch says who speaks and what is said, models."""
+"""Small made-up data and models shared by the tests.
+
+Tones, whose pitch says who speaks and what is said; a toy encoder; models of transformers.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +24,17 @@ WORDS = ("yes", "no", "stop")
 PITCHES = {"yes": 500.0, "no": 1500.0, "stop": 2500.0}
 
 
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 4,
+    "conv_dim": [12] * 7,
+}
+
+
 def tone(word: str, speaker: str, take: int, seconds: float = 0.3) -> np.ndarray:
     """A word is a pitch, a speaker an overtone, a take some noise."""
     random = np.random.default_rng([take, *word.encode(), *speaker.encode()])
@@ -28,6 +43,37 @@ def tone(word: str, speaker: str, take: int, seconds: float = 0.3) -> np.ndarray
     wave = 0.3 * np.sin(2 * np.pi * PITCHES[word] * time)
     wave += 0.2 * np.sin(2 * np.pi * overtone * time)
     return (wave + 0.02 * random.standard_normal(time.size)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def bands_file() -> Path:
+    """The file of a toy encoder, `Bands`."""
+    return Path(__file__).with_name("bands.py")
+
+
+@pytest.fixture(scope="session")
+def bands(bands_file: Path) -> type[Any]:
+    """The class of a toy encoder, `Bands`."""
+    spec = importlib.util.spec_from_file_location("bands", bands_file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Bands
+
+
+@pytest.fixture
+def places(tmp_path: Path, tones: Path, quick: Path) -> dict[str, Any]:
+    """What a quick run of the tones is told: where, by which rules, and to be quiet."""
+    from benchmark.progress import Progress
+
+    return {
+        "corpus": str(tones),
+        "protocol": str(quick),
+        "output": tmp_path / "results",
+        "cache_dir": tmp_path / "cache",
+        "progress": Progress(quiet=True),
+    }
 
 
 @pytest.fixture(scope="session")
@@ -108,20 +154,9 @@ feature_share = 0.2
     return path
 
 
-TINY = {
-    "hidden_size": 32,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 4,
-    "conv_dim": [12] * 7,
-}
-
-
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., Any]:
-    """``make_model(kind, **options)``: transformers' own, random, weights away from 0 and 1."""
+    """``make_model(kind, **options)``: of transformers, random, all weights away from 0 and 1."""
     import torch
     from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
 
@@ -150,7 +185,8 @@ def make_folder(make_model, tmp_path) -> Callable[..., tuple[Path, Any]]:
         model = make_model(**options)
         folder = tmp_path / name
         model.save_pretrained(folder)
-        Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
+        extractor = Wav2Vec2FeatureExtractor(do_normalize=normalize)
+        extractor.save_pretrained(folder)
         return folder, model
 
     return make

@@ -134,7 +134,7 @@ def make_plan(site: Site, progress: Progress, workers: int = 1) -> Plan:
         for task in site.tasks:
             before = [layer for layer in site.mixes(name) if (name, task, layer) in done]
             _require_same_audio(site, task, [done[name, task, layer] for layer in before])
-            if before and len(before) < len(site.mixes(name)):
+            if before:
                 progress.note(
                     f"{name}, {task}: finished before, not run again: {', '.join(before)}"
                 )

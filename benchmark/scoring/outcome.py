@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,11 @@ def build_result(
     records: dict[int, list[Record]] = {}
     if not failed:
         records = {
-            seed: [record for choice in folds.values() for record in choice.records[seed]]
+            seed: [
+                replace(record, fold=fold) if fold else record
+                for fold, choice in folds.items()
+                for record in choice.records[seed]
+            ]
             for seed in subject.seeds
         }
     values = {metric.name: _metric(records, metric) for metric in metrics} if records else {}

@@ -10,6 +10,7 @@ import pytest
 from benchmark.errors import SuperbError
 from benchmark.protocol import Halving, LanguageModel, SpecAugment, load_protocol
 from downstreams import DOWNSTREAMS, PROTOCOLS
+from downstreams.load import load_downstream
 
 TEXT = """
 name = "toy"
@@ -68,9 +69,16 @@ def edited(tmp_path, old="", new="", text=TEXT):
 
 
 def refusal(tmp_path, old, new):
+    """Told when the file is read, or when what it leaves to others is still missing."""
     with pytest.raises(SuperbError) as caught:
-        load_protocol(edited(tmp_path, old, new), PROTOCOLS)
+        load_protocol(edited(tmp_path, old, new), PROTOCOLS).training("ks")
     return str(caught.value)
+
+
+def of_task(protocol, task):
+    """What a protocol says of a built-in task."""
+    downstream = load_downstream(task)
+    return protocol.training(task, downstream.card.features, downstream.training)
 
 
 SHIPPED = ["mini", "superb", "superb-s3prl", "superb-whole"]
@@ -80,14 +88,13 @@ SHIPPED = ["mini", "superb", "superb-s3prl", "superb-whole"]
 def test_shipped_protocols_cover_every_task(name):
     protocol = load_protocol(name, PROTOCOLS)
     assert protocol.name == name
-    assert set(protocol.tasks) == set(DOWNSTREAMS)
     for task in DOWNSTREAMS:
-        json.dumps(protocol.record(task))
+        json.dumps(protocol.record(of_task(protocol, task)))
 
 
 def test_published_values_of_superb():
     protocol = load_protocol("superb", PROTOCOLS)
-    asr, ks, sid = (protocol.training(task) for task in ("asr", "ks", "sid"))
+    asr, ks, sid = (of_task(protocol, task) for task in ("asr", "ks", "sid"))
     assert {ks.head["projection"], sid.head["projection"]} == {256}
     assert (asr.head["projection"], asr.head["hidden"], asr.head["layers"]) == (1024, 1024, 2)
     assert asr.head["frame_s"] == 0
@@ -109,11 +116,11 @@ def test_superb_s3prl_is_superb_with_what_s3prl_did_in_effect():
         "ks": common | {"gain_db": -3.0, "valid_sampling": "balanced"},
     }
     for task, change in changes.items():
-        assert compatible.training(task) == replace(clean.training(task), **change)
+        assert of_task(compatible, task) == replace(of_task(clean, task), **change)
     for task in ("sid", "ks"):
-        training = compatible.training(task)
+        training = of_task(compatible, task)
         assert training.batch_utterances * training.accumulate == 32
-    asr = compatible.training("asr")
+    asr = of_task(compatible, "asr")
     assert (asr.batch_utterances, asr.accumulate) == (16, 1)
     assert asr.spec_augment == SpecAugment(5, 2, 40, 1.0, 4, 50, 1.0)
     assert asr.lm == LanguageModel(5, 25.0, 2.0, -1.0)
@@ -121,22 +128,23 @@ def test_superb_s3prl_is_superb_with_what_s3prl_did_in_effect():
 
 def test_superb_crops_speakers_and_superb_whole_does_not():
     crops, whole = (load_protocol(name, PROTOCOLS) for name in ("superb", "superb-whole"))
-    assert crops.training("sid").crop_s == 8
-    assert whole.training("sid") == replace(crops.training("sid"), crop_s=0.0, crops=1)
+    assert of_task(crops, "sid").crop_s == 8
+    assert of_task(whole, "sid") == replace(of_task(crops, "sid"), crop_s=0.0, crops=1)
     for task in ("asr", "ks"):
-        assert whole.training(task) == crops.training(task)
+        assert of_task(whole, task) == of_task(crops, task)
 
 
 def test_hashes_of_the_first_results_are_still_found():
     """Those of mini, version 1; a value that came later and changes nothing is not in them."""
     mini = load_protocol("mini", PROTOCOLS)
     speakers = "d165a29d40d14e5fb81f5cb1774ad092266aa2dd5ab544fd770ca9f63f4b90d3"
-    assert {task: mini.record(task)["sha256"] for task in DOWNSTREAMS} == {
+    records = {task: mini.record(of_task(mini, task)) for task in DOWNSTREAMS}
+    assert {task: record["sha256"] for task, record in records.items()} == {
         "asr": "53814e46a95ee06495200ca0221d83b6374c06885f6bce9929289118b107e8b1",
         "sid": speakers,
         "ks": speakers,
     }
-    assert mini.record("sid")["crop_s"] == 0  # recorded all the same
+    assert records["sid"]["crop_s"] == 0  # recorded all the same
 
 
 def derived(tmp_path, text, name="derived.toml"):
@@ -160,10 +168,11 @@ hidden = 512
     )
     base, mine = load_protocol("superb", PROTOCOLS), load_protocol(path, PROTOCOLS)
     assert (mine.name, mine.version, mine.summary) == ("mine", 2, "")
-    head = {**base.training("asr").head, "hidden": 512}
-    assert mine.training("asr") == replace(base.training("asr"), updates=10_000, head=head)
-    assert mine.training("ks") == base.training("ks")
-    assert mine.record("asr")["sha256"] != base.record("asr")["sha256"]
+    asr = of_task(base, "asr")
+    changed = replace(asr, updates=10_000, head={**asr.head, "hidden": 512})
+    assert of_task(mine, "asr") == changed
+    assert of_task(mine, "ks") == of_task(base, "ks")
+    assert mine.record(changed)["sha256"] != base.record(asr)["sha256"]
 
 
 def test_the_base_may_be_a_file_beside_the_derived_one(tmp_path):
@@ -189,7 +198,65 @@ def test_the_base_may_be_a_file_beside_the_derived_one(tmp_path):
 )
 def test_mistakes_in_a_derived_protocol(tmp_path, text, message):
     with pytest.raises(SuperbError, match=message):
-        load_protocol(derived(tmp_path, text), PROTOCOLS)
+        of_task(load_protocol(derived(tmp_path, text), PROTOCOLS), "ks")
+
+
+KINDS = """
+name = "kinds"
+version = 1
+base = "mini"
+[mean]
+updates = 3000
+clip_norm = 2.0
+[mean.head]
+projection = 8
+[ks]
+clip_norm = 4.0
+"""
+OWN = {"updates": 2500, "head": {"projection": 16, "hidden": 5}}
+
+
+def test_a_task_over_its_kind_and_its_table_in_the_protocol_over_both(tmp_path):
+    protocol = load_protocol(derived(tmp_path, KINDS), PROTOCOLS)
+    for task, clip_norm in (("ks", 4.0), ("mine", 2.0)):
+        training = protocol.training(task, "mean", OWN)
+        assert (training.updates, training.clip_norm) == (2500, clip_norm)
+        assert training.head == {"projection": 16, "hidden": 5}
+    assert protocol.training("mine", "frames", OWN).clip_norm == 1.0
+    over = KINDS + "updates = 2200\n[ks.head]\nhidden = 7\n"
+    named = load_protocol(derived(tmp_path, over), PROTOCOLS).training("ks", "mean", OWN)
+    assert (named.updates, named.head) == (2200, {"projection": 16, "hidden": 7})
+
+
+def test_a_hash_tells_values_and_not_where_they_stand(tmp_path):
+    mini = load_protocol("mini", PROTOCOLS)
+    own = {"updates": 3000, "clip_norm": 2.0, "head": {"projection": 8}}
+    kinds = load_protocol(derived(tmp_path, KINDS), PROTOCOLS)
+    table = load_protocol(
+        derived(tmp_path, KINDS.replace("[mean", "[mine"), "table.toml"), PROTOCOLS
+    )
+    digests = {
+        protocol.record(protocol.training("mine", "mean", values))["sha256"]
+        for protocol, values in ((mini, own), (kinds, {}), (table, {}))
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize(
+    ("features", "own", "message"),
+    [
+        ("means", OWN, r"task of protocol kinds 'mine'.*a table \[mine\]"),
+        ("mean", 3, "training of task mine must be a table"),
+        ("mean", {"update": 3}, "training of task mine: unknown value 'update'.*mean updates"),
+        ("mean", {"head": {"hidden": 5}}, r"\[mine\.head\]: unknown setting.*'projection'"),
+        ("mean", {"updates": "3"}, "updates must be a whole number, got '3'"),
+        ("frames", {}, r"\[mine\]\.head must be a table"),
+    ],
+)
+def test_mistakes_in_what_a_task_brings(tmp_path, features, own, message):
+    protocol = load_protocol(derived(tmp_path, KINDS), PROTOCOLS)
+    with pytest.raises(SuperbError, match=message):
+        protocol.training("mine", features, own)
 
 
 def test_values_arrive_typed(tmp_path):
@@ -463,7 +530,8 @@ def test_constant_schedule(tmp_path):
 
 
 def test_record_holds_every_value(tmp_path):
-    record = load_protocol(edited(tmp_path), PROTOCOLS).record("ks")
+    protocol = load_protocol(edited(tmp_path), PROTOCOLS)
+    record = protocol.record(protocol.training("ks"))
     expected = tomllib.loads(TEXT)["ks"]
     found = json.loads(json.dumps(record))
     assert {key: found[key] for key in expected} == expected
@@ -518,7 +586,8 @@ def test_hash_changes_with_every_value(tmp_path, path):
     for table in (before, values, before):
         path_ = tmp_path / "toy.toml"
         path_.write_text(as_toml(table))
-        digests.add(load_protocol(str(path_), PROTOCOLS).record("ks")["sha256"])
+        protocol = load_protocol(str(path_), PROTOCOLS)
+        digests.add(protocol.record(protocol.training("ks"))["sha256"])
     assert len(digests) == 2
 
 

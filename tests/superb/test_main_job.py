@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from benchmark.progress import Progress
-from benchmark.run import run
 from benchmark.scoring.results import read_records, result_path
+from superb.running import run
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_fbank_leaves_room_above_and_below(results, task, low, high):
     _, found = results
     result = found[task]
     assert result.status == "finished"
-    value = result.metrics[result.downstream["metrics"][0]]["value"]
+    value = result.metrics[result.downstream["metrics"][0]["name"]]["value"]
     assert low < value < high
 
 

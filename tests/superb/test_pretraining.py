@@ -16,8 +16,9 @@ import torch
 
 from benchmark.core import SPLITS
 from benchmark.errors import SuperbError
-from downstreams import DOWNSTREAMS
-from downstreams.corpora import CORPORA, load_corpus
+from downstreams.corpora import CORPORA
+from downstreams.corpora.load import load_corpus
+from downstreams.load import load_downstream
 from superb.pretraining import corpus_clips, gather
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.run import objective_class
@@ -151,7 +152,7 @@ def test_nothing_of_a_valid_or_test_split_of_any_task_is_taken_from_a_corpus():
     assert len(chosen) > 100
     by_split: dict[str, set[bytes | Path]] = {split: set() for split in SPLITS}
     for task in CORPORA["mini"].tasks:
-        for utterance in load_corpus("mini", DOWNSTREAMS[task].card).utterances:
+        for utterance in load_corpus("mini", load_downstream(task).card).utterances:
             by_split[utterance.split].add(utterance.audio)
     assert not chosen & (by_split["valid"] | by_split["test"])
     assert chosen <= by_split["train"]

@@ -1,4 +1,4 @@
-"""Noise, and small models of the rows of the catalogue."""
+"""Small models of the rows of the table, and what is asked of any model."""
 
 from __future__ import annotations
 

@@ -19,16 +19,18 @@ from rich.console import Console
 from benchmark.core import HiddenStates, UpstreamCard, Utterance
 from benchmark.encoding import features as module
 from benchmark.encoding.features import (
+    Extraction,
     ExtractionSettings,
-    duration_s,
-    estimate_s,
     extract,
-    features_of,
+    find_features,
+    kept_layers,
     left_to_encode,
 )
+from benchmark.encoding.forward import normalise
 from benchmark.errors import AudioError, SuperbError, UpstreamError
-from benchmark.probing.layers import normalise
 from benchmark.progress import Progress
+
+QUIET = Progress(quiet=True)
 
 HOP = 160
 KINDS = ("frames", "mean", "mean-normalised")
@@ -80,26 +82,31 @@ def files(folder, count):
     return utterances
 
 
-def go(upstream, wanted, folder, layers=None, **settings):
-    """Extract and read everything back: the features and kind → id → array."""
-    arrays = {}
+def what(upstream, wanted, folder, layers=None, mark="mark", **settings):
+    return Extraction(upstream, mark, wanted, ExtractionSettings(folder, **settings), layers)
+
+
+def read_back(extraction, shares):
+    """What is known of the features, and the features: kind → id → array."""
     with ExitStack() as resources:
-        features = extract(
-            upstream,
-            "mark",
-            wanted,
-            ExtractionSettings(folder, **settings),
-            Progress(quiet=True),
-            resources,
-            layers,
-        )
-        for kind, utterances in wanted.items():
-            arrays[kind] = {
+        features = find_features(extraction, shares, resources)
+        arrays = {
+            kind: {
                 u.id: features.stores[kind].read(features.keys[u.id])
                 for u in utterances
                 if u.id in features.keys
             }
+            for kind, utterances in extraction.wanted.items()
+        }
     return features, arrays
+
+
+def go(upstream, wanted, folder, layers=None, shares=1, **settings):
+    """Extract, share by share, and read everything back."""
+    extraction = what(upstream, wanted, folder, layers, **settings)
+    return read_back(
+        extraction, [extract(extraction, QUIET, share, shares) for share in range(shares)]
+    )
 
 
 def test_one_pass_serves_every_kind(tmp_path):
@@ -107,10 +114,10 @@ def test_one_pass_serves_every_kind(tmp_path):
     features, arrays = go(toy, dict.fromkeys(KINDS, utterances), tmp_path, storage="float32")
     assert toy.calls == 5
     assert set(features.keys) == {u.id for u in utterances}
-    assert features.skipped == []
-    assert features.audio_s == pytest.approx(sum(1600 + 160 * i for i in range(5)) / 16_000)
-    assert features.encoder_s > 0
-    assert features.extraction_s > 0
+    assert features.encoded.skipped == []
+    audio_s = sum(1600 + 160 * i for i in range(5)) / 16_000
+    assert features.encoded.audio_s == pytest.approx(audio_s)
+    assert 0 < features.encoded.encoder_s < features.encoded.seconds
     for index, name in enumerate(features.keys):
         frames = torch.from_numpy(arrays["frames"][name])
         assert frames.shape == (3, 10 + index, 4)
@@ -162,7 +169,7 @@ def test_second_run_encodes_nothing(tmp_path):
     toy = Toy()
     features, second = go(toy, dict.fromkeys(KINDS, utterances), tmp_path)
     assert toy.calls == 0
-    assert (features.audio_s, features.encoder_s) == (0, 0)
+    assert (features.encoded.audio_s, features.encoded.encoder_s) == (0, 0)
     for kind in KINDS:
         for name in first[kind]:
             assert np.array_equal(first[kind][name], second[kind][name])
@@ -235,7 +242,7 @@ def test_layers_asked_for_are_those_of_all_layers(tmp_path):
     utterances = corpus(4)
     _, whole = go(Toy(), {"frames": utterances}, tmp_path / "whole", storage="int8")
     features, part = go(
-        Toy(), {"frames": utterances, "mean": utterances}, tmp_path / "part", [0, 2], storage="int8"
+        Toy(), {"frames": utterances, "mean": utterances}, tmp_path / "part", (0, 2), storage="int8"
     )
     assert features.layers == (0, 2)
     for name, values in whole["frames"].items():
@@ -247,17 +254,24 @@ def test_layers_are_read_from_a_store_that_has_them_all(tmp_path):
     utterances = files(tmp_path / "audio", 4)
     go(Toy(), {"frames": utterances}, tmp_path / "cache")
     toy = Toy()
-    features, arrays = go(toy, {"frames": utterances}, tmp_path / "cache", [2])
+
+    def asked(utterances, mark="mark"):
+        return what(toy, {"frames": utterances}, tmp_path / "cache", (2,), mark)
+
+    def go_kept(extraction):
+        return go(toy, extraction.wanted, tmp_path / "cache", kept_layers(extraction))
+
+    features, arrays = go_kept(asked(utterances))
     assert (toy.calls, features.layers) == (0, None)
     assert arrays["frames"]["u0"].shape == (3, 10, 4)
-    settings = ExtractionSettings(tmp_path / "cache")
-    assert left_to_encode(toy, "mark", {"frames": utterances}, settings, [2]) == {"frames": 0}
-    assert left_to_encode(toy, "other", {"frames": utterances}, settings, [2]) == {"frames": 4}
+    assert left_to_encode(asked(utterances)) == {"frames": 4}  # of a store of the one layer
+    assert kept_layers(asked(utterances, "other")) == (2,)
     # of one more utterance they have not all: then a store of the one layer is made
     more = files(tmp_path / "audio", 5)
-    features, arrays = go(toy, {"frames": more}, tmp_path / "cache", [2])
+    features, arrays = go_kept(asked(more))
     assert (toy.calls, features.layers) == (5, (2,))
     assert arrays["frames"]["u0"].shape == (1, 10, 4)
+    assert left_to_encode(asked(more)) == {"frames": 0}
 
 
 def test_nothing_stored_is_encoded_anew(tmp_path):
@@ -278,16 +292,45 @@ def test_nothing_stored_is_encoded_anew(tmp_path):
 
 def test_audio_that_changes_under_way_is_not_encoded_anew(tmp_path):
     utterances = files(tmp_path / "audio", 2)
+    extraction = what(Toy(), {"frames": utterances}, tmp_path / "cache", storage="none")
     with ExitStack() as resources:
-        settings = ExtractionSettings(tmp_path / "cache", storage="none")
-        features = extract(
-            Toy(), "mark", {"frames": utterances}, settings, Progress(quiet=True), resources
-        )
+        features = find_features(extraction, [extract(extraction, QUIET)], resources)
         utterances[1].audio.write_bytes(wav(9))
         store = features.stores["frames"]
         assert store.read(features.keys["u0"]).shape == (3, 10, 4)
         with pytest.raises(SuperbError, match=r"u1\.wav\) changed during the run"):
             store.read(features.keys["u1"])
+
+
+def test_shares_cover_every_recording_once_and_give_the_same_bits(tmp_path):
+    """Spans go with their recording; in any order, twice or not."""
+    (path,) = {u.audio for u in files(tmp_path / "audio", 7) if u.id == "u6"}
+    spans = [Utterance(f"part{at}", path, "train", span=(at, 0.05)) for at in (0.0, 0.05)]
+    utterances = [*files(tmp_path / "audio", 7), *spans]
+    wanted = {"frames": utterances, "mean": utterances[:8]}
+    whole, exact = go(Toy(), wanted, tmp_path / "one")
+    toys = [Toy(), Toy(), Toy()]
+    extractions = [what(toy, wanted, tmp_path / "three") for toy in toys]
+    shares = [extract(extractions[share], QUIET, share, 3) for share in (2, 0, 1)]
+    assert [toy.calls for toy in toys] == [5, 2, 2]
+    again = extract(extractions[0], QUIET, 0, 3)
+    assert (toys[0].calls, again.encoder_s) == (5, 0)
+    together, arrays = read_back(extractions[0], shares)
+    assert list(together.keys.items()) == list(whole.keys.items())
+    assert together.encoded.audio_s == pytest.approx(whole.encoded.audio_s)
+    for kind, own in exact.items():
+        for name, array in own.items():
+            assert np.array_equal(arrays[kind][name], array)
+
+
+def test_what_another_share_stored_elsewhere_is_missed(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "VISIBLE_S", 0.0)
+    wanted = {"mean": corpus(4)}
+    shares = [
+        extract(what(Toy(), wanted, tmp_path / str(share)), QUIET, share, 2) for share in range(2)
+    ]
+    with pytest.raises(SuperbError, match="that all machines share with --cache-dir DIR"):
+        read_back(what(Toy(), wanted, tmp_path / "0"), shares)
 
 
 def test_only_what_is_new_is_encoded(tmp_path):
@@ -352,14 +395,23 @@ def with_bad(tmp_path):
     return [good[0], *bad, good[1]]
 
 
-def test_all_bad_audio_is_named_at_once(tmp_path):
-    toy = Toy()
+@pytest.mark.parametrize("shares", [1, 3])
+def test_all_bad_audio_is_named_at_once(tmp_path, shares):
     with pytest.raises(AudioError) as caught:
-        go(toy, {"frames": with_bad(tmp_path)}, tmp_path / "cache")
+        go(Toy(), {"frames": with_bad(tmp_path)}, tmp_path / "cache", shares=shares)
     message = str(caught.value)
     assert message.startswith("5 of 7 audio files cannot be used")
-    assert all(f"{name}: " in message for name in [*BAD, "missing"])
+    places = [message.index(f"{name}: ") for name in [*BAD, "missing"]]
+    assert places == sorted(places)  # in corpus order
     assert "--on-bad-audio skip" in message
+
+
+def test_nothing_more_is_encoded_once_bad_audio_ends_the_run(tmp_path):
+    toy = Toy()
+    bad = Utterance("bad", b"no audio", "train")
+    with pytest.raises(AudioError, match="1 of 41"):
+        go(toy, {"mean": [bad, *corpus(40)]}, tmp_path)
+    assert toy.calls < 20
 
 
 def test_many_bad_files_are_counted(tmp_path):
@@ -368,15 +420,17 @@ def test_many_bad_files_are_counted(tmp_path):
         go(Toy(), {"frames": utterances}, tmp_path)
 
 
-def test_bad_audio_can_be_skipped(tmp_path):
+@pytest.mark.parametrize("shares", [1, 2, 3])
+def test_bad_audio_can_be_skipped(tmp_path, shares):
     for _ in range(2):  # found again by a later run
         features, arrays = go(
-            Toy(), {"mean": with_bad(tmp_path)}, tmp_path / "cache", on_bad_audio="skip"
-        )
-        assert {item.utterance for item in features.skipped} == {*BAD, "missing"}
-        assert len(features.skipped) == 5
+            Toy(), {"mean": with_bad(tmp_path)}, tmp_path / "cache", None, shares,
+            on_bad_audio="skip",
+        )  # fmt: skip
+        skipped = features.encoded.skipped
+        assert [item.utterance for item in skipped] == [*BAD, "missing"]  # in corpus order
         assert set(features.keys) == set(arrays["mean"]) == {"u0", "u1"}
-    reasons = {item.utterance: item.reason for item in features.skipped}
+    reasons = {item.utterance: item.reason for item in skipped}
     assert "too short" in reasons["short"]
     assert "truncated" in reasons["cut"]
 
@@ -384,7 +438,7 @@ def test_bad_audio_can_be_skipped(tmp_path):
 def test_copies_of_bad_audio_are_bad_too(tmp_path):
     bad = [Utterance(name, BAD["garbage"], "train") for name in ("one", "two")]
     features, _ = go(Toy(), {"mean": [*bad, *corpus(1)]}, tmp_path, on_bad_audio="skip")
-    assert sorted(item.utterance for item in features.skipped) == ["one", "two"]
+    assert [item.utterance for item in features.encoded.skipped] == ["one", "two"]
     assert set(features.keys) == {"u0"}
     with pytest.raises(AudioError, match=r"2 of 3 .*one: .*two: "):
         go(Toy(), {"mean": [*bad, *corpus(1)]}, tmp_path)
@@ -521,46 +575,12 @@ def test_no_room_encodes_nothing(tmp_path, monkeypatch):
 def test_plan_says_what_comes(tmp_path):
     output = io.StringIO()
     progress = Progress(console=Console(file=output, width=200))
-    with ExitStack() as resources:
-        extract(
-            Toy(),
-            "mark",
-            {"frames": corpus(2) * 2},
-            ExtractionSettings(tmp_path, storage="float32"),
-            progress,
-            resources,
-        )
+    extract(what(Toy(), {"frames": corpus(2) * 2}, tmp_path, storage="float32"), progress)
     # 10 and 11 frames, one to spare each, of 3 layers x 4 numbers x 4 bytes
     # however many tasks want them
     expected = "toy: encoding 2 utterances, 0.0 min of audio; 1.1 kB of frames"
     assert expected in output.getvalue()
     assert "2/2" in output.getvalue()
-
-
-def test_duration_comes_from_the_header():
-    assert duration_s(Utterance("a", wav(0, 8000), "train")) == 0.5
-    assert duration_s(Utterance("a", b"no audio", "train")) == 0
-
-
-def test_durations_are_estimated_from_some_headers(tmp_path, monkeypatch):
-    utterances = files(tmp_path, 50)
-    exact = sum(map(duration_s, utterances))
-    opened = []
-    monkeypatch.setattr(module, "duration_s", lambda u: opened.append(u.id) or duration_s(u))
-    assert estimate_s(utterances, sample=50) == pytest.approx(exact)
-    opened.clear()
-    assert estimate_s(utterances, sample=10) == pytest.approx(exact, rel=0.02)
-    assert len(opened) == 10
-    missing = [Utterance("gone", tmp_path / "gone.wav", "train")]
-    assert estimate_s(missing) == 0
-    crop = [Utterance("crop", utterances[0].audio, "train", span=(0.01, 0.05))]
-    assert estimate_s([*utterances, *crop], sample=50) == pytest.approx(exact + 0.05)
-
-
-def test_unknown_kind_of_feature():
-    states = HiddenStates(torch.zeros(1, 1, 1, 1), torch.tensor([1]))
-    with pytest.raises(ValueError, match="median"):
-        features_of(states, "median")
 
 
 def test_spans_of_one_recording_have_features_of_their_own(tmp_path):
@@ -575,8 +595,7 @@ def test_spans_of_one_recording_have_features_of_their_own(tmp_path):
     assert np.allclose(frames["part0"], frames["u20"][:, :10], atol=1e-5)
     assert np.allclose(frames["part1"], frames["u20"][:, 10:20], atol=1e-5)
     assert np.allclose(frames["part2"], frames["u20"][:, :20], atol=1e-5)
-    assert features.audio_s == pytest.approx(0.3 + 0.1 + 0.1 + 0.2)
-    assert [duration_s(part) for part in parts] == [0.1, 0.1, 0.2]
+    assert features.encoded.audio_s == pytest.approx(0.3 + 0.1 + 0.1 + 0.2)
 
 
 def test_a_span_that_is_not_in_its_file_is_bad_audio(tmp_path):

@@ -8,11 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 
 from benchmark.core import Utterance
 from benchmark.encoding import recordings as module
-from benchmark.encoding.recordings import any_known, durations, file_hashes, joint_sha256
+from benchmark.encoding.recordings import (
+    any_known,
+    duration_s,
+    durations,
+    estimate_s,
+    file_hashes,
+    joint_sha256,
+)
 
 
 def write(path, seconds):
@@ -45,6 +53,24 @@ def test_spans_and_audio_in_memory_need_no_file(tmp_path):
         Utterance("bytes", path.read_bytes(), "train"),
     ]
     assert durations(utterances, tmp_path / "cache") == {"span": 0.75, "bytes": 1.25}
+
+
+def test_durations_are_estimated_from_some_headers(tmp_path, monkeypatch):
+    utterances = []
+    for index in range(50):
+        write(tmp_path / f"{index}.wav", 1 + index / 10)
+        utterances.append(Utterance(str(index), tmp_path / f"{index}.wav", "train"))
+    exact = sum(map(duration_s, utterances))
+    assert exact == pytest.approx(50 + 49 * 50 / 20)
+    opened = []
+    monkeypatch.setattr(module, "duration_s", lambda u: opened.append(u.id) or duration_s(u))
+    assert estimate_s(utterances, sample=50) == pytest.approx(exact)
+    opened.clear()
+    assert estimate_s(utterances, sample=10) == pytest.approx(exact, rel=0.02)
+    assert len(opened) == 10
+    assert estimate_s([Utterance("gone", tmp_path / "gone.wav", "train")]) == 0
+    crop = Utterance("crop", utterances[0].audio, "train", span=(0.01, 0.05))
+    assert estimate_s([*utterances, crop], sample=50) == pytest.approx(exact + 0.05)
 
 
 def test_what_cannot_be_read_is_looked_at_again(tmp_path):

@@ -12,29 +12,27 @@ import pytest
 import torch
 from rich.console import Console
 
-import superb
-from benchmark import run as composer
 from benchmark.core import UpstreamCard, Utterance
 from benchmark.encoding.cache import list_stores
-from benchmark.encoding.features import ExtractionSettings
+from benchmark.encoding.features import Extraction, ExtractionSettings, extract
 from benchmark.jobs import cost as module
+from benchmark.jobs import run as driver
 from benchmark.jobs.cost import (
     Amount,
     Speeds,
-    Work,
     amounts,
     choose,
     disk_speed,
     draw_plan,
     encoder_speed,
     format_time,
+    left_bytes,
     plan_run,
     plan_table,
-    settle,
     size,
 )
 from benchmark.progress import Progress
-from benchmark.run import run
+from superb.running import run
 
 BASE = UpstreamCard("base", layers=13, dim=768, hop_samples=320)
 LIBRISPEECH = {"frames": Amount(28_539, 100.6 * 3600)}
@@ -44,37 +42,6 @@ SPEEDS = Speeds(
     {"float16": 1e8, "float32": 5e7, "int8": 1e8},
     dict.fromkeys(("float16", "float32", "int8"), 2e8),
 )
-
-
-class Bands:
-    """Energies of a spectrum in 8 bands, a toy encoder of three layers, 10 ms apart."""
-
-    card = superb.UpstreamCard(
-        name="bands", layers=3, dim=8, hop_samples=160, min_samples=320, pad_invariant=True
-    )
-    fingerprint = "bands 1"
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, waveforms):
-        (waveform,) = waveforms
-        self.calls += 1
-        windows = waveform.unfold(0, 320, 160) * torch.hann_window(320)
-        frames = torch.fft.rfft(windows).abs()[:, :160].reshape(-1, 8, 20).mean(-1).log1p()
-        values = torch.stack([frames, frames.square(), frames.roll(1, 0)])
-        return superb.HiddenStates(values[:, None], torch.tensor([len(frames)]))
-
-
-@pytest.fixture
-def places(tmp_path, tones, quick):
-    return {
-        "corpus": str(tones),
-        "protocol": str(quick),
-        "output": tmp_path / "results",
-        "cache_dir": tmp_path / "cache",
-        "progress": Progress(quiet=True),
-    }
 
 
 def test_bytes_of_librispeech():
@@ -172,13 +139,13 @@ def test_the_disk_is_timed_and_left_as_it_was(tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_the_encoder_is_timed(tmp_path, monkeypatch):
+def test_the_encoder_is_timed(tmp_path, bands, monkeypatch):
     clock = iter([10.0, 14.0])
     monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
     waveforms = [torch.zeros(16_000), torch.zeros(48_000)]
-    encoder = Bands()
+    encoder = bands()
     assert encoder_speed(encoder, waveforms, ExtractionSettings(tmp_path)) == 1.0
-    assert encoder.calls == 3
+    assert len(encoder.heard) == 3
 
 
 def utterances(tones):
@@ -198,18 +165,25 @@ def free(monkeypatch, size):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
 
 
-def test_the_choice_counts_what_is_left_to_write(tmp_path, tones, places, monkeypatch):
-    group = utterances(tones)
-    work = Work(Bands(), "bands 1", {"frames": group})
-    settings = ExtractionSettings(tmp_path / "cache")
-    whole = size(Bands.card, amounts({"frames": group}), "float16")
-    free(monkeypatch, whole - 1)
-    assert settle([work], settings)[0] == "int8"
-    free(monkeypatch, whole)
-    assert settle([work], settings)[0] == "float16"
-    assert settle([work, work], settings)[0] != "float16"
-    plan = plan_run(work, replace(settings, storage="float16"), "because")
-    assert any("stored already: 0 of 72 frames" in note for note in plan.notes)
+def test_a_plan_of_a_run_counts_what_is_left_to_write(tones, places, bands):
+    # files that are as new as these would be read again
+    group = [replace(u, audio=u.audio.read_bytes()) for u in utterances(tones)]
+    settings = ExtractionSettings(places["cache_dir"])
+
+    def asked(storage):
+        return Extraction(
+            bands(), "bands 1", {"frames": group, "mean": group}, replace(settings, storage=storage)
+        )
+
+    whole = {"frames": amounts({"frames": group})["frames"]}
+    whole["mean"] = whole["frames"]
+    for storage in ("float16", "int8", "none"):
+        assert left_bytes(asked(storage)) == size(bands.card, whole, storage)
+    extract(replace(asked("int8"), wanted={"frames": group[:18]}), places["progress"])
+    part = {"frames": Amount(54, whole["frames"].audio_s * 54 / 72), "mean": whole["mean"]}
+    assert left_bytes(asked("int8")) == pytest.approx(size(bands.card, part, "int8"), rel=0.01)
+    plan = plan_run(asked("int8"), "because")
+    assert any("stored already: 18 of 72 frames, 0 of 72 mean" in note for note in plan.notes)
     assert "chosen: because" in plan.notes
 
 
@@ -218,11 +192,11 @@ def scores(results):
 
 
 @pytest.fixture(scope="module")
-def exact(tmp_path_factory, tones, quick):
+def exact(tmp_path_factory, tones, quick, bands):
     """Scores from frames and means that are stored exactly."""
     folder = tmp_path_factory.mktemp("exact")
     return run(
-        Bands(),
+        bands(),
         ["asr", "ks"],
         corpus=str(tones),
         protocol=str(quick),
@@ -233,32 +207,32 @@ def exact(tmp_path_factory, tones, quick):
     )
 
 
-def test_encoding_anew_gives_the_scores_of_exact_storage(places, exact):
-    encoder = Bands()
+def test_encoding_anew_gives_the_scores_of_exact_storage(places, bands, exact):
+    encoder = bands()
     assert scores(run(encoder, ["asr", "ks"], **{**places, "storage": "none"})) == scores(exact)
-    assert encoder.calls >= 2 * 72
+    assert len(encoder.heard) >= 2 * 72
 
 
-def test_encoding_anew_keeps_no_more_than_its_budget(places, exact, monkeypatch):
+def test_encoding_anew_keeps_no_more_than_its_budget(places, bands, exact, monkeypatch):
     monkeypatch.setattr("benchmark.probing.fit._KEEP_BYTES", 10_000)
-    encoder = Bands()
+    encoder = bands()
     assert scores(run(encoder, ["asr", "ks"], **{**places, "storage": "none"})) == scores(exact)
-    assert encoder.calls > 4 * 72
+    assert len(encoder.heard) > 4 * 72
 
 
-def test_one_layer_stored_alone_gives_the_same_score(places, tmp_path, exact):
+def test_one_layer_stored_alone_gives_the_same_score(places, bands, tmp_path, exact):
     places |= {"cache_dir": tmp_path / "another", "output": tmp_path / "other"}
-    results = run(Bands(), "asr", layers="last", **{**places, "storage": "float32"})
+    results = run(bands(), "asr", layers="last", **{**places, "storage": "float32"})
     assert scores(results) == scores(exact)[:1]
-    assert len(results[0].layer_norms) == 3
+    assert len(results[0].layer_norms) == 2
     (store,) = list_stores(tmp_path / "another")
     (file,) = (tmp_path / "another" / "features" / store.key).glob("*.bin")
     # 10 ms apart, 8 numbers of 4 bytes, and no more than one layer of them
     assert file.stat().st_size < 100 * 26 * 8 * 4 * 1.1
 
 
-def test_eight_bits_are_said_and_measured(places, exact):
-    (result,) = run(Bands(), "ks", layers="last", **{**places, "storage": "int8"})
+def test_eight_bits_are_said_and_measured(places, bands, exact):
+    (result,) = run(bands(), "ks", layers="last", **{**places, "storage": "int8"})
     assert result.identity["storage"] == "int8"
     assert 1e-4 < result.encoder["rounding_error"] < 1e-2
     assert result.metrics["accuracy"]["value"] == pytest.approx(
@@ -266,36 +240,36 @@ def test_eight_bits_are_said_and_measured(places, exact):
     )
 
 
-def test_a_full_disk_changes_the_storage_aloud_and_for_good(places, monkeypatch, capsys):
+def test_a_full_disk_changes_the_storage_aloud_and_for_good(places, bands, monkeypatch, capsys):
     places |= {"progress": Progress()}
     with monkeypatch.context() as patched:
         free(patched, 30_000)
-        (result,) = run(Bands(), "asr", layers="last", **places)
+        (result,) = run(bands(), "asr", layers="last", **places)
     assert result.identity["storage"] == "int8"
     said = capsys.readouterr().err
     assert "features are kept as int8, since float16 would take" in said
     # by now there is room; the same command again finds its result
-    encoder = Bands()
+    encoder = bands()
     (again,) = run(encoder, "asr", layers="last", **places)
     assert again.run_id == result.run_id
-    assert encoder.calls == 0
+    assert encoder.heard == []
 
 
-def test_plan_only_scores_nothing(places, capsys):
-    encoder = Bands()
+def test_plan_only_scores_nothing(places, bands, capsys):
+    encoder = bands()
     results = run(encoder, "all", plan_only=True, **{**places, "progress": Progress()})
     assert results == []
     assert not places["output"].exists()
-    assert encoder.calls <= 5
+    assert len(encoder.heard) <= 5
     said = capsys.readouterr().err
     for word in ("bands: 72 utterances", "stored already: 0 of 72", "→", "--storage NAME"):
         assert word in said
 
 
-def test_a_big_run_shows_its_plan_first(places, monkeypatch, capsys):
-    monkeypatch.setattr(composer, "WORTH_A_TABLE", 1)
-    run(Bands(), "ks", layers="last", **{**places, "progress": Progress()})
+def test_a_big_run_shows_its_plan_first(places, bands, monkeypatch, capsys):
+    monkeypatch.setattr(driver, "WORTH_A_TABLE", 1)
+    run(bands(), "ks", layers="last", **{**places, "progress": Progress()})
     said = capsys.readouterr().err
     assert said.index("an epoch") < said.index("encoding 72 utterances")
-    run(Bands(), "ks", layers="0", **{**places, "progress": Progress(quiet=True)})
+    run(bands(), "ks", layers="0", **{**places, "progress": Progress(quiet=True)})
     assert "an epoch" not in capsys.readouterr().err

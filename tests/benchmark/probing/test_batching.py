@@ -41,6 +41,25 @@ def test_deterministic(sampling):
     assert draws[0] == draws[1]
 
 
+@pytest.mark.parametrize(
+    ("sampling", "batches"),
+    [
+        ("shuffle", [[17, 11, 5, 18], [12, 6, 19, 13], [0, 7, 1, 14], [8, 2, 15, 9]]),
+        ("balanced", [[15, 15, 15, 15], [10, 10, 4, 17], [11, 5, 5, 13], [9, 3, 10, 10]]),
+    ],
+)
+def test_the_first_run_keeps_the_order_of_earlier_results(sampling, batches):
+    lengths = [10 * (index % 7) + index for index in range(20)]
+    labels = ["a" if index % 5 else "b" for index in range(20)]
+    assert list(islice(training_batches(lengths, labels, 4, sampling), 4)) == batches
+    others = [
+        list(islice(training_batches(lengths, labels, 4, sampling, rerun), 4))
+        for rerun in (0, 1, 2)
+    ]
+    assert others[0] == batches
+    assert others[1] != batches != others[2] != others[1]
+
+
 def test_global_random_state_does_not_matter():
     lengths, labels = lengths_of(50), ["a", "b"] * 25
     np.random.seed(1)

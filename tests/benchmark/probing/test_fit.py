@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,9 @@ import torch
 
 from benchmark.core import Utterance
 from benchmark.encoding.store import FeatureStore
+from benchmark.metrics import score
 from benchmark.probing import fit as fit_module
+from benchmark.probing.batching import training_batches
 from benchmark.probing.fit import (
     Look,
     Probe,
@@ -26,7 +28,6 @@ from benchmark.probing.fit import (
     build_probe,
     evaluate,
     fit,
-    percentage,
     ranked_rates,
     standardisation,
 )
@@ -34,7 +35,7 @@ from benchmark.probing.layers import Mix
 from benchmark.probing.snapshot import Snapshot
 from benchmark.progress import Progress
 from benchmark.protocol import Halving, Training, load_protocol
-from downstreams import load_downstream
+from downstreams.load import load_downstream
 
 LAYERS, DIM = 3, 6
 WORDS = ("aa", "b a", "ab")
@@ -141,6 +142,16 @@ def test_training_side_by_side_is_training_alone_bit_for_bit(stores, quick, task
     for spec, beside in zip(specs, together, strict=True):
         (alone,) = train(stores, task, [spec], training, kinds)
         assert_equal(alone, beside)
+
+
+def test_cores_change_nothing(stores, quick):
+    training = load_protocol(str(quick), quick.parent).training("asr")
+    specs = [ProbeSpec(mix, 3e-3, 0) for mix in (Mix(1), Mix(None))]
+    one, several = (
+        train(stores, "asr", specs, training, ("frames",), cores=cores) for cores in (1, 3)
+    )
+    for probe, other in zip(one, several, strict=True):
+        assert_equal(probe, other)
 
 
 def test_seeds_differ_and_runs_repeat(stores, quick):
@@ -254,9 +265,10 @@ def test_the_best_look_on_valid_is_what_is_kept(stores, quick):
     (probe,) = train(stores, "ks", [ProbeSpec(Mix(None), 1e-2, 0)], training, ("mean",))
     assert probe.best == max(probe.looks, key=lambda look: (look.valid, -look.valid_loss))
     valid = data(stores, ("mean",), slice(16, 24))
-    tallies = evaluate(probe, valid, load_downstream("ks"), sorted(WORDS), 8)
-    assert [tally.utterance for tally in tallies] == [u.id for u in utterances()[16:24]]
-    assert percentage(tallies, "accuracy") == pytest.approx(probe.best.valid)
+    ks = load_downstream("ks")
+    records = evaluate(probe, valid, ks, sorted(WORDS), 8)
+    assert [record.id for record in records] == [u.id for u in utterances()[16:24]]
+    assert score(records, ks.card.metric) == probe.best.valid
 
 
 def test_rates_are_ranked_over_seeds_and_ties_go_to_the_loss_then_the_smaller():
@@ -358,19 +370,104 @@ def test_takes_of_an_utterance_come_in_turn(stores, quick):
     assert epochs == [[0, 3, 4, *rest], [1, 3, 5, *rest], [2, 3, 4, *rest]]
 
 
-def test_balanced_valid_is_drawn_once_and_looked_at_again(stores, quick):
+def reads_of(diary: Diary, split: int, seeds: int, each: int = 1) -> list[list[list[int]]]:
+    """What each seed read of a split, where they take turns of `each` batches."""
+    read = diary.splits[split]
+    return [
+        [batch for at in range(first * each, len(read), seeds * each) for batch in read[at:][:each]]
+        for first in range(seeds)
+    ]
+
+
+def test_probes_of_a_seed_share_its_batches_and_seeds_have_orders_of_their_own(stores, quick):
+    """The first seed, whatever its number, has the order that all seeds once had."""
+    training = load_protocol(str(quick), quick.parent).training("ks")
+    training = replace(training, halving=(), batch_utterances=4, first_seed=1337)
+    specs = [
+        ProbeSpec(mix, 1e-2, seed) for mix in (Mix(0), Mix(None)) for seed in (1337, 1338, 1339)
+    ]
+    diary = Diary()
+    train(stores, "ks", specs, training, ("mean",), diary)
+    assert len(diary.splits[0]) == 3 * training.updates
+    first, second, third = reads_of(diary, 0, 3)
+    labels = [u.label for u in utterances()[:16]]
+    assert first == list(islice(training_batches([1] * 16, labels, 4, "shuffle"), 60))
+    for own in (second, third):
+        assert sorted(chain(*own[:4])) == list(range(16))
+        assert own[:4] != first[:4]
+    assert second[:4] != third[:4]
+    diary = Diary()
+    train(stores, "ks", [ProbeSpec(Mix(0), 1e-2, 1338)], training, ("mean",), diary)
+    assert diary.splits[0] == second
+
+
+def test_seeds_have_masks_and_first_crops_of_their_own(stores, quick, monkeypatch):
+    """Of one utterance, whose place in the order is always the same."""
+    base = load_protocol(str(quick), quick.parent).training("asr")
+    base = replace(base, updates=16, evaluate_every=16, warmup=0, batch_utterances=1)
+    masks: dict[int, list[list[bool]]] = {}
+    augment = fit_module.spec_augment
+
+    def watched(states, how, generator):
+        masked = augment(states, how, generator)
+        masks.setdefault(id(generator), []).append((masked.values == 0).flatten().tolist())
+        return masked
+
+    monkeypatch.setattr(fit_module, "spec_augment", watched)
+    diary = Diary()
+    specs = [ProbeSpec(Mix(0), 3e-3, seed) for seed in (0, 2)]
+    takes = [list(range(16))]
+    train(stores, "asr", specs, base, ("frames",), diary, takes=takes)
+    first, second = (list(chain(*own)) for own in reads_of(diary, 0, 2))
+    assert first == list(range(16))
+    assert second == [(second[0] + at) % 16 for at in range(16)]
+    assert second[0] != 0
+    masks.clear()
+    train(stores, "asr", specs, base, ("frames",), takes=[[0]])
+    one, other = masks.values()
+    assert len(one) == len(other) == 16
+    assert any(map(any, one))
+    assert one != other
+
+
+def test_a_seed_that_has_failed_is_read_no_more(stores, quick):
+    training = replace(load_protocol(str(quick), quick.parent).training("ks"), halving=())
+    specs = [ProbeSpec(Mix(0), rate, seed) for rate, seed in ((1e-2, 0), (1e36, 1))]
+    diary = Diary()
+    good, wild = train(stores, "ks", specs, training, ("mean",), diary)
+    assert (good.status, wild.status) == ("finished", "failed")
+    assert training.updates < len(diary.splits[0]) < 2 * training.updates
+    (alone,) = train(stores, "ks", specs[:1], training, ("mean",))
+    assert_equal(alone, good)
+
+
+def test_valid_is_looked_at_once_for_all_seeds(stores, quick):
+    training = replace(load_protocol(str(quick), quick.parent).training("ks"), halving=())
+    diary = Diary()
+    specs = [ProbeSpec(mix, 1e-2, seed) for mix in (Mix(0), Mix(1)) for seed in (0, 1)]
+    train(stores, "ks", specs, training, ("mean",), diary)
+    assert len(diary.splits[1]) == 3  # looks, a batch each
+
+
+def test_balanced_valid_is_drawn_once_a_seed_and_looked_at_again(stores, quick):
     training = load_protocol(str(quick), quick.parent).training("ks")
     training = replace(training, valid_sampling="balanced", batch_utterances=3, halving=())
     diary = Diary()
-    specs = [ProbeSpec(Mix(0), 1e-2, 0)]
-    (probe,) = train(stores, "ks", specs, training, ("mean",), diary)
-    looks = list(zip(*[iter(diary.splits[1])] * 3, strict=True))
-    assert len(looks) == 3
-    assert looks[0] == looks[1] == looks[2]
-    drawn = list(chain(*looks[0]))
-    assert len(drawn) == 8
-    assert drawn != sorted(set(drawn))
-    assert {8 * look.valid / 100 % 1 for look in probe.looks} == {0}
+    specs = [ProbeSpec(Mix(0), 1e-2, seed) for seed in (0, 1)]
+    probes = train(stores, "ks", specs, training, ("mean",), diary)
+    drawn = []
+    for own in reads_of(diary, 1, seeds=2, each=3):
+        looks = list(zip(*[iter(own)] * 3, strict=True))
+        assert len(looks) == 3
+        assert looks[0] == looks[1] == looks[2]
+        drawn.append(list(chain(*looks[0])))
+        assert len(drawn[-1]) == 8
+        assert drawn[-1] != sorted(set(drawn[-1]))
+    assert drawn[0] != drawn[1]
+    for spec, beside in zip(specs, probes, strict=True):
+        assert {8 * look.valid / 100 % 1 for look in beside.looks} == {0}
+        (alone,) = train(stores, "ks", [spec], training, ("mean",))
+        assert_equal(alone, beside)
 
 
 def test_nothing_as_bad_as_can_be_is_kept_where_the_score_alone_selects(stores, quick):
@@ -475,7 +572,7 @@ def run_of(quick: Path, task: str) -> tuple[Training, list[ProbeSpec]]:
         ProbeSpec(mix, rate, seed)
         for mix in (Mix(1), Mix(None, normalised=True))
         for rate in training.learning_rates
-        for seed in ((0, 1) if task == "ks" else (0,))
+        for seed in (0, 1)
     ]
     return training, specs
 
@@ -488,24 +585,25 @@ def assert_equal_in_all(probes, others) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "stops"), [("ks", (18, 35)), ("asr", (35, 50))], ids=["ks", "asr"]
+    ("task", "stops"), [("ks", (18, 35)), ("asr", (17, 25))], ids=["ks", "asr"]
 )
 def test_an_interrupted_run_goes_on_to_the_same_weights_bit_for_bit(
     stores, quick, eager, task, stops
 ):
-    """Interrupted between two looks and soon after one, and again on the way."""
+    """Interrupted between two looks and soon after one, and again on the way; of two seeds."""
     (kinds, _), (training, specs) = RUNS[task], run_of(quick, task)
+    reads = 2 * training.accumulate  # for an update of each seed
     whole = train(stores, task, specs, training, kinds)
     done = 0
     for stop in stops:
-        diary = Diary(stop - done * training.accumulate)
+        diary = Diary((stop - done) * reads)
         with pytest.raises(KeyboardInterrupt):
             train(stores, task, specs, training, kinds, diary, snapshot=eager())
         before, done = done, torch.load(eager().path, weights_only=True)["update"]
         assert before < done < training.updates
     diary = Diary()
     resumed = train(stores, task, specs, training, kinds, diary, snapshot=eager())
-    assert len(diary.splits[0]) == (training.updates - done) * training.accumulate
+    assert len(diary.splits[0]) == (training.updates - done) * reads
     assert_equal_in_all(whole, resumed)
 
 
@@ -567,14 +665,5 @@ def test_a_killed_process_is_taken_up_by_another(stores, quick, eager, tmp_path)
     assert killed.returncode == -signal.SIGTERM
     diary = Diary()
     resumed = train(stores, "ks", specs, training, kinds, diary, snapshot=eager())
-    assert 0 < len(diary.splits[0]) < training.updates
+    assert 0 < len(diary.splits[0]) < 2 * training.updates
     assert_equal_in_all(train(stores, "ks", specs, training, kinds), resumed)
-
-
-def test_processes_of_one_machine_share_its_cores(monkeypatch):
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    alone = fit_module._cores()
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert fit_module._cores() == max(1, alone // 2)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(100 * alone))
-    assert fit_module._cores() == 1

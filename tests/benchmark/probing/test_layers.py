@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from benchmark.core import HiddenStates
+from benchmark.encoding.forward import normalise
 from benchmark.errors import SuperbError
-from benchmark.probing.layers import LayerMix, Mix, expand, normalise
+from benchmark.probing.layers import LayerMix, Mix, expand
 
 
 @pytest.fixture
@@ -137,13 +138,6 @@ def test_scaling_is_affine_and_padding_stays_zero(states, layer):
 def test_scaling_is_not_learned(states):
     mix = LayerMix(Mix(None), 4, (torch.ones(5), torch.ones(5)))
     assert [parameter.shape for parameter in mix.parameters()] == [(4,)]
-
-
-def test_normalise_by_hand():
-    frame = torch.tensor([1.0, 2.0, 3.0, 6.0])
-    deviation = math.sqrt((4 + 1 + 0 + 9) / 4)
-    expected = torch.tensor([-2.0, -1.0, 0.0, 3.0]) / deviation
-    assert torch.allclose(normalise(frame), expected, atol=1e-4)
 
 
 def test_normalise_forgets_the_norm_of_a_layer_and_keeps_padding(states):

@@ -1,0 +1,276 @@
+"""From names to result files: what is skipped, what resumes, what repeats, what is refused."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import superb
+from benchmark.errors import SuperbError
+from benchmark.probing import fit
+from benchmark.probing import snapshot as resume
+from benchmark.progress import Progress
+from benchmark.scoring.results import find_result, read_records, read_result, result_path
+from superb.running import run
+
+
+def records_of(output: Path, result):
+    downstream, upstream = result.downstream["name"], result.upstream["name"]
+    return read_records(result_path(output, downstream, upstream, result.run_id))
+
+
+def test_one_forward_serves_every_task_layer_choice_rate_and_seed(places, bands):
+    encoder = bands()
+    layers = ("last", "weighted-sum", "weighted-sum-norm", "each")
+    results = run(encoder, "all", layers=layers, seeds=2, **places)
+    assert len(encoder.heard) == 72
+    assert len(results) == 3 * 5
+    assert {result.status for result in results} == {"finished"}
+    by_cell = {(r.downstream["name"], r.layer): r for r in results}
+    assert by_cell["ks", "last"].metrics["accuracy"]["value"] > 90
+    assert by_cell["sid", "weighted-sum"].metrics["accuracy"]["value"] > 60
+    weights = by_cell["sid", "weighted-sum"].layer_weights
+    assert len(weights) == 2
+    assert sum(weights) == pytest.approx(1)
+    assert by_cell["sid", "last"].layer_weights is None
+    assert [score["seed"] for score in by_cell["asr", "last"].per_seed] == [0, 1]
+
+
+def test_a_layer_index_is_the_same_probe_as_last(places, bands):
+    results = run(bands(), "ks", layers=("last", "1", "-1"), **places)
+    assert [result.layer for result in results] == ["last", "1"]
+    assert results[0].metrics == results[1].metrics
+
+
+def test_the_same_command_again_runs_nothing_and_says_so(places, bands, capsys):
+    first = run(bands(), "ks", **places)
+    encoder = bands()
+    again = run(encoder, "ks", **{**places, "progress": Progress()})
+    assert encoder.heard == []
+    assert again == first
+    told = "bands, ks: finished before, not run again: "
+    assert f"{told}last, weighted-sum\n" in capsys.readouterr().err
+    # of a run that is finished in part, the rest is made
+    run(encoder, "ks", layers=("last", "0"), **{**places, "progress": Progress()})
+    assert f"{told}last\n" in capsys.readouterr().err
+    assert encoder.heard == []
+
+
+def test_what_is_returned_is_what_was_written(places, bands):
+    (result,) = run(bands(), "ks", layers="last", **places)
+    assert result.checksum
+    path = result_path(places["output"], "ks", "bands", result.run_id)
+    assert result == read_result(path)
+    # and nothing else is left in the folder
+    assert sorted(places["output"].rglob("*.*")) == [path, path.with_suffix(".utterances.csv")]
+
+
+def test_two_runs_from_scratch_give_identical_scores(places, bands, tmp_path):
+    records = []
+    for attempt in ("one", "two"):
+        places |= {"output": tmp_path / attempt, "cache_dir": tmp_path / f"cache-{attempt}"}
+        (result,) = run(bands(), "asr", layers="weighted-sum", **places)
+        records.append(records_of(tmp_path / attempt, result))
+    assert records[0] == records[1]
+
+
+def test_what_was_asked_for_beside_it_does_not_change_a_score(places, bands, tmp_path):
+    """Neither other tasks, nor other layer choices, nor having been cut off in the middle."""
+    alone = run(bands(), "asr", layers="last", **places)[0]
+
+    places |= {"output": tmp_path / "other", "cache_dir": tmp_path / "other-cache"}
+    with pytest.raises(KeyboardInterrupt):
+        run(bands(patience=40), "all", **places)
+    resumed = bands()
+    results = run(resumed, "all", layers=("weighted-sum", "last"), **places)
+    assert len(resumed.heard) == 32
+    beside = next(r for r in results if (r.downstream["name"], r.layer) == ("asr", "last"))
+    assert beside.metrics == alone.metrics
+    assert beside.history == alone.history
+
+
+def test_the_first_of_several_seeds_is_the_run_of_one(places, bands, quick, tmp_path):
+    """Where no rate is dropped for what other seeds show; the others are runs of their own."""
+    path = tmp_path / "no halving.toml"
+    path.write_text(re.sub(r"(?m)^halving = .*$", "halving = []", quick.read_text()))
+    places |= {"protocol": str(path), "layers": "last"}
+    (one,), (several,) = (run(bands(), "ks", seeds=seeds, **places) for seeds in (1, 3))
+    courses = [
+        [{**point, "seed": 0} for point in several.history if point["seed"] == seed]
+        for seed in range(3)
+    ]
+    assert courses[0] == one.history
+    assert courses[1] != courses[0] != courses[2] != courses[1]
+    scores = [score["metrics"]["accuracy"] for score in several.per_seed]
+    assert several.metrics["accuracy"]["value"] == pytest.approx(sum(scores) / 3)
+
+
+def test_the_identity_covers_what_a_score_depends_on(places, bands):
+    base = run(bands(), "ks", layers="last", **places)[0]
+    changed = bands()
+    changed.fingerprint = "bands 2"
+    seeds = run(bands(), "ks", layers="last", seeds=2, **places)[0]
+    variants = [
+        seeds,
+        run(changed, "ks", layers="last", **places)[0],
+        run(bands(), "ks", layers="0", **places)[0],
+        run(bands(), "ks", layers="last", storage="float32", **places)[0],
+        run(bands(), "ks", layers="last", precision="bfloat16", **places)[0],
+    ]
+    ids = [base.run_id, *(variant.run_id for variant in variants)]
+    assert len(set(ids)) == len(ids)
+    # seeds once shared the order of the data: results of those days are of other runs
+    assert seeds.identity == {**base.identity, "seeds": [0, 1], "reruns": "whole"}
+
+
+def test_audio_that_changed_in_place_is_not_taken_for_what_was_scored(
+    places, bands, tones, tmp_path
+):
+    """A file as large as before leaves the corpus's identity as it was."""
+    shutil.copytree(tones.parent, tmp_path / "own")
+    manifest = tmp_path / "own" / tones.name
+    for path in manifest.parent.glob("*.wav"):
+        os.utime(path, (1e9, 1e9))
+    places |= {"corpus": str(manifest)}
+    (first,) = run(bands(), "ks", layers="last", **places)
+    assert run(bands(), "ks", layers="last", **places) == [first]
+    audio = manifest.parent / "ada-yes-5.wav"
+    data = bytearray(audio.read_bytes())
+    data[-1] ^= 1
+    audio.write_bytes(data)
+    os.utime(audio, (1e9, 1e9 + 1))
+    with pytest.raises(SuperbError, match=rf"have changed since .*{first.run_id}\.json was"):
+        run(bands(), "ks", layers="last", **places)
+    places |= {"output": tmp_path / "other"}
+    (second,) = run(bands(), "ks", layers="last", **places)
+    assert second.corpus["audio_sha256"] != first.corpus["audio_sha256"]
+    # where nothing is known of the files, their sizes have to do
+    places |= {"cache_dir": tmp_path / "new"}
+    assert run(bands(), "ks", layers="last", **places) == [second]
+
+
+@pytest.mark.parametrize("task", ["asr", "ks"])
+def test_an_interrupted_run_goes_on_to_the_same_result(places, bands, monkeypatch, tmp_path, task):
+    monkeypatch.setattr(resume.Snapshot, "due", True)
+    places |= {"seeds": 2}
+    whole = run(bands(), task, **places)
+    states = tmp_path / "cut" / "training"
+    assert list((places["cache_dir"] / "training").iterdir()) == []
+
+    places |= {"output": tmp_path / "cut results", "cache_dir": tmp_path / "cut"}
+    look = fit._look
+
+    def second_look(alive, *rest):
+        if alive[0].updates > 20:
+            raise KeyboardInterrupt
+        look(alive, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_look", second_look)
+        with pytest.raises(KeyboardInterrupt):
+            run(bands(), task, **places)
+    assert len(list(states.iterdir())) == 1
+    encoder = bands()
+    resumed = run(encoder, task, **places)
+    assert encoder.heard == []
+    assert list(states.iterdir()) == []
+    for one, other in zip(whole, resumed, strict=True):
+        assert one.run_id == other.run_id
+        assert (one.metrics, one.history) == (other.metrics, other.history)
+        assert one.per_seed == other.per_seed
+        assert one.utterances_sha256 == other.utterances_sha256
+        assert find_result(places["output"], task, "bands", one.run_id) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"downstream": "kws"}, "unknown downstream task 'kws'. Did you mean ks"),
+        ({"downstream": []}, "no task given; choose from asr, sid, ks, or all"),
+        ({"upstream": "hubrt"}, "Did you mean hubert"),
+        ({"upstream": []}, "no upstream given"),
+        ({"upstream": object()}, "object is not an upstream"),
+        ({"layers": "middle"}, "unknown layer choice 'middle'"),
+        ({"layers": "7"}, "layer 7 does not exist: this encoder has 2 hidden layers"),
+        ({"corpus": "minni"}, "Did you mean mini"),
+        ({"protocol": "super"}, "Did you mean superb"),
+        ({"precision": "float8"}, "value of --precision"),
+        ({"storage": "int4"}, "value of --storage"),
+        ({"on_bad_audio": "ignore"}, "value of --on-bad-audio"),
+        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"device": "quantum"}, "--device cpu, cuda or auto"),
+        ({"workers": 0}, "--workers must be at least 1, got 0"),
+        ({"workers": 2, "cluster": "auto"}, "--workers is for this machine, --cluster for others"),
+        ({"lexicon": "words"}, "give one with --lm FILE"),
+    ],
+)
+def test_wrong_input_is_explained_before_any_work(places, bands, options, message):
+    given = {"upstream": bands(), "downstream": "ks", **places, **options}
+    with pytest.raises(SuperbError) as error:
+        run(given.pop("upstream"), given.pop("downstream"), **given)
+    assert message in str(error.value)
+    assert not (places["output"]).exists()
+
+
+@pytest.mark.parametrize(("option", "what"), [("output", "results"), ("log_dir", "logs")])
+def test_a_folder_that_cannot_be_written_is_found_out_first(places, bands, tmp_path, option, what):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    encoder = bands()
+    told = f"{what} cannot be written to .*is not a folder.*--{option.replace('_', '-')} DIR"
+    with pytest.raises(SuperbError, match=told):
+        run(encoder, "ks", **{**places, option: blocked / "folder"})
+    assert encoder.heard == []
+
+
+def test_a_mixed_up_plug_in_is_named(places, bands):
+    class Liar(bands):
+        card = replace(bands.card, dim=9)
+
+    with pytest.raises(superb.UpstreamError, match=r"card says 2 layers x 9.*\[2, 1, \d+, 8\]"):
+        run(Liar(), "ks", **places)
+
+
+def test_a_module_left_in_training_mode_is_frozen(places, bands):
+    class Noisy(bands):
+        def __init__(self):
+            super().__init__()
+            self.drop = torch.nn.Dropout(0.5)
+
+        def __call__(self, waveforms):
+            states = super().__call__(waveforms)
+            return superb.HiddenStates(self.drop(states.values), states.lengths)
+
+    noisy = Noisy()
+    run(noisy, "ks", layers="last", **places)
+    assert not noisy.drop.training
+
+
+def test_the_same_encoder_twice_is_run_once_and_another_of_its_name_is_not(places, bands):
+    assert len(run([bands(), bands()], "ks", layers="last", **places)) == 1
+    other = bands()
+    other.fingerprint = "bands 2"
+    results = run([bands(), other], "ks", layers="last", **places)
+    assert [result.upstream["name"] for result in results] == ["bands", "bands"]
+    assert len({result.identity["upstream"]["fingerprint"] for result in results}) == 2
+
+
+def test_two_tasks_of_one_name_are_refused(places, bands, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text(
+            "from dataclasses import replace\n"
+            "from downstreams.ks import Ks\n"
+            f"class Mine(Ks):\n    '''{name}'''\n    one = {name == 'one'}\n"
+            "    card = replace(Ks.card, name='mine')\n"
+            "    training = {'head': {'projection': 8}}\n"
+        )
+    places |= {"protocol": "mini", "layers": "last"}
+    tasks = [f"{tmp_path / name}.py:Mine" for name in ("one", "two")]
+    with pytest.raises(SuperbError, match="two tasks are called 'mine'; rename one"):
+        run(bands(), tasks, **places)
