@@ -285,7 +285,7 @@ class Protocol:
                 [name for name in self.tables if name not in KINDS],
                 f"Or give it a table [{task}].",
             )
-        own = _table(own or {}, f"training of task {task}")
+        own = {} if own is None else {"head": {}, **_table(own, f"training of task {task}")}
         _refuse_extra(Training, own, f"training of task {task}")
         values = _laid_over(
             _laid_over(self.tables.get(features, {}), own), self.tables.get(task, {})

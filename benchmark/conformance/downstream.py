@@ -479,7 +479,9 @@ class _Suite:
         self.task.vocabulary(self.train)
         head, features = self.build().train(), self.features(self.batch)
         logits, lengths = self.forward(head, features)
-        self.loss(logits, lengths, self.batch).backward()  # type: ignore[no-untyped-call]
+        loss = self.loss(logits, lengths, self.batch)
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
         self.forward(head.eval(), features)
         self._records(self.batch)
 

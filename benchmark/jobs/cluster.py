@@ -6,6 +6,7 @@ disk gives them. Ray places jobs, sends outcomes, and does those of dead workers
 
 from __future__ import annotations
 
+import os
 import socket
 import uuid
 from collections.abc import Iterator
@@ -151,10 +152,16 @@ def _received(ray: ModuleType, reference: Any, job: Job) -> Report:  # noqa: ANN
         raise
     except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
         raise hopeless(job, TRIES + 1) from error
+    except ray.exceptions.RaySystemError as error:
+        raise SuperbError(
+            f"the cluster could not do job '{job}': {str(error).splitlines()[0]}"
+        ) from error
     return report
 
 
 def _ray() -> ModuleType:
+    # a driver under `uv run` would have every worker build an environment of its own
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
     except ImportError as error:

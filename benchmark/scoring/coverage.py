@@ -47,11 +47,11 @@ _Cases = Mapping[str, tuple[float, _Draw[_Drawn]]]
 _Ends = Callable[[np.random.Generator, _Drawn], tuple[float, float]]
 
 SPEAKERS = (5, 10, 20, 40)
-MANY_SPEAKERS = (10, 40, 400)
+MANY_SPEAKERS = (10, 40, 200)
 NOISE = 0.009  # standard deviation of the expected score of a rerun
 EER = Metric("eer", "lower", "equal-error-rate")
 _DRAWS = 1_000  # of a bootstrap
-_TRIAL_DRAWS = 200  # of one that ranks scores anew each time
+_TRIAL_DRAWS = 100  # of one that ranks scores anew each time
 
 
 def draw_answers(

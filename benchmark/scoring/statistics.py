@@ -1,8 +1,10 @@
 """Intervals for scores: speakers, not utterances, are what a test set samples.
 
-Every metric is a ratio of sums over utterances, in percent: ``100 * sum(numerators) /
-sum(denominators)``. Utterances of one speaker succeed and fail together, so the variance is
-taken between speakers (clusters), never between utterances.
+Utterances of one speaker succeed and fail together, so the variance is taken between speakers
+(clusters), never between utterances. `interval` and `difference` are for ratios of sums over
+utterances, in percent: ``100 * sum(numerators) / sum(denominators)``. `interval_of` and
+`difference_of` are for any metric of records, which may belong to two speakers, and use the former
+for ratios.
 
 How the interval is made, and why it is not a percentile bootstrap:
 
@@ -27,8 +29,9 @@ bootstraps widened for the number of speakers in 57 to 99 %. Where a few speaker
 all others (log-normal error rates of sigma 0.8) some 92 % is left, as a test set may not include
 one of them; nothing computed from the others can tell.
 
-An interval says how the score of *these* trained heads would move with other speakers. It does
-not contain the luck of the seed: `seed_std` shows that beside it.
+An interval of one seed says how the score of *this* trained head would move with other speakers;
+it does not contain the luck of training. With several seeds, each a whole rerun, it says how their
+mean would move with other speakers and other reruns (`_with_reruns`).
 """
 
 from __future__ import annotations
@@ -421,7 +424,11 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
 
 
 def seed_std(values: Sequence[float]) -> float | None:
-    """Sample standard deviation of a score over seeds, in its own unit; None for one seed."""
+    """Sample standard deviation of a score over seeds, in its own unit; None for one seed.
+
+    A seed is a whole rerun of training, so this is how much a score moves from rerun to rerun on
+    one test set: their data order, masks, crops, initial weights and dropout.
+    """
     return stdev(values) if len(values) > 1 else None
 
 
@@ -579,7 +586,7 @@ class _Sample:
             pairs = np.unique(names, return_inverse=True)[1]
             twice = float(np.sum(self._without(pairs, np.flatnonzero(two), other) ** 2))
             variance = max(variance - twice, variance / 2)
-        return variance, _degrees(np.bincount(clusters, self._share[rows]))
+        return variance, _degrees(_sums(clusters, self._share[rows]))
 
     def _without(self, units: IntArray, rows: IntArray, other: _Sample | None) -> FloatArray:
         """How far the value moves without the records of each unit ``[unit]``.
@@ -589,7 +596,7 @@ class _Sample:
             rows: records, once for each unit that they are in.
             other: the other system; the movement of the difference then.
         """
-        influence, share = (np.bincount(units, own[rows]) for own in (self._influence, self._share))
+        influence, share = (_sums(units, own[rows]) for own in (self._influence, self._share))
         moved: FloatArray = np.zeros_like(influence)
         # Without what leaves nothing to score, nothing can be said to move.
         np.divide(-influence, 1 - share, out=moved, where=share < 1 - 1e-9)
@@ -651,7 +658,8 @@ def _with_reruns(variance: float, degrees: int, systems: Sequence[FloatArray]) -
         systems: the scores of the seeds of each system that has a part in the number.
     """
     parts = [(variance, degrees)] + [
-        (float(np.var(scores, ddof=1)) / len(scores), len(scores) - 1)
+        # less the first, so that equal scores differ by 0 exactly
+        (float(np.var(scores - scores[0], ddof=1)) / len(scores), len(scores) - 1)
         for scores in systems
         if len(scores) > 1
     ]

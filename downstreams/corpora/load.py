@@ -11,12 +11,15 @@ from typing import Final
 from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
 from benchmark.errors import SuperbError, unknown
 from benchmark.registry import errors_of, is_target, load_attribute, made, plugins
+from downstreams import DOWNSTREAMS
 from downstreams.corpora import (
     CORPORA,
     MANIFEST_SUFFIXES,
+    CorpusEntry,
     CorpusOptions,
     refuse_options,
 )
+from downstreams.load import load_downstream
 
 GROUP: Final = "superb.corpora"
 FORMS: Final = (
@@ -76,17 +79,35 @@ def corpus_names() -> list[str]:
 
 
 def _from_table(name: str, card: DownstreamCard, options: CorpusOptions) -> Corpus:
+    """The part of a corpus that serves a task, or that of a task like it for a plug-in."""
     entry = CORPORA[name]
-    if card.name not in entry.tasks:
-        serving = [other.name for other in CORPORA.values() if card.name in other.tasks]
+    load = load_attribute(entry.target)
+    if card.name in entry.tasks:
+        own: Corpus = load(card.name, options)
+        return own
+    served = {name: _served(entry, card) for name, entry in CORPORA.items()}
+    if not served[name]:
         raise SuperbError(
             f"corpus {name!r} does not serve task {card.name!r}, only {', '.join(entry.tasks)}. "
-            f"Corpora for {card.name}: {', '.join(serving) or 'none'}, or your own manifest "
-            f"({', '.join(MANIFEST_SUFFIXES)}) with columns "
+            f"Corpora for {card.name}: {', '.join(filter(served.get, served)) or 'none'}, or your "
+            f"own manifest ({', '.join(MANIFEST_SUFFIXES)}) with columns "
             f"{', '.join(('audio', 'split', *card.columns))}"
         )
-    corpus: Corpus = load_attribute(entry.target)(card.name, options)
-    return corpus
+    found: Corpus = load(served[name], options)
+    return _seen_by(card, name, found, name)
+
+
+def _served(entry: CorpusEntry, card: DownstreamCard) -> str:
+    """The task whose part of a corpus has what a plug-in needs; "" if there is none."""
+    if card.name in entry.tasks:
+        return card.name
+    if card.name in DOWNSTREAMS:  # of those, the table says which it is meant for
+        return ""
+    wanted = set(card.columns)
+    # every corpus of the table knows its speakers; what has least beside is most alike
+    has = {task: {*load_downstream(task).card.columns, "speaker"} for task in entry.tasks}
+    fit = [task for task in entry.tasks if has[task] >= wanted]
+    return min(fit, key=lambda task: len(has[task] - wanted), default="")
 
 
 def _from_plugin(
@@ -105,8 +126,6 @@ def _from_plugin(
         options: what was asked for.
         name: of the corpus, unless it has one itself; "" for one that follows from `where`.
     """
-    from downstreams.corpora.utterances import checked
-
     refuse_options(where, options, "its utterances say which split they are in", root=False)
     if isinstance(thing, type):
         thing = made(where, thing, "corpus")
@@ -123,6 +142,13 @@ def _from_plugin(
         )
     for utterance in found.utterances:
         _check_type(where, utterance)
+    return _seen_by(card, where, found, name)
+
+
+def _seen_by(card: DownstreamCard, where: str, found: Corpus, name: str) -> Corpus:
+    """A corpus with the labels that a task means, checked."""
+    from downstreams.corpora.utterances import checked
+
     return checked(
         where,
         [_labelled(utterance, card) for utterance in found.utterances],

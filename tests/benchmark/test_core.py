@@ -5,7 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from benchmark.core import Corpus, HiddenStates, UpstreamCard, Utterance
+from benchmark.core import (
+    Corpus,
+    DownstreamCard,
+    HiddenStates,
+    Metric,
+    UpstreamCard,
+    Utterance,
+)
 from benchmark.errors import SuperbError
 
 
@@ -97,3 +104,52 @@ def test_corpus_split_keeps_the_order():
     )
     assert [utterance.id for utterance in corpus.split("train")] == ["c", "d", "b"]
     assert corpus.split("valid") == []
+
+
+METRIC = Metric("accuracy", "higher")
+TASK = {"name": "toy", "title": "Toy", "version": 1, "metrics": (METRIC,), "features": "mean"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"name": ""}, "name must be letters, digits"),
+        ({"name": "../toy"}, "name must be letters, digits"),
+        ({"name": "a,b"}, "name must be letters, digits"),
+        ({"version": 0}, "version must be a positive integer, got 0"),
+        ({"version": True}, "version must be a positive integer"),
+        ({"metrics": ()}, "metrics must be a tuple of one Metric or more"),
+        ({"metrics": ("accuracy",)}, "metrics must be a tuple of one Metric or more"),
+        ({"metrics": (METRIC, METRIC)}, "uses the metric name 'accuracy' twice"),
+        ({"features": "all"}, "features must be frames or mean, got 'all'"),
+        ({"needs": "text"}, "needs must be a tuple of names of columns"),
+        ({"needs": ("audio",)}, "needs must be a tuple of names of columns besides audio"),
+        ({"closed_set": 1}, "closed_set must be True or False"),
+        ({"label_from": ""}, "label_from must be the name of a column"),
+    ],
+)
+def test_a_task_card_names_the_field_that_is_wrong(changes, says):
+    with pytest.raises(SuperbError, match="task ") as caught:
+        DownstreamCard(**TASK | changes)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (("a b", "higher"), "metric 'a b': name must be"),
+        (("a", "up"), "direction must be lower or higher, got 'up'"),
+        (("a", "higher", None), "statistic must be text, got None"),
+    ],
+)
+def test_a_metric_names_the_field_that_is_wrong(fields, says):
+    with pytest.raises(SuperbError) as caught:
+        Metric(*fields)
+    assert says in str(caught.value)
+
+
+def test_a_task_reads_its_label_where_its_card_says():
+    card = DownstreamCard(**TASK, needs=("label", "text"), label_from="emotion")
+    assert card.columns == ("emotion", "text")
+    assert card.labelled
+    assert not DownstreamCard(**TASK, needs=("text",)).labelled

@@ -137,7 +137,7 @@ def test_corpora_are_found_by_name(corpora):
     with pytest.raises(SuperbError, match=r"unknown corpus 'minni'. Did you mean mini\?.*\.csv"):
         load_corpus("minni", card("ks"))
     with pytest.raises(SuperbError, match=r"does not serve task 'st', only asr, sid, ks.*split"):
-        load_corpus("mini", card("st"))
+        load_corpus("mini", card("st", ("translation",)))
     with pytest.raises(SuperbError, match="no manifest at"):
         load_corpus("nowhere/mine.csv", card("ks"))
     with pytest.raises(SuperbError, match="must end in"):

@@ -9,27 +9,57 @@ from typer.testing import CliRunner
 
 from benchmark.encoding.cache import free_bytes
 from benchmark.errors import SuperbError
+from benchmark.jobs.price import makespan, probe_updates
 from benchmark.progress import Progress
+from benchmark.protocol import load_protocol
+from downstreams import PROTOCOLS
 from superb.cli import app
-from superb.plan import plan_for
+from superb.plan import Question, plan_for
 
 COMMAND = ["plan", "--upstream", "fbank", "--hours", "0.1", "--utterances", "36"]
 
 
-def plan(cache_dir: Path, **changes):
-    options = {
+def ask(cache_dir: Path, **changes):
+    question = {
+        "upstream": "fbank",
+        "downstream": ["asr"],
         "hours": 0.1,
         "utterances": 36,
         "protocol": "mini",
-        "layers": ["last", "weighted-sum"],
-        "storage": "auto",
         "cache_dir": cache_dir,
         "device": "cpu",
-        "precision": "float32",
-        "random_weights": False,
-        "progress": Progress(quiet=True),
     } | changes
-    return plan_for("fbank", options.pop("downstream", ["asr"]), **options)
+    return plan_for(Question(**question), Progress(quiet=True))
+
+
+def plan(cache_dir: Path, **changes):
+    return ask(cache_dir, **changes)[0]
+
+
+def test_jobs_are_priced_on_machines(tmp_path):
+    asked = {"downstream": ["sid", "ks"], "hours": 10.0, "utterances": 3600, "seeds": 2}
+    one, many = (ask(tmp_path, nodes=nodes, **asked)[1] for nodes in (1, 8))
+    # the only layer of FBANK is one choice, which two tasks train
+    assert [(line.what, line.jobs) for line in many.lines] == [
+        ("encode", 8),
+        ("fit sid", 1),
+        ("fit ks", 1),
+        ("write results", 2),
+    ]
+    encode, fit = many.lines[:2]
+    assert encode.written == 3600 * 240 * 2
+    # 2000 updates of 32 utterances for each of two seeds
+    assert fit.read == 2 * 2000 * 32 * 240 * 2
+    assert many.wall_s < one.wall_s
+    assert ask(tmp_path)[1] is None
+
+
+def test_updates_and_ends_of_jobs():
+    training = load_protocol("mini", PROTOCOLS).training("ks", "mean", {"head": {"projection": 2}})
+    # six rates to update 500, three to 1000, two to 2000
+    assert probe_updates(training) == 6 * 500 + 3 * 500 + 2 * 1000
+    assert makespan([3, 1, 2, 2], 2) == 4
+    assert makespan([5, 1], 9) == 5
 
 
 def test_the_same_table_without_the_corpus(tmp_path):
@@ -79,6 +109,7 @@ def test_what_is_asked_for_is_chosen(tmp_path):
         ({"downstream": []}, "no task given"),
         ({"protocol": "mni"}, "unknown protocol 'mni'"),
         ({"layers": ["7"]}, "layer 7 does not exist"),
+        ({"nodes": 0}, "--nodes must be at least 1"),
     ],
 )
 def test_wrong_values_are_explained(tmp_path, changes, message):

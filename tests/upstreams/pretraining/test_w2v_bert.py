@@ -27,9 +27,7 @@ TINY = replace(
 
 
 class Tiny(W2VBERT):
-    sizes = {  # noqa: RUF012
-        f"{layers} layers": replace(TINY, layers=layers) for layers in (1, 2, 5)
-    }
+    sizes = {f"{layers} layers": replace(TINY, layers=layers) for layers in (1, 2, 5)}
 
 
 def build(size="5 layers", **settings):
