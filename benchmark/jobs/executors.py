@@ -10,13 +10,15 @@ import hashlib
 import multiprocessing
 import os
 import pickle
+import signal
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -208,7 +210,8 @@ class LocalWorkers:
                     for job in ready(needs, outcomes, under_way.values()):
                         inputs = [outcomes[needed] for needed in needs[job]]
                         tries[job] += 1
-                        under_way[pool.submit(work_on, order, job, inputs)] = job
+                        with _without_interrupts():  # this is where workers are started
+                            under_way[pool.submit(work_on, order, job, inputs)] = job
                     done, _ = wait(under_way, return_when=FIRST_COMPLETED)
                     broken = None
                     for future in done:
@@ -268,20 +271,41 @@ def _gpus(site: Site) -> int:
     return torch.cuda.device_count() if site.settings.device == "cuda" else 0
 
 
-def _start(places: Any) -> None:  # noqa: ANN401 - a queue of the spawning context
-    """A worker's first act: take a GPU of its own, and leave Ctrl-C to the process that waits."""
-    import signal
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back: here until the end, and for good in processes that are started meanwhile.
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    A terminal sends it to all of them, also to a worker that is still being imported, or has not
+    been told all yet.
+    """
+    held: list[int] = []
+    here = threading.current_thread() is threading.main_thread()  # nobody else is interrupted
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number)) if here else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # started ones inherit it
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+    for number in held:
+        signal.raise_signal(number)
+
+
+def _start(places: Any) -> None:  # noqa: ANN401 - a queue of the spawning context
+    """A worker's first act: take a GPU of its own."""
     gpu = places.get()
     if gpu is not None:  # before anything asks for the GPUs
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
-    """Do not wait for what nobody wants any more."""
-    workers = list((getattr(pool, "_processes", None) or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
+    """End workers at once: nobody wants what they are doing any more.
+
+    Then wait for the pool, which has no more to do: left alone, it may still be closing its pipes
+    when Python exits, and complain.
+    """
+    for worker in list((getattr(pool, "_processes", None) or {}).values()):
         with suppress(OSError):
             worker.terminate()
+    pool.shutdown(cancel_futures=True)

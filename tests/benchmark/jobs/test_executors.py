@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -136,8 +137,21 @@ def test_a_job_that_always_kills_its_worker_is_given_up(spec_of, plugin):
     assert list(spec.output.iterdir()) == []
 
 
-def test_ctrl_c_ends_the_workers_too(places, plugin, tones, quick, tmp_path):
-    name = plugin("mark.write_text(str(os.getpid()))\n        time.sleep(0.2)")
+def workers_of(process) -> list[int]:
+    """Process ids of the workers that another process has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process.pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
+@pytest.mark.parametrize("when", ["while they start", "while they work"])
+def test_ctrl_c_ends_the_workers_too(when, places, plugin, tones, quick, tmp_path):
+    name = plugin("mark.touch()\n        time.sleep(0.2)")
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "superb", "run", "-u", name, "-d", "ks", "--workers", "2"),
@@ -148,16 +162,18 @@ def test_ctrl_c_ends_the_workers_too(places, plugin, tones, quick, tmp_path):
         text=True,
         start_new_session=True,
     )
-    mark, until = tmp_path / "mark", time.monotonic() + 60
-    while not (mark.exists() and mark.read_text()):
+    until = time.monotonic() + 60
+    begun = (tmp_path / "mark").exists if when == "while they work" else lambda: workers_of(process)
+    while not begun():
         assert time.monotonic() < until
-        time.sleep(0.1)
-    worker = int(mark.read_text())
+        time.sleep(0.02)
+    workers = workers_of(process)
+    assert workers
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to all of them
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
     assert "Traceback" not in said
-    while Path(f"/proc/{worker}").exists():
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
         assert time.monotonic() < until
         time.sleep(0.1)
     assert list(places["output"].iterdir()) == []
@@ -265,16 +281,12 @@ def test_a_job_is_ready_once_what_it_needs_is_done():
     assert ready(needs, {"a": 1, "b": 1, "d": 1}, []) == ["c"]
 
 
-def test_each_worker_takes_a_gpu_of_its_own_and_leaves_ctrl_c_to_the_first(monkeypatch):
+def test_each_worker_takes_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
-    places, before = queue.Queue(), signal.getsignal(signal.SIGINT)
+    places = queue.Queue()
     for gpu in (1, None):
         places.put(gpu)
-    try:
-        module._start(places)
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        module._start(places)
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"  # where there is none, as it was
-    finally:
-        signal.signal(signal.SIGINT, before)
+    module._start(places)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    module._start(places)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"  # where there is none, as it was
