@@ -131,7 +131,7 @@ def price_run(
         each_s = update_s * trained / at_once
         one = {"frames" if framed else "mean": Amount(1, mean_s)}
         read = size(card, one, storage, layers) * heard * seeds
-        note = f"{1000 * update_s:.3g} ms an update and probe, {at_once} probes at a time"
+        note = f"{_brief(update_s)} an update and probe, {_count(at_once, 'probe')} at a time"
         if framed and storage == NONE:
             each_s += heard * seeds * mean_s / speeds.encoder
             note += ", frames encoded anew for every batch"
@@ -274,3 +274,7 @@ def price_table(price: Price) -> Group:
 
 def _count(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _brief(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{1000 * seconds:.1f} ms"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -34,6 +35,7 @@ from benchmark.probing.logs import Logs
 from benchmark.probing.notes import missing_information, shared_audio
 from benchmark.probing.snapshot import Snapshot
 from benchmark.progress import Progress
+from benchmark.registry import cause
 from benchmark.scoring.outcome import Choice, Fitted, Subject, Trained, build_result
 from benchmark.scoring.results import Result, read_result, write_result
 
@@ -93,6 +95,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         features = find_features(extraction, shares, resources)
         data = _splits(site, job, features)
         probes = _probes(site, job, mixes, data)
+        _try(task, probes[0], partition, data["train"])
         hop_s = card.hop_samples / card.sample_rate
         files = file_hashes(task.corpus.utterances, task.cache_dir)
         notes = [
@@ -217,6 +220,44 @@ def _probes(
         for rate in training.learning_rates
         for seed in site.seeds_of(job.task)
     ]
+
+
+def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> None:
+    """Let a task answer two utterances, so that what is wrong with it shows before training.
+
+    Raises:
+        SuperbError: its code fails, or gives what it must not.
+    """
+    downstream, name = partition.scorer, task.name
+    batch = train.batch(range(min(2, len(train.utterances))), probe.spec.mix.normalised)
+    probe.head.eval()
+    try:
+        with torch.inference_mode():
+            logits, lengths = probe.answer(batch)
+            loss = downstream.loss(logits, lengths, batch.utterances, partition.vocabulary)
+            answers = downstream.answer(logits, lengths, batch.utterances, partition.vocabulary)
+            records = downstream.records(batch.utterances, answers)
+            value = float(loss)
+    except SuperbError:
+        raise
+    except Exception as error:
+        raise SuperbError(
+            f"task {name} fails on two utterances of train: {cause(error)}. superb check on it "
+            "tells more"
+        ) from error
+    wrong = ""
+    if logits.shape[-1] != len(partition.vocabulary):
+        wrong = f"logits {list(logits.shape)} for {len(partition.vocabulary)} symbols"
+    elif not math.isfinite(value):
+        wrong = f"a loss of {value}"
+    elif len(answers) != len(batch.utterances):
+        wrong = f"{len(answers)} answers for {len(batch.utterances)} utterances"
+    elif absent := [m.name for m in downstream.card.metrics if m.name not in records[0].values]:
+        wrong = f"records without {', '.join(absent)}"
+    if wrong:
+        raise SuperbError(
+            f"task {name} gives {wrong} on two utterances of train. superb check on it tells more"
+        )
 
 
 def _notes(task: Task, data: Mapping[str, SplitData], hop_s: float) -> list[str]:

@@ -114,7 +114,7 @@ class Subject:
 def build_result(
     subject: Subject, layer: str, fitted: Sequence[Fitted]
 ) -> tuple[Result, dict[int, list[Record]]]:
-    """One layer choice of one encoder on one task, its folds pooled.
+    """One layer choice of one encoder on one task, all of its folds.
 
     Args:
         subject: what was run.
