@@ -169,7 +169,8 @@ def _ray() -> ModuleType:
             "--cluster needs Ray; type: pip install 'superb[cluster]' (in a clone: uv sync --extra "
             "cluster)"
         ) from error
-    return ray
+    found: ModuleType = ray
+    return found
 
 
 def _require_listening(address: str) -> None:
