@@ -77,7 +77,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Write:
-    """Write the results of some layer choices of a task, its folds pooled."""
+    """Write the results of some layer choices of a task, all of its folds."""
 
     encoder: str
     task: str
