@@ -1,6 +1,6 @@
 """Small made-up data and models shared by the tests.
 
-Tones, whose pitch says who speaks and what is said; a toy encoder; models of transformers.
+Tones as a corpus; a toy encoder; models of transformers.
 """
 
 from __future__ import annotations
@@ -11,18 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import soundfile
 
+from tests.made import QUICK, RATE, SPEAKERS, WORDS, tone
+
 # As the command line does, and before torch is imported: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-RATE = 16_000
-SPEAKERS = ("ada", "ben", "cy", "dora")
-WORDS = ("yes", "no", "stop")
-PITCHES = {"yes": 500.0, "no": 1500.0, "stop": 2500.0}
-
 
 TINY = {
     "hidden_size": 32,
@@ -33,16 +28,6 @@ TINY = {
     "num_conv_pos_embedding_groups": 4,
     "conv_dim": [12] * 7,
 }
-
-
-def tone(word: str, speaker: str, take: int, seconds: float = 0.3) -> np.ndarray:
-    """A word is a pitch, a speaker an overtone, a take some noise."""
-    random = np.random.default_rng([take, *word.encode(), *speaker.encode()])
-    time = np.arange(int((seconds + 0.02 * take) * RATE)) / RATE
-    overtone = 3500 + 1000 * SPEAKERS.index(speaker)
-    wave = 0.3 * np.sin(2 * np.pi * PITCHES[word] * time)
-    wave += 0.2 * np.sin(2 * np.pi * overtone * time)
-    return (wave + 0.02 * random.standard_normal(time.size)).astype(np.float32)
 
 
 @pytest.fixture(scope="session")
@@ -97,60 +82,7 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A protocol that takes seconds."""
     path = tmp_path_factory.mktemp("protocol") / "quick.toml"
-    pooled = """
-updates = 60
-batch_utterances = 8
-accumulate = 1
-sampling = "shuffle"
-crop_s = 0.0
-crops = 1
-gain_db = 0.0
-first_seed = 0
-learning_rates = [1e-3, 1e-2, 1e-1]
-schedule = "constant"
-warmup = 0
-clip_norm = 1.0
-evaluate_every = 20
-valid_sampling = "all"
-select_by = "score-loss"
-patience = 0
-head_precision = "float32"
-standardise = true
-halving = [{ update = 20, keep = 2, by = "score" }]
-head = { projection = 16 }
-"""
-    asr = """
-updates = 40
-batch_utterances = 8
-accumulate = 1
-sampling = "shuffle"
-crop_s = 0.0
-crops = 1
-gain_db = 0.0
-first_seed = 0
-learning_rates = [3e-3, 3e-2]
-schedule = "linear"
-warmup = 5
-clip_norm = 1.0
-evaluate_every = 20
-valid_sampling = "all"
-select_by = "score-loss"
-patience = 0
-head_precision = "float32"
-standardise = false
-head = { frame_s = 0.02, projection = 12, hidden = 8, layers = 2, dropout = 0.2 }
-[asr.spec_augment]
-time_warp = 2
-time_masks = 1
-time_width = 4
-time_share = 0.2
-feature_masks = 1
-feature_width = 4
-feature_share = 0.2
-"""
-    path.write_text(
-        f'name = "quick"\nversion = 1\n[asr]{asr}\n[sid]{pooled}\n[ks]{pooled}', encoding="utf-8"
-    )
+    path.write_text(QUICK, encoding="utf-8")
     return path
 
 

@@ -204,7 +204,7 @@ def _check_folds(where: str, corpus: Corpus) -> None:
 
 
 def check_closed_set(where: str | Path, utterances: Sequence[Utterance]) -> None:
-    """Raise when valid or test asks for a label that train does not have.
+    """Raise when train has one label only, or valid or test asks for one that it lacks.
 
     Args:
         where: what the message names.
@@ -221,6 +221,11 @@ def check_closed_set(where: str | Path, utterances: Sequence[Utterance]) -> None
             f"{where}: labels that train does not have: {_some(unseen)}. No classifier can "
             f"answer these; train has {len(known)} labels. Move some of their utterances to train "
             "or leave them out"
+        )
+    if len(known) == 1:
+        raise SuperbError(
+            f"{where}: every utterance of train has the label {min(known)!r}: there is nothing to "
+            "tell apart. Give train utterances of at least two labels"
         )
 
 

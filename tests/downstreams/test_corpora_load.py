@@ -168,7 +168,7 @@ from superb import Utterance
 
 def load():
     for split in ("train", "train", "valid", "test"):
-        yield Utterance(f"{split}{len(names)}", b"audio", split, label="x")
+        yield Utterance(f"{split}{len(names)}", b"audio", split, label="xyx"[len(names) % 3])
         names.append(split)
 
 names = []

@@ -102,8 +102,8 @@ def test_a_manifest_called_manifest_is_named_after_its_folder(tmp_path):
 
 def test_unicode_windows_line_ends_and_byte_order_mark(tmp_path):
     rows = make_rows(tmp_path)
-    for row in rows:
-        row["label"] = "cafe\u0301  noir "  # decomposed, two spaces
+    for index, row in enumerate(rows):
+        row["label"] = "cafe\u0301  noir " if index != 1 else "no"  # decomposed, two spaces
         row["speaker"] = "Zoë"
     path = write(tmp_path, rows, newline="\r\n", encoding="utf-8-sig")
     utterance = manifest.load(path, KS).utterances[0]

@@ -1,0 +1,3 @@
+"""Faults of recordings."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Faults of checkpoints."""
+
+from __future__ import annotations
