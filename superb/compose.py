@@ -14,12 +14,12 @@ from benchmark.encoding.cache import cache_folder
 from benchmark.encoding.features import ExtractionSettings
 from benchmark.encoding.packing import STORAGES
 from benchmark.errors import SuperbError, unknown
+from benchmark.identity import source_sha256
 from benchmark.jobs.cost import AUTO
 from benchmark.jobs.site import Encoder, Partition, Site, Task, find_device, prepare_encoder
 from benchmark.probing.layers import expand
 from benchmark.progress import Messages, Progress
 from benchmark.protocol import LanguageModel, Protocol, load_protocol
-from benchmark.source import source_sha256
 from downstreams import DOWNSTREAMS, PROTOCOLS
 from downstreams.corpora import CorpusOptions
 from downstreams.corpora.load import load_corpus

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from benchmark.identity import source_sha256
 from benchmark.registry import load_object
-from benchmark.source import source_sha256
 from downstreams.load import load_downstream
 
 SOURCE = """
