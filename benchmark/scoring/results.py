@@ -46,9 +46,8 @@ IDENTITY_VERSION = 1
 FEWEST_CLUSTERS = 4
 """With fewer speakers no interval is shown, and nothing is tested.
 
-Simulated error rates (docs/statistics.md): an interval over three speakers is 2.2 to 3.5 times as
-wide as the rate itself, and its own width varies by a factor of 7 to 56 from test set to test set;
-over four it is 1.4 to 1.9 times as wide, over five 1.2.
+One over three is two to three times as wide as an error rate itself, and that width is mostly luck
+(docs/statistics.md, "When there is none").
 """
 
 MOST_PERCENT = 1000.0
