@@ -293,10 +293,19 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _start(places: Any) -> None:  # noqa: ANN401 - a queue of the spawning context
-    """A worker's first act: take a GPU of its own."""
+    """A worker's first acts: end with its driver, even a killed one; take a GPU of its own."""
+    threading.Thread(target=_end_with_driver, daemon=True).start()
     gpu = places.get()
     if gpu is not None:  # before anything asks for the GPUs
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+
+
+def _end_with_driver() -> None:
+    """Nobody wants what a worker does any more, and it would wait for more for ever."""
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
+        os._exit(1)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
