@@ -14,12 +14,12 @@ from benchmark.encoding.cache import cache_folder
 from benchmark.encoding.features import ExtractionSettings
 from benchmark.encoding.packing import STORAGES
 from benchmark.errors import SuperbError, unknown
+from benchmark.identity import source_sha256
 from benchmark.jobs.cost import AUTO
 from benchmark.jobs.site import Encoder, Partition, Site, Task, find_device, prepare_encoder
 from benchmark.probing.layers import expand
 from benchmark.progress import Messages, Progress
 from benchmark.protocol import LanguageModel, Protocol, load_protocol
-from benchmark.source import source_sha256
 from downstreams import DOWNSTREAMS, PROTOCOLS
 from downstreams.corpora import CorpusOptions
 from downstreams.corpora.load import load_corpus
@@ -150,8 +150,16 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
         for fold, part in corpus.partitions().items()
     }
     return Task(
-        downstream, corpus, rules, training, partitions, cache_dir, source=source_sha256(downstream)
+        downstream, corpus, rules, training, partitions, cache_dir, source=_source(downstream)
     )
+
+
+def _source(downstream: Downstream) -> str:
+    """What tells a task from others of its name and version; "" for one of ours as it stands."""
+    found = source_sha256(downstream)
+    if downstream.card.name not in DOWNSTREAMS:
+        return found
+    return "" if source_sha256(load_downstream(downstream.card.name)) == found else found
 
 
 def _with_language_model(

@@ -12,11 +12,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.errors import unknown
+from benchmark.scoring.results import card_metrics
 from leaderboard.read.fields import (
     layer_count,
     learning_rate_of,
-    lower_is_better,
-    metric_of,
     score_of,
 )
 from leaderboard.show.numbers import difference_text, score_text
@@ -81,8 +80,9 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
 
 def _task_label(result: Result, position: int, rows: int) -> str:
     """The task beside its first row, its metric beside the second (or both, if it has but one)."""
-    arrow = "↓" if lower_is_better(result) else "↑"
-    parts = [result.downstream["name"], f"{metric_of(result)} % {arrow}"]
+    metric = card_metrics(result)[0]
+    arrow = "↓" if metric.direction == "lower" else "↑"
+    parts = [result.downstream["name"], f"{metric.name} {metric.unit} {arrow}"]
     if rows == 1:
         return " ".join(parts)
     return parts[position] if position < 2 else ""

@@ -18,6 +18,7 @@ from benchmark.encoding.cache import TRAINING
 from benchmark.encoding.features import Encoded, Features, extract, find_features
 from benchmark.encoding.recordings import Hashes, file_hashes, joint_sha256
 from benchmark.errors import SuperbError
+from benchmark.identity import code_sha256
 from benchmark.jobs.plan import Encode, Fit, Job, Write
 from benchmark.jobs.site import Encoder, Partition, Site, Task
 from benchmark.probing.fit import (
@@ -110,6 +111,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
                 "runs": runs,
                 "fold": job.fold,
                 "audio": _digest(data["train"].keys + data["valid"].keys),
+                "task": code_sha256(task.downstream),
             },
             progress,
             run=runs[0],

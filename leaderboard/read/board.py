@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from benchmark.core import Metric
 from benchmark.scoring.results import MetricValue, Status
 
 # The two columns every table has, as the question is what the other layers add to the last.
@@ -20,6 +21,7 @@ class Cell:
         metrics: test scores by metric; empty when failed.
         score: the one by the metric that ranks; None when failed.
         seeds: how many seeds were trained.
+        over_reruns: whether its interval is over several seeds too, each a whole rerun.
         learning_rate: the one chosen.
         learning_rate_at_edge: True when the grid ends at it.
         not_separated: True for the best score of its column, and for each whose interval
@@ -33,6 +35,7 @@ class Cell:
     metrics: Mapping[str, MetricValue]
     score: MetricValue | None
     seeds: int
+    over_reruns: bool
     learning_rate: float | None
     learning_rate_at_edge: bool
     not_separated: bool
@@ -88,7 +91,6 @@ class Table:
         title: of the task, for readers.
         version: of the task.
         metrics: the one that ranks first.
-        lower_is_better: direction of the first metric.
         corpus: its name.
         corpus_sha256: its content, by names, sizes, labels and texts.
         audio_sha256: the content of its audio; "" when the result does not say.
@@ -105,8 +107,7 @@ class Table:
     downstream: str
     title: str
     version: int
-    metrics: tuple[str, ...]
-    lower_is_better: bool
+    metrics: tuple[Metric, ...]
     corpus: str
     corpus_sha256: str
     audio_sha256: str
@@ -121,8 +122,18 @@ class Table:
 
     @property
     def metric(self) -> str:
-        """The metric that ranks."""
-        return self.metrics[0]
+        """Name of the metric that ranks."""
+        return self.metrics[0].name
+
+    @property
+    def unit(self) -> str:
+        """What it is counted in: ``%``, or a unit of the task's own."""
+        return self.metrics[0].unit
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Its direction."""
+        return self.metrics[0].direction == "lower"
 
     @property
     def cells(self) -> list[Cell]:

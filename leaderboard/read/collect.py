@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmark.errors import SuperbError, unknown
-from benchmark.scoring.results import Result, read_result, read_results, result_files
+from benchmark.scoring.results import Result, card_metrics, read_result, read_results, result_files
 from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
 from leaderboard.read.fields import (
     audio_of,
     engine_of,
     identity_of,
-    lower_is_better,
-    metrics_of,
+    over_reruns,
     score_of,
     skipped_utterances,
 )
@@ -166,7 +165,8 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
                 for other in others
             ]
     layers = _layers(layer for cells in chosen.values() for layer in cells)
-    lower = lower_is_better(newest)
+    metrics = card_metrics(newest)
+    lower = metrics[0].direction == "lower"
     close = {
         layer: _not_separated([cells[layer] for cells in chosen.values() if layer in cells], lower)
         for layer in layers
@@ -177,8 +177,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         downstream=str(card["name"]),
         title=str(card.get("title", "")),
         version=int(card["version"]),
-        metrics=metrics_of(newest),
-        lower_is_better=lower,
+        metrics=metrics,
         corpus=str(newest.corpus["name"]),
         corpus_sha256=str(newest.corpus["sha256"]),
         audio_sha256=max(map(audio_of, results)),
@@ -282,6 +281,7 @@ def _row(
                 metrics=result.metrics,
                 score=score_of(result),
                 seeds=len(result.seeds),
+                over_reruns=over_reruns(result),
                 learning_rate=result.learning_rate,
                 learning_rate_at_edge=result.learning_rate_at_edge,
                 not_separated=result.run_id in close[layer],

@@ -9,24 +9,14 @@ from benchmark.errors import SuperbError
 from benchmark.scoring.results import MetricValue, Result, card_metrics
 
 
-def metrics_of(result: Result) -> tuple[str, ...]:
-    """Its task's metrics, the one that ranks first."""
-    return tuple(metric.name for metric in card_metrics(result))
-
-
 def metric_of(result: Result) -> str:
     """The metric that ranks."""
-    return metrics_of(result)[0]
+    return card_metrics(result)[0].name
 
 
 def find_metric(result: Result, name: str) -> Metric:
     """What the task's card says of one of its metrics."""
     return next(metric for metric in card_metrics(result) if metric.name == name)
-
-
-def lower_is_better(result: Result) -> bool:
-    """Direction of the metric that ranks."""
-    return card_metrics(result)[0].direction == "lower"
 
 
 def score_of(result: Result) -> MetricValue | None:
@@ -35,7 +25,7 @@ def score_of(result: Result) -> MetricValue | None:
 
 
 def scores_by_seed(result: Result) -> dict[int, dict[str, float]]:
-    """Test scores of each seed by metric, in percent; empty where the result does not say."""
+    """Test scores of each seed by metric; empty where the result does not say."""
     return {entry["seed"]: entry["metrics"] for entry in result.per_seed}
 
 
@@ -66,6 +56,11 @@ def counts_of(record: Record, metric: str) -> tuple[float, float]:
     if len(values) != 2:
         raise SuperbError(f"{metric} has no counts of utterance {record.id} in these results")
     return values[0], values[1]
+
+
+def over_reruns(result: Result) -> bool:
+    """Whether its interval is over seeds as well: up to schema 2 it held speakers alone."""
+    return len(result.seeds) > 1 and result.schema > 2
 
 
 def layer_count(result: Result) -> int:

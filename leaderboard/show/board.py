@@ -47,8 +47,8 @@ def table_grid(table: Table) -> Grid:
     runs = [(table, row, cell) for row in table.rows for cell in row.cells.values()]
     notes = [f"{row.label}: {row.note}" for row in table.rows if row.note]
     return Grid(
-        title=f"{table.downstream} version {table.version}: {table.metric} in % {arrow(table)} "
-        f"({better} is better)",
+        title=f"{table.downstream} version {table.version}: {table.metric} in {table.unit} "
+        f"{arrow(table)} ({better} is better)",
         details=tuple(details),
         labels=("upstream",),
         columns=tuple(f"{layer} {arrow(table)}" for layer in table.layers),
@@ -105,7 +105,7 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
         title=f"All tasks on {corpora}, protocol {summary.protocol} "
         f"version {summary.protocol_version}",
         details=tuple(
-            f"{table.downstream} version {table.version}: {table.metric} in %, corpus "
+            f"{table.downstream} version {table.version}: {table.metric} in {table.unit}, corpus "
             f"{table.corpus} ({table.content})"
             + (f", protocol content {table.protocol_sha256[:8]}" if table.protocol_sha256 else "")
             + _engine(table)
@@ -129,7 +129,7 @@ def arrow(table: Table) -> str:
 def headline(table: Table) -> str:
     """What a table is about, in one line."""
     return (
-        f"{table.downstream}: {table.metric} in % {arrow(table)}, corpus {table.corpus} "
+        f"{table.downstream}: {table.metric} in {table.unit} {arrow(table)}, corpus {table.corpus} "
         f"({table.content}), protocol {table.protocol} v{table.protocol_version}"
     )
 
@@ -205,6 +205,8 @@ def _footnotes(runs: _Runs) -> list[str]:
             over = "utterances"
         elif any(by_utterance):
             over = f"speakers, or over utterances where marked {BY_UTTERANCE}"
+        if any(cell.over_reruns for _, _, cell in finished):
+            over += ", and over reruns where there are several seeds"
         lines.append(f"[low, high]: {' or '.join(shares)} interval over {over}")
     if any(cell.seeds == 1 for _, _, cell in finished):
         lines.append(f"{ONE_SEED} one seed: no estimate of seed variance")

@@ -15,7 +15,7 @@ from leaderboard.read.board import Cell
 from leaderboard.read.names import printable
 from leaderboard.show.board import headline
 from leaderboard.show.grid import MISSING
-from leaderboard.show.numbers import difference_text, p_text
+from leaderboard.show.numbers import difference_text, p_text, step_of
 from leaderboard.show.terminal import difference_table, show_lines
 
 
@@ -53,9 +53,9 @@ def in_words(comparison: Comparison, comparisons: int = 1) -> str:
         comparisons: how many the p-value was adjusted for.
     """
     task, found = comparison.table.downstream, comparison.pair.difference
-    metric = comparison.table.metric
+    metric, step = comparison.table.metric, step_of(comparison.table.unit)
     evidence = (
-        f"{metric} {comparison.b} − {comparison.a} = {difference_text(found, ' points')}, "
+        f"{metric} {comparison.b} − {comparison.a} = {difference_text(found, f' {step}')}, "
         f"p {_equals(comparison.p_value)}"
         + (f" adjusted for {comparisons} comparisons" if comparisons > 1 else "")
     )
@@ -65,9 +65,9 @@ def in_words(comparison: Comparison, comparisons: int = 1) -> str:
             f"; {comparison.pair.check}, blind to speakers, disagrees with p {_equals(check)}"
         )
     unseen = (
-        f"a true difference would have to be {comparison.detectable:.1f} points or more to be seen "
+        f"a true difference would have to be {comparison.detectable:.1f} {step} or more to be seen "
         f"with {100 * POWER:.0f} % power"
-        if comparison.detectable < 100
+        if comparison.detectable < 100 or step != step_of("%")
         else f"no difference of less than 100 points would have been seen with {100 * POWER:.0f} % "
         "power: the test set has too few speakers"
     )
@@ -82,7 +82,7 @@ def in_words(comparison: Comparison, comparisons: int = 1) -> str:
         )
     worse = comparison.a if comparison.better == comparison.b else comparison.b
     return (
-        f"{comparison.better} is better than {worse} in {task} by {abs(found.value):.1f} points: "
+        f"{comparison.better} is better than {worse} in {task} by {abs(found.value):.1f} {step}: "
         f"{evidence}."
     )
 

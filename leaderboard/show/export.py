@@ -11,6 +11,7 @@ from benchmark.errors import SuperbError, unknown
 from benchmark.scoring.results import Result, load_results
 from leaderboard.read.board import MAIN_LAYERS, Row, Table
 from leaderboard.read.collect import read_board
+from leaderboard.read.fields import find_metric
 from leaderboard.read.names import printable
 from leaderboard.show.board_csv import safe_cell
 
@@ -105,10 +106,11 @@ def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
 
     for metric, score in result.metrics.items():
         name = _METRICS.get(metric, metric)
+        unit = find_metric(result, metric).unit
         share = f"{100 * score['confidence']:g} %"
         interval = f"[{score['low']:.1f}, {score['high']:.1f}]"
         arguments: dict[str, Any] = {
-            "unit": "percent",
+            "unit": "percent" if unit == "%" else unit,
             "low": score["low"],
             "high": score["high"],
             "confidence": score["confidence"],
@@ -129,7 +131,7 @@ def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
             **_dataset(result),
             metric_type=metric,
             metric_value=score["value"],
-            metric_name=f"{table.downstream} test {name} in %, frozen encoder, layers "
+            metric_name=f"{table.downstream} test {name} in {unit}, frozen encoder, layers "
             f"{result.layer}, {share} interval {interval}, protocol {table.protocol}",
             metric_args={key: value for key, value in arguments.items() if value is not None},
         )

@@ -21,6 +21,11 @@ def difference_text(found: Difference, unit: str = "") -> str:
     return f"{value}{unit} [{low}, {high}]"
 
 
+def step_of(unit: str) -> str:
+    """What a difference of scores in some unit is counted in."""
+    return "points" if unit == "%" else unit
+
+
 def _signed(value: float) -> str:
     text = f"{value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text

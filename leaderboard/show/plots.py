@@ -13,7 +13,7 @@ from benchmark.scoring.results import safe_name
 from leaderboard.compare.encoders import LEVEL
 from leaderboard.compare.layers import LayerRow, LayerStudy, LayerTable
 from leaderboard.read.names import printable
-from leaderboard.show.numbers import difference_text
+from leaderboard.show.numbers import difference_text, step_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -99,7 +99,7 @@ def draw_differences(entry: LayerTable) -> Figure | None:
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)
-    axes.set_xlabel(f"{entry.table.metric}, weighted sum − last layer, percentage points")
+    axes.set_xlabel(f"{entry.table.metric}, weighted sum − last layer, {step_of(entry.table.unit)}")
     _headline(figure, f"{_title(entry)}: what the other layers add")
     sides = ["last layer better", "weighted sum better"]
     left, right = reversed(sides) if entry.table.lower_is_better else sides
@@ -178,7 +178,8 @@ def _lines(row: LayerRow, entry: LayerTable) -> list[_Line]:
     scores = [score for score in row.scores if score is not None]
     if len(scores) == len(row.scores) == len(row.weights):
         texts = [f"{score:.{1 if len(scores) <= _ROOMY else 0}f}" for score in scores]
-        lines.append(_Line(f"{entry.table.metric} alone, %", scores, texts, alone=True))
+        label = f"{entry.table.metric} alone, {entry.table.unit}"
+        lines.append(_Line(label, scores, texts, alone=True))
     return lines
 
 

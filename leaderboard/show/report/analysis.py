@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal, cast
 
-from benchmark.core import Record
+from benchmark.core import Metric, Record
 from leaderboard.compare.difference import right_or_wrong
 from leaderboard.read.fields import counts_of
 
@@ -23,7 +23,7 @@ class Share:
 
     Attributes:
         name: of the part.
-        value: its score, in percent, over all seeds.
+        value: its score, in the unit of the metric, over all seeds.
         utterances: how many different ones.
     """
 
@@ -54,7 +54,7 @@ class Mistake:
     Attributes:
         utterance: its id.
         speaker: who speaks.
-        score: over all seeds, in percent.
+        score: over all seeds, in the unit of the metric.
         words: reference and hypothesis of the first seed, aligned.
     """
 
@@ -86,12 +86,12 @@ class Confusions:
         return [(reference, taken, -count) for count, reference, taken in sorted(wrong)[:most]]
 
 
-def by_speaker(records: Seeds, metric: str) -> list[Share]:
+def by_speaker(records: Seeds, metric: Metric) -> list[Share]:
     """Score of each speaker, sorted by name."""
     return sorted(_shares(records, metric, lambda record: record.clusters[0]), key=lambda s: s.name)
 
 
-def by_length(records: Seeds, metric: str, most: int = 12) -> list[Share]:
+def by_length(records: Seeds, metric: Metric, most: int = 12) -> list[Share]:
     """Score by number of words in the reference, shortest first.
 
     Numbers of words that lie side by side are put together until there are at most `most` parts
@@ -125,19 +125,20 @@ def confusions(records: Seeds) -> Confusions:
     return Confusions(names, {(place[a], place[b]): count for (a, b), count in pairs.items()})
 
 
-def worst(records: Seeds, metric: str, lower_is_better: bool, most: int) -> list[Mistake]:
+def worst(records: Seeds, metric: Metric, most: int) -> list[Mistake]:
     """The utterances with the worst score over all seeds; of equal ones those with more errors.
 
     None is given that every seed got right.
     """
     totals: dict[str, list[float]] = {}
     for record in _all(records):
-        top, bottom = counts_of(record, metric)
+        top, bottom = counts_of(record, metric.name)
         total = totals.setdefault(record.id, [0, 0])
         total[0] += top
         total[1] += bottom
     errors = {
-        name: top if lower_is_better else bottom - top for name, (top, bottom) in totals.items()
+        name: top if metric.direction == "lower" else bottom - top
+        for name, (top, bottom) in totals.items()
     }
     bad = [name for name, count in errors.items() if count > 0]
     bad.sort(key=lambda name: (-errors[name] / max(1, totals[name][1]), -errors[name], name))
@@ -146,7 +147,7 @@ def worst(records: Seeds, metric: str, lower_is_better: bool, most: int) -> list
         Mistake(
             utterance=name,
             speaker=first[name].clusters[0],
-            score=_percent(*totals[name]),
+            score=_score(metric, *totals[name]),
             words=align(first[name].reference, first[name].hypothesis),
         )
         for name in bad[:most]
@@ -173,18 +174,18 @@ def align(reference: str, hypothesis: str) -> tuple[Aligned, ...]:
     )
 
 
-def _shares(records: Seeds, metric: str, part: Callable[[Record], str]) -> list[Share]:
+def _shares(records: Seeds, metric: Metric, part: Callable[[Record], str]) -> list[Share]:
     sums: dict[str, list[float]] = {}
     utterances: dict[str, set[str]] = {}
     for record in _all(records):
         name = part(record)
-        top, bottom = counts_of(record, metric)
+        top, bottom = counts_of(record, metric.name)
         total = sums.setdefault(name, [0, 0])
         total[0] += top
         total[1] += bottom
         utterances.setdefault(name, set()).add(record.id)
     return [
-        Share(name, _percent(top, bottom), len(utterances[name]))
+        Share(name, _score(metric, top, bottom), len(utterances[name]))
         for name, (top, bottom) in sums.items()
     ]
 
@@ -197,5 +198,5 @@ def _length(record: Record) -> int:
     return len(record.reference.split())
 
 
-def _percent(top: float, bottom: float) -> float:
-    return 100 * top / max(1, bottom)
+def _score(metric: Metric, top: float, bottom: float) -> float:
+    return (100 if metric.unit == "%" else 1) * top / max(1, bottom)

@@ -13,7 +13,7 @@ from leaderboard.compare.layers import single_layers
 from leaderboard.read.board import MAIN_LAYERS, Row, Table
 from leaderboard.read.collect import Run
 from leaderboard.read.fields import find_metric, layer_count, score_of
-from leaderboard.show.numbers import difference_text, score_text
+from leaderboard.show.numbers import difference_text, score_text, step_of
 from leaderboard.show.report import charts
 from leaderboard.show.report.analysis import (
     Aligned,
@@ -63,7 +63,7 @@ def gain(table: Table, row: Row, runs: Mapping[str, Run]) -> Html | None:
     units = "utterances" if found.by_utterance else "speakers"
     return element(
         "p",
-        f"Weighted sum − last: {difference_text(found)} points of {table.metric}, "
+        f"Weighted sum − last: {difference_text(found)} {step_of(table.unit)} of {table.metric}, "
         f"paired interval over {units}",
     )
 
@@ -89,7 +89,7 @@ def read_mistakes(table: Table, row: Row, runs: Mapping[str, Run]) -> tuple[Seed
     if statistic != "ratio":
         raise SuperbError(f"{table.metric} ({statistic}) is not made of scores of utterances")
     records = read_records(run.path)
-    return records, worst(records, table.metric, table.lower_is_better, MISTAKES)
+    return records, worst(records, table.metrics[0], MISTAKES)
 
 
 def mistakes(
@@ -107,14 +107,14 @@ def mistakes(
     layer = analysed(row)
     if layer is None:
         return element("p", "No run finished, so there are no answers to look at.")
-    figures = [_speakers(table, by_speaker(records, table.metric))]
+    figures = [_speakers(table, by_speaker(records, table.metrics[0]))]
     below: Html | None = None
     if not table.lower_is_better and one_answer_each(records, table.metric):
         found = confusions(records)
         figures.insert(0, _confusions(found))
         below = _pairs(found)
     else:
-        figures.insert(0, _lengths(table, by_length(records, table.metric)))
+        figures.insert(0, _lengths(table, by_length(records, table.metrics[0])))
     return join(
         element("h4", f"Mistakes of {layer}"),
         element("div", *figures, class_="figures"),
@@ -159,7 +159,7 @@ def _layers(table: Table, results: Mapping[str, Result]) -> list[Html]:
     if len(scores) > 1:
         title = f"{table.metric} of single layers"
         ticks = {point.x: f"{point.x:g}" for point in scores}
-        drawing = charts.points(scores, ticks, title, "layer", f"{table.metric} %")
+        drawing = charts.points(scores, ticks, title, "layer", f"{table.metric} {table.unit}")
         figures.append(_figure(drawing, f"Test {title}, with intervals"))
     else:
         command = element("code", "superb run --layers each")
@@ -197,7 +197,7 @@ def _rates(table: Table, results: Mapping[str, Result]) -> list[Html]:
                 for point in tried[::every]
             }
             ticks.update({max(point.x for point in values): ""} if every > 1 else {})
-            y_label = f"{table.metric} %"
+            y_label = f"{table.metric} {table.unit}"
             drawing = charts.points(values, ticks, title, "learning rate", y_label)
         figures.append(_figure(drawing, caption))
         training += _training(table, layer, result)
@@ -225,7 +225,7 @@ def _training(table: Table, layer: str, result: Result) -> list[Html]:
         for rate, by_update in sorted(scores.items())
     ]
     title = f"Valid {table.metric} during training, {layer}"
-    drawing = charts.lines(series, title, "updates", f"{table.metric} %")
+    drawing = charts.lines(series, title, "updates", f"{table.metric} {table.unit}")
     return [_figure(drawing, f"{title}; one curve per learning rate, thick: chosen")]
 
 
@@ -241,11 +241,12 @@ def _speakers(table: Table, shares: Sequence[Share]) -> Html:
         (
             share.name or "unknown",
             share.value,
-            f"{share.name or 'unknown'}: {share.value:.1f} %, {share.utterances} utterances",
+            f"{share.name or 'unknown'}: {share.value:.1f} {table.unit}, "
+            f"{share.utterances} utterances",
         )
         for share in shown
     ]
-    return _figure(charts.rows(entries, title, f"{table.metric} %"), title)
+    return _figure(charts.rows(entries, title, f"{table.metric} {table.unit}"), title)
 
 
 def _lengths(table: Table, shares: Sequence[Share]) -> Html:
@@ -255,9 +256,9 @@ def _lengths(table: Table, shares: Sequence[Share]) -> Html:
         [share.name for share in shares],
         title,
         "words",
-        f"{table.metric} %",
+        f"{table.metric} {table.unit}",
         tooltips=[
-            f"{share.name} words: {share.value:.1f} %, {share.utterances} utterances"
+            f"{share.name} words: {share.value:.1f} {table.unit}, {share.utterances} utterances"
             for share in shares
         ],
     )
@@ -316,7 +317,7 @@ def _worst(table: Table, bad: Sequence[Mistake], playable: Mapping[str, str]) ->
                     player,
                     element("code", mistake.utterance),
                     f" {mistake.speaker}" if mistake.speaker else None,
-                    f" · {table.metric} {mistake.score:.0f} %",
+                    f" · {table.metric} {mistake.score:.0f} {table.unit}",
                     class_="source",
                 ),
                 element("p", *_words(mistake.words), class_="words"),

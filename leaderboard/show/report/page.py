@@ -163,7 +163,7 @@ class _Section:
         """The table and the details below it."""
         table, grid = self.table, table_grid(self.table)
         low, high = self._ends
-        bars = f"bars: value and interval on a scale from {low:g} to {high:g} %"
+        bars = f"bars: value and interval on a scale from {low:g} to {high:g} {table.unit}"
         return element(
             "section",
             element("h2", _title(table), id=f"{self.id}-title"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmark.scoring.results import MetricValue, Result
 from leaderboard.read.collect import Run
-from leaderboard.read.fields import identity_of, learning_rate_of, scores_by_seed
+from leaderboard.read.fields import find_metric, identity_of, learning_rate_of, scores_by_seed
 from leaderboard.read.names import list_some, printable
 
 
@@ -44,7 +44,7 @@ def _facts(file: str, result: Result) -> Iterator[tuple[str, str]]:
     yield "layers", result.layer
     yield "status", result.status
     for name, score in result.metrics.items():
-        yield f"test {name}", _score(score)
+        yield f"test {name}", _score(score, find_metric(result, name).unit)
     yield "seeds", _seeds(result)
     yield "learning rate", _learning_rate(result)
     for point in result.learning_rate_curve:
@@ -79,10 +79,10 @@ def _facts(file: str, result: Result) -> Iterator[tuple[str, str]]:
     yield "time", ", ".join(f"{name.replace('_', ' ')} {times[name]:.0f} s" for name in times)
 
 
-def _score(score: MetricValue) -> str:
+def _score(score: MetricValue, unit: str) -> str:
     units = "utterances" if score.get("by_utterance") else "speakers"
     text = (
-        f"{score['value']:.3f} %, {100 * score['confidence']:g} % interval "
+        f"{score['value']:.3f} {unit}, {100 * score['confidence']:g} % interval "
         f"[{score['low']:.3f}, {score['high']:.3f}] over {score['clusters']} {units}, "
         f"{score['utterances']} utterances"
     )

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from benchmark import source
 from benchmark.core import HiddenStates, UpstreamCard
 from benchmark.encoding.fingerprint import count_parameters, fingerprint
 
@@ -464,17 +465,15 @@ CHANGE = {
 @pytest.fixture
 def ours(tmp_path, monkeypatch):
     """``ours(files, module)``: the fingerprint of an encoder of a package of our own."""
-    from benchmark.encoding import fingerprint as code
-
-    monkeypatch.setattr(code, "_OWN", code._OWN | {"ours"})
+    monkeypatch.setattr(source, "OWN", source.OWN | {"ours"})
     monkeypatch.setitem(sys.modules, "toylib", SimpleNamespace(gelu=None))
 
     def take(files, module="ours.models.toy"):
         root = tmp_path / str(len(list(tmp_path.iterdir())))
-        for name, source in files.items():
+        for name, text in files.items():
             path = root / "ours" / f"{name}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(source)
+            path.write_text(text)
         with monkeypatch.context() as patch:
             patch.syspath_prepend(root)
             digest, stable = fingerprint(importlib.import_module(module).Encoder())

@@ -6,6 +6,7 @@ import warnings
 import matplotlib
 import pytest
 
+from benchmark.core import Metric
 from benchmark.errors import SuperbError
 from benchmark.scoring.statistics import Difference
 from leaderboard.compare.difference import Pair
@@ -15,9 +16,10 @@ from leaderboard.show.plots import draw, draw_differences, draw_layers
 
 
 def table(task="ks", lower=False):
+    metric = Metric("wer", "lower") if lower else Metric("accuracy", "higher")
     return Table(
-        downstream=task, title="", version=1, metrics=("wer" if lower else "accuracy",),
-        lower_is_better=lower, corpus="mini", corpus_sha256="c0" * 32, audio_sha256="",
+        downstream=task, title="", version=1, metrics=(metric,),
+        corpus="mini", corpus_sha256="c0" * 32, audio_sha256="",
         corpus_note="", skipped=(),
         protocol="mini", protocol_version="1", protocol_sha256="", engine="", layers=(), rows=(),
     )  # fmt: skip

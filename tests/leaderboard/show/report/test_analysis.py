@@ -1,6 +1,6 @@
 import pytest
 
-from benchmark.core import Record
+from benchmark.core import Metric, Record
 from leaderboard.show.report.analysis import (
     Aligned,
     align,
@@ -10,6 +10,7 @@ from leaderboard.show.report.analysis import (
     worst,
 )
 
+WER = Metric("wer", "lower")
 SENTENCES = [
     Record("u1", ("ann",), "the cat sat", "the cat sat", {"wer": (0, 3)}),
     Record("u2", ("ann",), "a dog barked loudly", "a frog barked", {"wer": (2, 4)}),
@@ -31,12 +32,12 @@ def test_words_are_aligned_one_by_one():
 def test_parts_of_the_test_set_add_up():
     records = {0: SENTENCES, 1: SENTENCES}
     speakers = {share.name: (share.value, share.utterances)
-                for share in by_speaker(records, "wer")}  # fmt: skip
+                for share in by_speaker(records, WER)}  # fmt: skip
     assert speakers == {"ann": (pytest.approx(100 * 2 / 7), 2), "bob": (200.0, 1)}
-    assert [share.name for share in by_length(records, "wer")] == ["1", "3", "4"]
-    two = by_length(records, "wer", most=2)
+    assert [share.name for share in by_length(records, WER)] == ["1", "3", "4"]
+    two = by_length(records, WER, most=2)
     assert [(share.name, share.utterances) for share in two] == [("1", 1), ("3–4", 2)]
-    bad = worst(records, "wer", lower_is_better=True, most=5)
+    bad = worst(records, WER, most=5)
     assert [(mistake.utterance, mistake.score) for mistake in bad] == [("u3", 200.0), ("u2", 50.0)]
 
 
