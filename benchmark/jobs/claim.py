@@ -38,6 +38,7 @@ def claimed(output: Path, run_ids: Collection[str]) -> Iterator[None]:
             written there.
     """
     if not run_ids:
+        list(_living(output, None))  # a run that was killed at its very end has left its mark
         yield
         return
     mark = output / f"{_PREFIX}{uuid.uuid4().hex}"
@@ -103,15 +104,15 @@ def _take_turn(output: Path, mark: Path, run_ids: set[str]) -> None:
         time.sleep(_LOOK_EVERY_S)
 
 
-def _living(output: Path, mark: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _living(output: Path, mark: Path | None) -> Iterator[tuple[Path, dict[str, Any]]]:
     """The other marks of processes that live; those of others are removed."""
     # the file system's own clock tells ages: that of a machine may be wrong, or be set back
-    now = mark.stat().st_mtime
+    now = None if mark is None else mark.stat().st_mtime
     for other in output.glob(f"{_PREFIX}*"):
         if other == mark:
             continue
         try:
-            age_s = abs(now - other.stat().st_mtime)
+            age_s = 0.0 if now is None else abs(now - other.stat().st_mtime)
             partial = other.suffix == ".tmp"
             claim = {} if partial else json.loads(other.read_text())
         except (OSError, ValueError):  # it has just ended

@@ -63,13 +63,14 @@ def test_the_same_results_are_refused_and_others_are_not(tmp_path):
         pass
 
 
-def test_the_mark_of_a_dead_process_is_cleared(tmp_path):
+@pytest.mark.parametrize("wanted", [["a"], []])
+def test_the_mark_of_a_dead_process_is_cleared(tmp_path, wanted):
     with another_process(tmp_path) as other:
         other.send_signal(signal.SIGKILL)
         other.wait()
     assert len(list(tmp_path.iterdir())) == 1
-    with claimed(tmp_path, ["a"]):
-        assert len(list(tmp_path.iterdir())) == 1
+    with claimed(tmp_path, wanted):
+        assert len(list(tmp_path.iterdir())) == len(wanted)
     assert list(tmp_path.iterdir()) == []
 
 
