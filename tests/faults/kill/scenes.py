@@ -7,6 +7,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -191,12 +192,13 @@ def workers(
         if len(world.children(process.pid)) >= 2:
             break
         time.sleep(0.02)
-    time.sleep(chance.uniform(0, 2 + 4 * work.seconds))
+    time.sleep(chance.uniform(0, work.seconds))
     own = world.children(process.pid)
     target = process.pid if driver or not own else chance.choice(own)
     if process.poll() is None:
-        os.kill(target, signal.SIGKILL)
-        found.faults += 1
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(target, signal.SIGKILL)
+            found.faults += 1
     code = process.wait()
     said = (folder / "log-0").read_text(errors="replace")
     if not driver:
