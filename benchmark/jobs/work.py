@@ -21,6 +21,7 @@ from benchmark.errors import SuperbError
 from benchmark.identity import code_sha256
 from benchmark.jobs.plan import Encode, Fit, Job, Write
 from benchmark.jobs.site import Encoder, Partition, Site, Task
+from benchmark.metrics import check_record
 from benchmark.probing.fit import (
     Probe,
     ProbeSpec,
@@ -239,7 +240,7 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
             logits, lengths = probe.answer(batch)
             loss = downstream.loss(logits, lengths, batch.utterances, partition.vocabulary)
             answers = downstream.answer(logits, lengths, batch.utterances, partition.vocabulary)
-            records = downstream.records(batch.utterances, answers)
+            records = list(downstream.records(batch.utterances, answers))
             value = float(loss)
     except SuperbError:
         raise
@@ -255,8 +256,12 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
         wrong = f"a loss of {value}"
     elif len(answers) != len(batch.utterances):
         wrong = f"{len(answers)} answers for {len(batch.utterances)} utterances"
-    elif absent := [m.name for m in downstream.card.metrics if m.name not in records[0].values]:
-        wrong = f"records without {', '.join(absent)}"
+    else:
+        try:
+            for record in records:
+                check_record(record, downstream.card.metrics)
+        except ValueError as error:
+            wrong = f"a record that cannot be scored ({error})"
     if wrong:
         raise SuperbError(
             f"task {name} gives {wrong} on two utterances of train. superb check on it tells more"
