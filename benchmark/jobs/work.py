@@ -35,7 +35,7 @@ from benchmark.probing.fit import (
 from benchmark.probing.layers import Mix
 from benchmark.probing.logs import Logs
 from benchmark.probing.notes import lost_labels, missing_information, shared_audio
-from benchmark.probing.snapshot import Snapshot
+from benchmark.probing.snapshot import Snapshot, clear
 from benchmark.progress import Progress
 from benchmark.registry import cause
 from benchmark.scoring.outcome import Choice, Fitted, Subject, Trained, build_result
@@ -105,15 +105,17 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             *missing_information(data["train"], features.stores, card),
             *shared_audio(data, partition.corpus, files),
         ]
+        runs = [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices]
         snapshot = Snapshot(
             site.settings.cache_dir / TRAINING,
             {
-                "runs": [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices],
+                "runs": runs,
                 "fold": job.fold,
                 "audio": _digest(data["train"].keys + data["valid"].keys),
                 "task": code_sha256(task.downstream),
             },
             progress,
+            run=runs[0],
         )
         started = time.perf_counter()
         metric = task.downstream.card.metric
@@ -155,7 +157,6 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
                 "training_s": training_s,
             },
             features=_about_features(task, features),
-            snapshot=snapshot.path,
         )
 
 
@@ -175,8 +176,8 @@ def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
         )
         result, records = build_result(subject, layer, folds)
         results[layer] = read_result(write_result(site.output, result, records))
-    for fold in folds:
-        fold.snapshot.unlink(missing_ok=True)
+    for result in results.values():
+        clear(site.settings.cache_dir / TRAINING, result.run_id)
     return Written(results)
 
 
