@@ -23,6 +23,7 @@ from benchmark.scoring.statistics import difference_of, interval_of, student_qua
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
+FEW_SPEAKERS = (2, 3, 4, 5, 10)
 SPEAKERS = (5, 10, 20, 40)
 MANY_SPEAKERS = (10, 40, 200)
 NOISE = 0.009  # standard deviation of the expected score of a rerun
@@ -225,6 +226,13 @@ SCORE_CASES: _Cases = {
 }
 """Truth in percent, and what draws a test set of so many speakers."""
 
+WIDTH_CASES: _Cases = {
+    "WER 8 %": (8.0, partial(draw_errors, mean=0.08)),
+    "WER 30 %": (30.0, partial(draw_errors, mean=0.3)),
+    "WER 30 %, uneven": (30.0, partial(draw_errors, mean=0.3, unequal=True)),
+}
+"""Likewise, for `show_widths`."""
+
 _FEWER_ERRORS = partial(draw_errors, mean=0.3, change=(0.7, 0.06))
 DIFFERENCE_CASES: _Cases = {
     "accuracy 60 → 62 %": (2.0, partial(draw_answers, mean=0.6, change=(0.1, 0.2))),
@@ -386,6 +394,21 @@ def show(
     print(flush=True)
 
 
+def show_widths(sets: int, seed: int) -> None:
+    """Print what intervals over few speakers say: their width and how much it varies by luck."""
+    print(f"| an error rate | {' | '.join(f'{count} speakers' for count in FEW_SPEAKERS)} |")
+    print("|---|" + "---|" * len(FEW_SPEAKERS))
+    for number, (name, (truth, draw)) in enumerate(WIDTH_CASES.items()):
+        rng = np.random.default_rng([seed, number])
+        cells = []
+        for speakers in FEW_SPEAKERS:
+            found = [ends(draw(rng, speakers)) for _ in range(sets)]
+            low, middle, high = np.quantile([b - a for a, b in found], [0.05, 0.5, 0.95])
+            cells.append(f"{middle / truth:.1f} ({high / low:.0f})")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    print(flush=True)
+
+
 def main() -> None:
     """Print all tables as Markdown."""
     parser = argparse.ArgumentParser(
@@ -402,6 +425,7 @@ def main() -> None:
     alone: dict[str, _Method] = {"speakers alone": lambda _, drawn: ends(drawn, reruns=False)}
     table("a score", SCORE_CASES, used | bootstrap | widened, SPEAKERS)
     table("a paired difference", DIFFERENCE_CASES, used | bootstrap | widened, SPEAKERS)
+    show_widths(arguments.sets, arguments.seed)
     table("an equal error rate", TRIAL_CASES, used | trial_bootstrap, SPEAKERS)
     table("a paired difference of those", TRIAL_DIFFERENCE_CASES, used, SPEAKERS)
     table("a score over reruns", RERUN_CASES, used | alone, MANY_SPEAKERS)

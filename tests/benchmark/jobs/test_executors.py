@@ -1,4 +1,4 @@
-"""Workers on this machine and of a cluster: to the same results, through deaths, with one voice and one end."""
+"""Workers here and of a cluster: to the same results, through deaths, with one voice, one end."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ import soundfile
 
 from benchmark.errors import AudioError, SuperbError, UpstreamError
 from benchmark.jobs import executors as module
+from benchmark.jobs import site
 from benchmark.jobs.cluster import Cluster
 from benchmark.jobs.executors import InProcess, LocalWorkers, make_order, ready, work_on
 from benchmark.jobs.plan import make_plan
@@ -254,6 +255,15 @@ def test_a_worker_that_sees_something_else_does_no_job(
             work_on(order, job, [])
     finally:
         shorter.unlink()
+
+
+def test_a_worker_of_another_version_does_no_job(spec_of, bands_file, monkeypatch):
+    spec = spec_of(f"{bands_file}:Bands")
+    here = build_site(spec)
+    order = make_order(partial(build_site, spec), here, 1, "--cluster")
+    monkeypatch.setattr(site, "own_sources", lambda: "of another version")
+    with pytest.raises(SuperbError, match="a worker sees another version of superb than"):
+        work_on(order, next(iter(make_plan(here, Messages()).needs)), [])
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(spec_of, bands_file, tmp_path, monkeypatch):
