@@ -401,6 +401,11 @@ class DownstreamCard:
             isinstance(label_from, str) and bool(label_from.strip()),
             "the name of a column",
         )
+        require(
+            "label_from",
+            self.label_from == "label" or self.labelled,
+            f"a column in needs: add {self.label_from!r} there",
+        )
 
     @property
     def columns(self) -> tuple[str, ...]:

@@ -272,7 +272,8 @@ def check_record(record: Record, metrics: Sequence[Metric]) -> None:
         fields = find_statistic(metric.statistic).fields
         if not isinstance(values, tuple) or len(values) != len(fields):
             raise ValueError(
-                f"{metric.name} of {record.id} is {values!r:.60}, not ({', '.join(fields)})"
+                f"{metric.name} of {record.id} is {values!r:.60}, not a tuple "
+                f"({', '.join(fields)}{',' * (len(fields) == 1)})"
             )
         for value in map(float, values):
             if value - value != 0:

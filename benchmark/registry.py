@@ -169,6 +169,8 @@ def cause(error: BaseException, path: Path | None = None) -> str:
     ]:
         where = f" at {frames[-1].filename}:{frames[-1].lineno}"
     message = error.msg if isinstance(error, SyntaxError) else str(error)
+    if isinstance(error, SuperbError):  # one of ours, which says it all
+        return f"{message}{where}"
     return f"{type(error).__name__}: {message}{where}"
 
 

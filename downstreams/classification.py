@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.core import DownstreamCard, Record, Utterance
+from benchmark.errors import SuperbError
 
 if TYPE_CHECKING:  # listing tasks is to stay instant
     from torch import Generator, Tensor, nn
@@ -25,15 +27,26 @@ class Classification:
 
     Args:
         card: what the task is; its first metric is a share of right answers. A subclass may have
-            one of its own instead.
+            one of its own instead. A label that train does not have is an error, as none of these
+            heads can answer it.
+
+    Raises:
+        SuperbError: the card needs no label.
     """
 
     card: DownstreamCard
     training: Mapping[str, Any] = {"head": {"projection": 256}}
 
     def __init__(self, card: DownstreamCard | None = None) -> None:
-        if card is not None:
-            self.card = card
+        card = getattr(self, "card", None) if card is None else card
+        if card is None:
+            return  # which is told to whoever loads it
+        if not card.labelled:
+            raise SuperbError(
+                f"task {card.name!r} tells labels apart, and its card needs none: name a column "
+                'with label_from="COLUMN", needs=("COLUMN",), or needs=("label",)'
+            )
+        self.card = replace(card, closed_set=True)
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
         """The labels of train, sorted."""

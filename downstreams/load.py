@@ -33,6 +33,8 @@ def load_downstream(task: str | object) -> Downstream:
         return _checked(f"downstream {type(task).__name__}", task)
     name = task.strip()
     target = DOWNSTREAMS.get(name) or _plugins().get(name) or (name if is_target(name) else "")
+    if not target and name.endswith(".py"):
+        raise SuperbError(f"{name} is a file; name the task in it, such as {name}:MyTask")
     if not target:
         raise unknown("downstream task", name, downstream_names(), FORMS)
     return _checked(name, load_object(target, "task"))

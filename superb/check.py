@@ -36,7 +36,7 @@ def check_target(
     Args:
         target: as for ``--upstream``, ``--downstream`` or ``--corpus``.
         kind: what it is; None finds out.
-        downstream: the task that a corpus is to serve.
+        downstream: the task that a corpus is to serve, or several with commas.
         corpus: whose train split a task is tried on.
         data_root: folder of the corpus.
 
@@ -60,8 +60,10 @@ def check_target(
         return {target: checks}
     if kind == "downstream":
         return {target: check_downstream(target, corpus, data_root=data_root)}
-    tasks: list[str | None] = [downstream]
-    if downstream is None and target in CORPORA:
+    tasks: list[str | None] = [None]
+    if downstream is not None:
+        tasks = [part.strip() for part in downstream.split(",") if part.strip()]
+    elif target in CORPORA:
         tasks = list(CORPORA[target].tasks)
     return {
         target if task is None else f"{target} for {task}": check_corpus(

@@ -134,7 +134,8 @@ def run(
         str,
         typer.Option(
             help="A name (superb corpora), hf:org/name\\[:config]\\[@revision] (hf-stream: "
-            "leaves it on the hub), hf:/folder, or your manifest: CSV, TSV, JSONL, Parquet."
+            "leaves it on the hub), hf:/folder, your manifest (CSV, TSV, JSONL, Parquet), or "
+            "my_corpus.py:load."
         ),
     ] = "mini",
     data_root: Annotated[
@@ -197,7 +198,8 @@ def run(
 ) -> None:
     """Score frozen encoders on tasks: last layer beside the weighted sum, with intervals.
 
-    The same command again skips what is finished and takes up what was interrupted.
+    The same command again skips what is finished and takes up what was interrupted. Ends with 1 if
+    training failed at every learning rate of some score.
     """
     from benchmark.progress import Progress
     from superb.running import run as run_all
@@ -239,6 +241,8 @@ def run(
         print(json.dumps([asdict(shown_result(result)) for result in results], indent=1))
     else:
         print_summary(results, output, Console(emoji=False))
+    if any(result.status == "failed" for result in results):
+        raise typer.Exit(1)
 
 
 def _speaks() -> bool:
@@ -576,7 +580,8 @@ def check(
         typer.Option(help="upstream, downstream or corpus, where the target does not tell."),
     ] = None,
     downstream: Annotated[
-        str | None, typer.Option("--downstream", "-d", help="The task a corpus is to serve.")
+        str | None,
+        typer.Option("--downstream", "-d", help="The task, or tasks, a corpus is to serve."),
     ] = None,
     corpus: Annotated[
         str | None, typer.Option(help="Try a task on what is said in this one's train split.")

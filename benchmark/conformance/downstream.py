@@ -385,10 +385,15 @@ class _Suite:
             raise NotApplicableError("a record is not of an utterance")
         half = len(self.batch) // 2
         parts = self._records(self.batch[:half]) + self._records(self.batch[half:])
-        changed = [one.id for one, other in zip(whole, parts, strict=True) if one != other]
+        changed = [
+            f"{one.id}: {dict(one.values)} and {dict(other.values)}"
+            for one, other in zip(whole, parts, strict=True)
+            if one.id != other.id
+            or not _alike(list(one.values.values()), list(other.values.values()))
+        ]
         return hold(
             not changed,
-            f"{len(changed)} records differ, {changed[0]} first" if changed else "the same records",
+            f"{len(changed)} records differ, {changed[0]}" if changed else "the same records",
         )
 
     def gradients(self) -> str:

@@ -88,10 +88,11 @@ def _from_table(name: str, card: DownstreamCard, options: CorpusOptions) -> Corp
     served = {name: _served(entry, card) for name, entry in CORPORA.items()}
     if not served[name]:
         raise SuperbError(
-            f"corpus {name!r} does not serve task {card.name!r}, only {', '.join(entry.tasks)}. "
+            f"corpus {name!r} does not serve task {card.name!r}; it has what "
+            f"{', '.join(entry.tasks)} need. "
             f"Corpora for {card.name}: {', '.join(filter(served.get, served)) or 'none'}, or your "
             f"own manifest ({', '.join(MANIFEST_SUFFIXES)}) with columns "
-            f"{', '.join(('audio', 'split', *card.columns))}"
+            f"{', '.join(('audio', 'split', *card.columns))}, or your own my_corpus.py:load"
         )
     found: Corpus = load(served[name], options)
     return _seen_by(card, name, found, name)
@@ -173,7 +174,9 @@ def _gathered(where: str, load: object, card: DownstreamCard, options: CorpusOpt
     parameters = inspect.signature(load).parameters
     given = {name: value for name, value in offered.items() if name in parameters}
     if "data_root" not in given:
-        refuse_options(where, options, "it has no argument data_root", splits=False)
+        refuse_options(
+            where, options, "its function would have to name an argument data_root", splits=False
+        )
     elif options.data_root is None:
         if parameters["data_root"].default is inspect.Parameter.empty:
             raise SuperbError(f"{where} needs --data-root FOLDER, the folder of its recordings")

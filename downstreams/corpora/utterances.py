@@ -217,6 +217,19 @@ def _check_values(
         def lacks(u: Utterance, column: str = column, is_label: bool = is_label) -> bool:
             return not (u.label if is_label else u.value(column))
 
+        if all(map(lacks, utterances)):
+            known = [
+                name
+                for name in ("text", "speaker", "label")
+                if any(getattr(u, name) for u in utterances)
+            ]
+            known += sorted(
+                {name for u in utterances for name, value in u.columns.items() if value}
+            )
+            raise SuperbError(
+                f"{where}: no utterance has {column!r}, which task {card.name!r} needs. They have "
+                f"{', '.join(known) or 'audio alone'}"
+            )
         if empty := found(lacks, lambda u: u.id):
             raise SuperbError(
                 f"{where}: empty {column!r}: {empty}. Task {card.name!r} needs it: fill it in, or "

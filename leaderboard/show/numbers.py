@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from benchmark.scoring.statistics import Difference
 
 
-def score_text(score: MetricValue, unit: str, digits: int = 1) -> str:
+def score_text(score: MetricValue, unit: str, digits: int | None = None) -> str:
     """A score with its interval, or with why there is none."""
+    digits = digits_of(score["value"], unit) if digits is None else digits
     value, low, high = (f"{score[end]:.{digits}f}" for end in ("value", "low", "high"))
     return f"{value} [{no_interval(score, unit) or f'{low}, {high}'}]"
 
@@ -26,7 +27,8 @@ def difference_text(found: Difference, unit: str, step: str = "") -> str:
         unit: of the metric.
         step: what a difference of it is counted in, if that is to be said.
     """
-    value, low, high = map(_signed, (found.value, found.low, found.high))
+    digits = max(digits_of(end, unit) for end in (found.low, found.high))
+    value, low, high = (_signed(end, digits) for end in (found.value, found.low, found.high))
     step = f" {step}" if step else ""
     return f"{value}{step} [{no_interval(found, unit) or f'{low}, {high}'}]"
 
@@ -36,9 +38,14 @@ def step_of(unit: str) -> str:
     return "points" if unit == "%" else unit
 
 
-def _signed(value: float) -> str:
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
+def digits_of(value: float, unit: str) -> int:
+    """Decimals to show: one of a percentage, of other units enough for three digits."""
+    return 1 if unit == "%" or abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    return text[1:] if not float(text) else text
 
 
 def p_text(p_value: float | None) -> str:

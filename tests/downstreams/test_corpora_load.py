@@ -133,7 +133,7 @@ def changed(index=0, **changes):
         (lambda: changed(split="dev"), KS, "train-0: 'dev'.*write valid for dev"),
         (lambda: changed(label=""), KS, "empty 'label': train-0. Task 'ks' needs it"),
         (lambda: changed(columns={}), EMOTION, "empty 'emotion': train-0"),
-        (utterances, INTENT, r"empty 'object': train-0; train-1; train-2 … \(8 in all\)"),
+        (utterances, INTENT, "no utterance has 'object', which task 'intent' needs. They have "),
         (lambda: changed(speaker=""), KS, "empty 'speaker': train-0"),
         (lambda: changed(-1, label="new"), KS, r"train does not have: 'new' \(test\)"),
         (lambda: changed(audio=Path("gone.wav")), KS, "missing audio files: train-0: gone.wav"),
@@ -153,7 +153,9 @@ def test_what_can_be_wrong(load, card, says):
 
 
 def test_options_that_mean_nothing(tmp_path):
-    with pytest.raises(SuperbError, match="no --data-root: it has no argument data_root"):
+    with pytest.raises(
+        SuperbError, match="no --data-root: its function would have to name an argument data_root"
+    ):
         load_corpus(utterances_of_all, KS, CorpusOptions(tmp_path))
     with pytest.raises(SuperbError, match="no --test-split: its utterances say"):
         load_corpus(utterances_of_all, KS, CorpusOptions(None, {"test": "other"}))
@@ -203,7 +205,7 @@ def test_further_columns_of_a_manifest(tmp_path):
     path.write_text("\n".join(rows))
     corpus = manifest.load(path, INTENT)
     assert corpus.utterances[0].columns == {"action": "open", "object": "door"}
-    path.write_text(path.read_text().replace("door", ""))
+    path.write_text(path.read_text().replace("door", "", 1))
     with pytest.raises(SuperbError, match="empty 'object': line 2: 0"):
         manifest.load(path, INTENT)
     path.write_text(path.read_text().replace("object", "objekt"))

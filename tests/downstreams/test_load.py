@@ -40,13 +40,14 @@ class Halfway:
     def loss(self): ...
 
 class Ks(Emotion):
-    card = DownstreamCard("ks", "Mine", 1, (Metric("accuracy", "higher"),), "mean")
+    card = DownstreamCard("ks", "Mine", 1, (Metric("accuracy", "higher"),), "mean", ("label",))
 
 class Mean(Emotion):
-    card = DownstreamCard("mean", "Mine", 1, (Metric("accuracy", "higher"),), "mean")
+    card = DownstreamCard("mean", "Mine", 1, (Metric("accuracy", "higher"),), "mean", ("label",))
 
 class Odd(Emotion):
-    card = DownstreamCard("odd", "Mine", 1, (Metric("a", "higher", statistic="ration"),), "mean")
+    odd = Metric("a", "higher", statistic="ration")
+    card = DownstreamCard("odd", "Mine", 1, (odd,), "mean", ("label",))
 
 def twice():
     metric = Metric("accuracy", "higher")
@@ -74,9 +75,16 @@ def test_a_file_and_a_module(file, tmp_path, monkeypatch, name):
 
 
 def test_an_object_is_taken_as_it_is():
-    card = DownstreamCard("mine", "Mine", 1, (Metric("accuracy", "higher"),), "mean")
-    task = Classification(card)
+    accuracy = (Metric("accuracy", "higher"),)
+    task = Classification(
+        DownstreamCard("mine", "Mine", 1, accuracy, "mean", needs=("sex",), label_from="sex")
+    )
     assert load_downstream(task) is task
+    assert task.card.closed_set  # no head of this kind answers what train lacks
+    with pytest.raises(SuperbError, match="'mine' tells labels apart, and its card needs none"):
+        Classification(DownstreamCard("mine", "Mine", 1, accuracy, "mean", needs=("sex",)))
+    with pytest.raises(SuperbError, match=r"label_from .*a column in needs: add 'sex' there"):
+        DownstreamCard("mine", "Mine", 1, accuracy, "mean", label_from="sex")
     assert load_downstream(Ks()).card.name == "ks"  # ours, so it may have its name
 
 
@@ -111,6 +119,8 @@ def test_what_cannot_be_found(file):
         load_downstream("kss")
     with pytest.raises(SuperbError, match="there is no file"):
         load_downstream("nowhere.py:Mine")
+    with pytest.raises(SuperbError, match=r"nowhere\.py is a file; name the task in it, such as"):
+        load_downstream("nowhere.py")
     file.write_text("1 / 0")
     with pytest.raises(SuperbError, match=r"ZeroDivisionError: .*my_task\.py:1"):
         load_downstream(f"{file}:Emotion")

@@ -187,7 +187,7 @@ BROKEN = [
         "answer",
         "when asked again",
     ),
-    (broken("records", with_values(1)), "records", "not (numerator, denominator)"),
+    (broken("records", with_values(1)), "records", "not a tuple (numerator, denominator)"),
     (broken("records", with_values(float("nan"), 1)), "records", "not finite numbers"),
     (broken("records", with_values(1, 0)), "records", ""),
     (
