@@ -26,10 +26,12 @@ from urllib.parse import quote
 
 from benchmark.core import Direction, Metric, Record
 from benchmark.errors import SuperbError
-from benchmark.metrics import find_statistic
+from benchmark.metrics import check_record, find_statistic
 
 if TYPE_CHECKING:
     import pandas
+
+    from benchmark.scoring.statistics import Interval
 
 SCHEMA = 3
 """Version of the file format; raised when a reader of the old one could misread the new one.
@@ -40,6 +42,16 @@ SCHEMA = 3
 
 IDENTITY_VERSION = 1
 """Version of how an identity becomes a run id; raised only when old ids must not be found."""
+
+FEWEST_CLUSTERS = 4
+"""With fewer speakers no interval is shown, and nothing is tested.
+
+One over three is two to three times as wide as an error rate itself, and that width is mostly luck
+(docs/statistics.md, "When there is none").
+"""
+
+MOST_PERCENT = 1000.0
+"""An interval that goes beyond ten errors per word is not shown: it leaves nothing out."""
 
 Status = Literal["finished", "failed"]
 PointStatus = Literal["finished", "dropped", "failed"]
@@ -238,6 +250,41 @@ def card_metrics(result: Result) -> tuple[Metric, ...]:
     )
 
 
+def no_interval(found: Mapping[str, object] | Interval, unit: str) -> str:
+    """Why the interval of a score or of a difference is not shown, in a word or two; "" if it is.
+
+    Files keep both ends. This is asked wherever one is shown or used, so that old files and new
+    ones are shown alike.
+
+    Args:
+        found: of a result file or of `benchmark.scoring.statistics`.
+        unit: of the metric.
+    """
+    facts: Mapping[str, Any] = found if isinstance(found, Mapping) else vars(found)
+    clusters: int = facts["clusters"]
+    if clusters < FEWEST_CLUSTERS:
+        noun = "utterance" if facts.get("by_utterance") else "speaker"
+        return f"{clusters} {noun}{'' if clusters == 1 else 's'}"
+    if unit == "%" and max(-facts["low"], facts["high"]) > MOST_PERCENT:
+        return f"beyond {MOST_PERCENT:g} %"
+    return ""
+
+
+def shown_score(score: MetricValue, unit: str) -> dict[str, Any]:
+    """A score for programs: its ends are None where `no_interval` says why."""
+    ends = dict.fromkeys(("low", "high")) if no_interval(score, unit) else {}
+    return {**score, **ends}
+
+
+def shown_result(result: Result) -> Result:
+    """A result whose scores are `shown_score`."""
+    units = {metric.name: metric.unit for metric in card_metrics(result)}
+    shown: Any = {
+        name: shown_score(score, units.get(name, "")) for name, score in result.metrics.items()
+    }
+    return dataclasses.replace(result, metrics=shown)
+
+
 def write_result(
     output: Path | str, result: Result, records_per_seed: Mapping[int, Sequence[Record]]
 ) -> Path:
@@ -433,7 +480,8 @@ def to_frame(results: Sequence[Result]) -> pandas.DataFrame:
             "seeds": len(result.seeds),
             "learning_rate": result.learning_rate,
         }
-        rows += [{**common, "metric": name, **scores} for name, scores in result.metrics.items()]
+        shown = shown_result(result).metrics
+        rows += [{**common, "metric": name, **scores} for name, scores in shown.items()]
         if not result.metrics:
             rows.append(common)
     return pandas.DataFrame(rows, columns=columns)
@@ -681,8 +729,7 @@ def _format_records(result: Result, records_per_seed: Mapping[int, Sequence[Reco
     )
     for seed, own in records_per_seed.items():
         for record in own:
-            if not 1 <= len(record.clusters) <= 2:
-                raise ValueError(f"a record belongs to one cluster or two: {record.clusters!r:.80}")
+            check_record(record, metrics)
             # An empty cell means no second one, so an unknown speaker comes first.
             clusters = (
                 sorted(record.clusters, key=bool) if "" in record.clusters else record.clusters
@@ -694,20 +741,11 @@ def _format_records(result: Result, records_per_seed: Mapping[int, Sequence[Reco
 
 
 def _values(record: Record, metric: Metric) -> list[float]:
-    """Python's own numbers; those of a ratio are counts, and whole."""
-    given = record.values[metric.name]
-    fields = find_statistic(metric.statistic).fields
-    if len(given) != len(fields):
-        raise ValueError(f"{metric.name} of {record.id} needs {', '.join(fields)}, got {given!r}")
-    values: list[float] = []
-    for number in given:
-        value = float(number)
-        if value - value != 0:
-            raise ValueError(f"{metric.name} of {record.id} is {value}, which is no finite number")
-        if metric.statistic == "ratio" and value != int(value):
-            raise ValueError(f"counts of an utterance are whole numbers, got {number!r}")
-        values.append(int(number) if metric.statistic == "ratio" or _is_int(number) else value)
-    return values
+    """Python's own numbers; those of a ratio are counts."""
+    return [
+        int(number) if metric.statistic == "ratio" or _is_int(number) else float(number)
+        for number in record.values[metric.name]
+    ]
 
 
 def _is_int(number: object) -> bool:

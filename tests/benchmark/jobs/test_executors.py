@@ -1,4 +1,4 @@
-"""Workers here and of a cluster: to the same results, through deaths, with one voice and end."""
+"""Workers here and of a cluster: to the same results, through deaths, with one voice, one end."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ import soundfile
 
 from benchmark.errors import AudioError, SuperbError, UpstreamError
 from benchmark.jobs import executors as module
+from benchmark.jobs import site as sites
 from benchmark.jobs.cluster import Cluster, _resources
 from benchmark.jobs.executors import InProcess, LocalWorkers, make_order, ready, work_on
 from benchmark.jobs.plan import make_plan
@@ -300,6 +301,15 @@ def test_a_worker_that_sees_something_else_does_no_job(
             done_by(work_on(order, first_job(site)))
     finally:
         shorter.unlink()
+
+
+def test_a_worker_of_another_version_does_no_job(spec_of, bands_file, monkeypatch):
+    spec = spec_of(f"{bands_file}:Bands")
+    here = build_site(spec)
+    order = make_order(partial(build_site, spec), here)
+    monkeypatch.setattr(sites, "own_sources", lambda: "of another version")
+    with pytest.raises(SuperbError, match="a worker sees another version of superb than"):
+        done_by(work_on(order, first_job(here)))
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(spec_of, bands_file, tmp_path, monkeypatch):
