@@ -69,9 +69,11 @@ class Cluster:
             else:
                 _require_listening(address)
                 ray.init(address=address, **options)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        except SuperbError:
+            raise
+        except Exception as error:  # Ray raises all kinds, also bare ones
             raise SuperbError(
-                f"no Ray cluster at {address}: {str(error).splitlines()[0]}. Start one with "
+                f"no Ray cluster at {address}: {_said(error)[0]}. Start one with "
                 "`ray start --head`, and give its address (ray://HOST:10001), or --cluster auto"
             ) from error
         found = ray.cluster_resources()
@@ -144,11 +146,14 @@ def _received(ray: ModuleType, reference: Any, job: Job) -> bytes | None:  # noq
     except died:
         return None
     except ray.exceptions.RayError as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
         # of an error in a worker the last line says what it was
-        what = said[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0]
+        what = _said(error)[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0]
         raise SuperbError(f"the cluster could not do job '{job}': {what}") from error
     return report
+
+
+def _said(error: Exception) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]
 
 
 def _ray() -> ModuleType:

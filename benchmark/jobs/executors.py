@@ -144,8 +144,8 @@ def work_on(order: Order, job: Job, *inputs: bytes) -> bytes:
     return pickle.dumps(Report(failure, tuple(messages.warnings)))
 
 
-# The site of the run that this process last worked for.
-_sites: dict[str, Site] = {}
+# Of the run that this process last worked for: its site under "", and the sites of encoders.
+_sites: dict[str, dict[str, Site]] = {}
 
 
 def _site(order: Order, encoder: str) -> Site:
@@ -158,19 +158,21 @@ def _site(order: Order, encoder: str) -> Site:
         except Exception as error:
             raise _not_sent(error) from error
         _sites.clear()
-        _sites[order.token] = build(places=order.places)
-    whole = _sites[order.token]
-    site = replace(whole, encoders={encoder: whole.encoders[encoder]})
-    here, there = site.digest, order.digests[encoder]
-    differ = sorted(name for name in here.keys() | there if here.get(name) != there.get(name))
-    if differ:
-        raise SuperbError(
-            f"a worker sees another {' and another '.join(differ)} than the process that "
-            "started the run. Corpora, checkpoints and versions must be the same on all "
-            "machines, and so must the kind of device; an upstream of your own whose weights "
-            "cannot be hashed needs an attribute `fingerprint`"
-        )
-    return site
+        _sites[order.token] = {"": build(places=order.places)}
+    found = _sites[order.token]
+    if encoder not in found:
+        site = replace(found[""], encoders={encoder: found[""].encoders[encoder]})
+        here, there = site.digest, order.digests[encoder]
+        differ = sorted(name for name in here.keys() | there if here.get(name) != there.get(name))
+        if differ:
+            raise SuperbError(
+                f"a worker sees another {' and another '.join(differ)} than the process that "
+                "started the run. Corpora, checkpoints and versions must be the same on all "
+                "machines, and so must the kind of device; an upstream of your own whose weights "
+                "cannot be hashed needs an attribute `fingerprint`"
+            )
+        found[encoder] = site
+    return found[encoder]
 
 
 def _require_visible(places: Sequence[Path]) -> None:
