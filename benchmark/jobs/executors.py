@@ -371,14 +371,23 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _start(gpu: int | None) -> None:
-    """A worker's first act: see no GPU but its own, before anything asks for them.
+    """A worker's first acts: end with its driver, even a killed one; see no GPU but its own.
 
     Args:
         gpu: its place among those that the run may use, which may be some of the machine's.
     """
-    if gpu is not None:
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+    if gpu is not None:  # before anything asks for them
         given = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = given.split(",")[gpu].strip() if given else str(gpu)
+
+
+def _end_with_driver() -> None:
+    """Nobody wants what a worker does any more, and it would wait for more for ever."""
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
+        os._exit(1)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,7 +75,6 @@ class Fitted:
         skipped: utterances left out.
         timings: seconds by phase.
         features: what a result says of them: norms, throughput and rounding.
-        snapshot: the file that training would have gone on from.
     """
 
     fold: str
@@ -86,7 +84,6 @@ class Fitted:
     skipped: tuple[SkippedAudio, ...]
     timings: Mapping[str, float]
     features: Mapping[str, Any]
-    snapshot: Path
 
 
 @dataclass(frozen=True)
@@ -242,9 +239,15 @@ def _about_interval(value: MetricValue, unit: str, records: Sequence[Record]) ->
             f"the speakers of {unknown} of {len(records)} test utterances are not known: in the "
             "interval, each of these utterances stands for a speaker"
         ]
-    speaker = records[0].clusters[0]
-    why = "no test speaker is known" if unknown else f"test has one speaker, {speaker}"
-    return [f"the interval is over utterances: {why}"]
+    names = sorted({name for record in records for name in record.clusters})
+    if unknown:
+        return ["the interval is over utterances: no test speaker is known"]
+    if len(names) == 1:
+        return [f"the interval is over utterances: test has one speaker, {names[0]}"]
+    return [
+        "the interval is over utterances, in part or in all: without some test speaker nothing, or "
+        "none of a kind, would be left to score"
+    ]
 
 
 def _metric(records: Mapping[int, Sequence[Record]], metric: Metric) -> MetricValue:
