@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol as TypingProtocol
 from typing import runtime_checkable
@@ -71,12 +72,35 @@ class DecodesWords(Downstream, TypingProtocol):
         ...
 
 
-def build_site(spec: RunSpec, progress: Progress | None = None) -> Site:
+class _Later(Mapping[str, Encoder]):
+    """Encoders that are loaded when they are first asked for."""
+
+    def __init__(self, places: Mapping[str, int], load: Callable[[int], Encoder]) -> None:
+        self._places, self._load = places, cache(load)
+
+    def __getitem__(self, name: str) -> Encoder:
+        return self._load(self._places[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def build_site(
+    spec: RunSpec,
+    progress: Progress | None = None,
+    *,
+    places: Mapping[str, int] | None = None,
+) -> Site:
     """Resolve every name of a run before the first second of work.
 
     Args:
         spec: what was asked for.
         progress: where notes on encoders go; nowhere if None.
+        places: the encoders of the same site, built before, and their places among the upstreams:
+            each is loaded when it is first asked for.
 
     Raises:
         SuperbError: for anything that does not exist or does not fit.
@@ -97,10 +121,20 @@ def build_site(spec: RunSpec, progress: Progress | None = None) -> Site:
         spec.on_bad_audio,
     )
     tasks = prepare_tasks(spec, settings.cache_dir)
-    encoders: dict[str, Encoder] = {}
-    for item in spec.upstreams:
+
+    def load(place: int) -> Encoder:
+        item = spec.upstreams[place]
         upstream = load_upstream(item, spec.trust_remote_code) if isinstance(item, str) else item
-        encoder = prepare_encoder(upstream, settings.device, progress)
+        return replace(prepare_encoder(upstream, settings.device, progress), place=place)
+
+    encoders = _distinct(spec, load) if places is None else _Later(places, load)
+    return Site(encoders, tasks, spec.layers, spec.seeds, spec.output, settings, spec.log_dir)
+
+
+def _distinct(spec: RunSpec, load: Callable[[int], Encoder]) -> dict[str, Encoder]:
+    """The encoders by name, those that are asked for twice once."""
+    encoders: dict[str, Encoder] = {}
+    for encoder in map(load, range(len(spec.upstreams))):
         expand(spec.layers, encoder.card.layers)
         known = [
             other.fingerprint for other in encoders.values() if other.card.name == encoder.card.name
@@ -109,7 +143,7 @@ def build_site(spec: RunSpec, progress: Progress | None = None) -> Site:
             name = encoder.card.name
             label = f"{name} @{encoder.fingerprint[:8]}" if name in encoders else name
             encoders[label] = encoder
-    return Site(encoders, tasks, spec.layers, spec.seeds, spec.output, settings, spec.log_dir)
+    return encoders
 
 
 def prepare_tasks(spec: RunSpec, cache_dir: Path) -> dict[str, Task]:

@@ -14,6 +14,7 @@ from benchmark.jobs.cost import AUTO, plan_run, plan_table
 from benchmark.jobs.executors import Executor, InProcess, LocalWorkers
 from benchmark.jobs.plan import make_plan
 from benchmark.jobs.run import extractions, run_site
+from benchmark.jobs.site import find_device
 from benchmark.progress import Progress
 from benchmark.scoring.results import Result
 from superb.compose import RunSpec, build_site
@@ -105,7 +106,7 @@ def run(
         seeds=seeds,
         output=Path(output),
         cache_dir=_folder(cache_dir),
-        device=device,
+        device=find_device(device),  # settled once: what workers would find may be another
         precision=precision,
         storage=storage,
         on_bad_audio=on_bad_audio,

@@ -99,7 +99,7 @@ def _take_turn(output: Path, mark: Path, run_ids: set[str]) -> None:
                 raise SuperbError(
                     f"process {claim['pid']} on {claim['host']} is making the same results in "
                     f"{output}. Wait for it: the same command then finds them. Or choose another "
-                    "folder with --output DIR"
+                    f"folder with --output DIR. If no such run is alive, delete {other}"
                 )
         time.sleep(_LOOK_EVERY_S)
 

@@ -1,7 +1,7 @@
 """A Ray cluster does the jobs of a plan (extra ``superb[cluster]``).
 
 Every machine must see the feature store and the result folder under the same paths, as a shared
-disk gives them. Ray places jobs, sends outcomes, and does those of dead workers again.
+disk gives them. Ray places jobs and sends reports.
 """
 
 from __future__ import annotations
@@ -14,16 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.errors import SuperbError
-from benchmark.jobs.executors import (
-    TRIES,
-    Build,
-    Needs,
-    Report,
-    hopeless,
-    make_order,
-    ready,
-    work_on,
-)
+from benchmark.jobs.executors import Build, Needs, make_order, share, work_on
 from benchmark.jobs.plan import Encode, Fit, Job
 from benchmark.jobs.site import Site
 from benchmark.jobs.work import Outcome
@@ -34,6 +25,8 @@ if TYPE_CHECKING:
 
 # Heads over time means and the writing of results leave most of a core to others.
 _LIGHT_CORES: Final = 0.5
+# No two encoders or trainings over frames share a GPU. What is light need only be where one is.
+_HEAVY_GPUS, _LIGHT_GPUS = 0.9, 0.05
 _CONNECT_S: Final = 10
 
 
@@ -76,9 +69,11 @@ class Cluster:
             else:
                 _require_listening(address)
                 ray.init(address=address, **options)
-        except (ConnectionError, TimeoutError, RuntimeError, ValueError) as error:
+        except SuperbError:
+            raise
+        except Exception as error:  # Ray raises all kinds, also bare ones
             raise SuperbError(
-                f"no Ray cluster at {address}: {str(error).splitlines()[0]}. Start one with "
+                f"no Ray cluster at {address}: {_said(error)[0]}. Start one with "
                 "`ray start --head`, and give its address (ray://HOST:10001), or --cluster auto"
             ) from error
         found = ray.cluster_resources()
@@ -87,38 +82,34 @@ class Cluster:
         return cls(build, gpus or cores, gpus)
 
     def run(self, needs: Needs, site: Site, progress: Progress) -> Iterator[tuple[Job, Outcome]]:
-        """Do jobs as soon as what they need is done."""
+        """Do jobs as soon as what they need is done; those of a worker that dies, again."""
         ray = _ray()
+        if site.settings.device != "cpu" and not self.gpus:
+            raise SuperbError(
+                f"--device is {site.settings.device} here, and the cluster has no GPU. Give "
+                "--device cpu"
+            )
         token = uuid.uuid4().hex
         marks = [folder / f".seen-{token}" for folder in (site.output, site.settings.cache_dir)]
         for mark in marks:
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
-        order = ray.put(make_order(self.build, site, 1, "--cluster", marks))
-        sender = ray.remote(_work_on)
-        references: dict[Job, Any] = {}
+        order = ray.put(make_order(self.build, site, marks=marks))
+        # Ray would do again without end what it killed for want of memory
+        sender = ray.remote(max_retries=0)(work_on)
         waiting: dict[Any, Job] = {}
-        outcomes: dict[Job, Outcome] = {}
+
+        def begin(job: Job, inputs: list[Any]) -> Any:  # noqa: ANN401 - Ray's own
+            reference = sender.options(**_resources(job, site)).remote(order, job, *inputs)
+            waiting[reference] = job
+            return reference
+
+        def ended(references: list[Any]) -> Iterator[tuple[Any, bytes | None]]:
+            for reference in ray.wait(references, num_returns=1)[0]:
+                yield reference, _received(ray, reference, waiting.pop(reference))
+
         try:
-            with progress.bar("jobs of the cluster", len(needs)) as bar:
-                while len(outcomes) < len(needs):
-                    for job in ready(needs, outcomes, waiting.values()):
-                        inputs = [references[needed] for needed in needs[job]]
-                        # outcomes travel from worker to worker; what is said comes here
-                        reference = sender.options(
-                            max_retries=TRIES, **self._resources(job, site)
-                        ).remote(order, job, *inputs)
-                        references[job] = reference
-                        waiting[reference] = job
-                    done, _ = ray.wait(list(waiting), num_returns=1)
-                    for reference in done:
-                        job = waiting.pop(reference)
-                        report = _received(ray, reference, job)
-                        for text in report.warnings:
-                            progress.warn(text)
-                        outcomes[job] = report.outcome
-                        bar.advance()
-                        yield job, report.outcome
+            yield from share(needs, progress, len(needs), begin, ended, ray.put)
         finally:
             for reference in waiting:
                 ray.cancel(reference, force=True)
@@ -126,37 +117,43 @@ class Cluster:
                 mark.unlink(missing_ok=True)
             ray.shutdown()
 
-    def _resources(self, job: Job, site: Site) -> dict[str, float]:
-        """What a job takes of its machine: a GPU or a core, and little for heads on time means."""
-        if isinstance(job, Encode):
-            return {"num_gpus": 1} if self.gpus else {"num_cpus": 1}
-        framed = site.tasks[job.task].downstream.card.features == "frames"
-        return {"num_cpus": 1 if isinstance(job, Fit) and framed else _LIGHT_CORES}
+
+def _resources(job: Job, site: Site) -> dict[str, float]:
+    """What a job takes of its machine: all of them are done where the site's kind of device is."""
+    framed = isinstance(job, Fit) and site.tasks[job.task].downstream.card.features == "frames"
+    heavy = isinstance(job, Encode) or framed
+    cores = {"num_cpus": 1 if heavy else _LIGHT_CORES}
+    if site.settings.device == "cpu":
+        return cores
+    return {**cores, "num_gpus": _HEAVY_GPUS if heavy else _LIGHT_GPUS}
 
 
-def _work_on(order: Any, job: Job, *inputs: Report) -> Report:  # noqa: ANN401 - Ray resolves it
-    return work_on(order, job, [report.outcome for report in inputs])
-
-
-def _received(ray: ModuleType, reference: Any, job: Job) -> Report:  # noqa: ANN401 - Ray's own
-    """What a worker sent back.
+def _received(ray: ModuleType, reference: Any, job: Job) -> bytes | None:  # noqa: ANN401 - Ray's own
+    """What a worker sent back; None when it, or its machine, died.
 
     Raises:
-        SuperbError: what its job raised; or that it has died too often.
+        SuperbError: when the cluster cannot do the job.
     """
+    died = (
+        ray.exceptions.WorkerCrashedError,
+        ray.exceptions.OutOfMemoryError,
+        ray.exceptions.NodeDiedError,
+        ray.exceptions.LocalRayletDiedError,
+        ray.exceptions.ObjectLostError,
+    )
     try:
-        report: Report = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, SuperbError):
-            raise error.cause from None
-        raise
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
-        raise hopeless(job, TRIES + 1) from error
-    except ray.exceptions.RaySystemError as error:
-        raise SuperbError(
-            f"the cluster could not do job '{job}': {str(error).splitlines()[0]}"
-        ) from error
+        report: bytes = ray.get(reference)
+    except died:
+        return None
+    except ray.exceptions.RayError as error:
+        # of an error in a worker the last line says what it was
+        what = _said(error)[-1 if isinstance(error, ray.exceptions.RayTaskError) else 0]
+        raise SuperbError(f"the cluster could not do job '{job}': {what}") from error
     return report
+
+
+def _said(error: Exception) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]
 
 
 def _ray() -> ModuleType:

@@ -6,7 +6,6 @@ same results: jobs are the same wherever they are done.
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import os
 import pickle
@@ -14,6 +13,8 @@ import signal
 import socket
 import threading
 import time
+import traceback
+import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -21,7 +22,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeVar
+
+import torch
 
 from benchmark.encoding.store import VISIBLE_S
 from benchmark.errors import SuperbError
@@ -31,9 +34,19 @@ from benchmark.jobs.work import Outcome, do
 from benchmark.probing.fit import available_cores
 from benchmark.progress import Messages, Progress
 
+T = TypeVar("T")
+U = TypeVar("U")
+
 Needs = Mapping[Job, tuple[Job, ...]]
-Build: TypeAlias = Callable[[], Site]
-"""Builds the site again, elsewhere; it must be possible to pickle it."""
+
+
+class Build(Protocol):
+    """Builds the site again, elsewhere; it must be possible to pickle it."""
+
+    def __call__(self, *, places: Mapping[str, int]) -> Site:
+        """The same site, whose encoders are loaded when jobs ask for them; see `Encoder.place`."""
+        ...
+
 
 # A job that takes its worker down this often will do so again.
 TRIES: Final = 3
@@ -75,18 +88,20 @@ class Order:
     """What a worker elsewhere is told.
 
     Attributes:
-        build: makes the site where the worker is.
+        build: pickled, makes the site where the worker is, given `places`.
+        places: encoder → its place among the upstreams that were asked for.
         token: tells one run from another, so that a worker builds each site once.
-        digest: what its site must be equal to (`Site.digest`).
-        threads: of the encoder's arithmetic, the same everywhere, so that bits are.
+        digests: encoder → what the site of it alone must be equal to (`Site.digest`).
+        threads: of the encoder's arithmetic, the same everywhere, as last bits depend on them.
         cores: of the processor, for the heads of one job.
         folder: where the run was started, which relative paths start from.
         marks: files that tell a folder that all machines share from one of the same name.
     """
 
-    build: Build
+    build: bytes
+    places: Mapping[str, int]
     token: str
-    digest: Mapping[str, str]
+    digests: Mapping[str, Mapping[str, str]]
     threads: int
     cores: int
     folder: Path
@@ -95,41 +110,60 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker sends back: the outcome of a job, and what there is to say of it."""
+    """What a worker sends back: what came of a job, and what there is to say of it."""
 
-    outcome: Outcome
+    outcome: Outcome | Exception
     warnings: tuple[str, ...]
 
 
-def work_on(order: Order, job: Job, inputs: list[Any]) -> Report:
+def work_on(order: Order, job: Job, *inputs: bytes) -> bytes:
     """Do a job where this is called, on a site of its own.
 
-    Raises:
-        SuperbError: what the job raises, or because the site here is another one.
+    What travels is pickled here and not by those who carry it: what they cannot read takes a whole
+    worker down, and classes of a file of one's own can be read only once that is loaded.
+
+    Args:
+        order: of the run.
+        job: what to do.
+        inputs: reports on the jobs that it needs, in the plan's order.
+
+    Returns:
+        A pickled `Report`, also of an error; of one that is no `SuperbError`, as text.
     """
-    import torch
-
-    site = _site(order)
-    torch.set_num_threads(order.threads)
     messages = Messages()
-    outcome = do(job, inputs, replace(site, cores=order.cores), messages)
-    return Report(outcome, tuple(messages.warnings))
+    torch.set_num_threads(order.threads)
+    try:
+        site = _site(order, job.encoder)
+        found = [pickle.loads(report).outcome for report in inputs]
+        outcome = do(job, found, replace(site, cores=order.cores), messages)
+        return pickle.dumps(Report(outcome, tuple(messages.warnings)))
+    except SuperbError as error:
+        failure: Exception = error
+    except Exception:
+        failure = RuntimeError(f"job '{job}' failed in a worker:\n{traceback.format_exc()}")
+    return pickle.dumps(Report(failure, tuple(messages.warnings)))
 
 
-# The site of the run that this process last worked for.
-_sites: dict[str, Site] = {}
+# Of the run that this process last worked for: its site under "", and the sites of encoders.
+_sites: dict[str, dict[str, Site]] = {}
 
 
-def _site(order: Order) -> Site:
+def _site(order: Order, encoder: str) -> Site:
+    """The site as far as jobs of one encoder need it, made sure to be the driver's."""
     if order.token not in _sites:
         _require_visible([order.folder, *order.marks])
         os.chdir(order.folder)
-        site = order.build()
-        differ = sorted(
-            name
-            for name in order.digest.keys() | site.digest.keys()
-            if order.digest.get(name) != site.digest.get(name)
-        )
+        try:
+            build = pickle.loads(order.build)
+        except Exception as error:
+            raise _not_sent(error) from error
+        _sites.clear()
+        _sites[order.token] = {"": build(places=order.places)}
+    found = _sites[order.token]
+    if encoder not in found:
+        site = replace(found[""], encoders={encoder: found[""].encoders[encoder]})
+        here, there = site.digest, order.digests[encoder]
+        differ = sorted(name for name in here.keys() | there if here.get(name) != there.get(name))
         if differ:
             raise SuperbError(
                 f"a worker sees another {' and another '.join(differ)} than the process that "
@@ -137,9 +171,8 @@ def _site(order: Order) -> Site:
                 "machines, and so must the kind of device; an upstream of your own whose weights "
                 "cannot be hashed needs an attribute `fingerprint`"
             )
-        _sites.clear()
-        _sites[order.token] = site
-    return _sites[order.token]
+        found[encoder] = site
+    return found[encoder]
 
 
 def _require_visible(places: Sequence[Path]) -> None:
@@ -162,26 +195,88 @@ def _require_visible(places: Sequence[Path]) -> None:
 
 
 def make_order(
-    build: Build, site: Site, cores: int, what: str, marks: Sequence[Path] = ()
+    build: Build, site: Site, threads: int = 1, cores: int = 1, marks: Sequence[Path] = ()
 ) -> Order:
     """What workers are told, once it is sure that it can be sent.
 
     Raises:
         SuperbError: when the site is made of objects that cannot be sent.
     """
-    import torch
-
     try:
         sent = pickle.dumps(build)
     except Exception as error:
-        raise SuperbError(
-            f"what was given as an object cannot be sent to workers ({type(error).__name__}: "
-            f"{error}). Name it instead (my_file.py:Name), or leave out {what}"
-        ) from error
-    token = hashlib.sha256(sent).hexdigest()
-    threads, here = torch.get_num_threads(), Path.cwd()
-    resolved = tuple(mark.resolve() for mark in marks)
-    return Order(build, token, site.digest, threads, cores, here, resolved)
+        raise _not_sent(error) from error
+    return Order(
+        build=sent,
+        places={name: encoder.place for name, encoder in site.encoders.items()},
+        token=uuid.uuid4().hex,
+        digests={
+            name: replace(site, encoders={name: encoder}).digest
+            for name, encoder in site.encoders.items()
+        },
+        threads=threads,
+        cores=cores,
+        folder=Path.cwd(),
+        marks=tuple(mark.resolve() for mark in marks),
+    )
+
+
+def _not_sent(error: Exception) -> SuperbError:
+    return SuperbError(
+        f"what was given as an object cannot be sent to workers ({type(error).__name__}: {error}). "
+        "Name it instead (my_file.py:Name), or leave out --workers or --cluster"
+    )
+
+
+def share(
+    needs: Needs,
+    progress: Progress,
+    most: int,
+    begin: Callable[[Job, list[T]], U],
+    ended: Callable[[list[U]], Iterator[tuple[U, bytes | None]]],
+    keep: Callable[[bytes], T],
+) -> Iterator[tuple[Job, Outcome]]:
+    """Have jobs done as soon as what they need is done; those of a worker that dies, again.
+
+    Args:
+        needs: the jobs.
+        progress: where to report.
+        most: how many may be under way.
+        begin: has a job begun that needs some reports, and gives a ticket.
+        ended: waits for one or more of some tickets, and gives their reports; None of a worker
+            that died.
+        keep: what `begin` is to be given of a report.
+
+    Raises:
+        SuperbError: what a job raises, or because it has taken its worker down too often.
+    """
+    reports: dict[Job, T] = {}
+    tries: Counter[Job] = Counter()
+    under_way: dict[U, Job] = {}
+    with progress.bar("jobs of workers", len(needs)) as bar:
+        while len(reports) < len(needs):
+            for job in ready(needs, reports, under_way.values())[: most - len(under_way)]:
+                tries[job] += 1
+                under_way[begin(job, [reports[needed] for needed in needs[job]])] = job
+            for ticket, sent in ended(list(under_way)):
+                job = under_way.pop(ticket)
+                if sent is None:
+                    if tries[job] >= TRIES:
+                        raise SuperbError(
+                            f"the worker of job '{job}' died {TRIES} times. Is there enough "
+                            "memory? Try fewer workers; the same command again goes on with what "
+                            "is left"
+                        )
+                    progress.warn("a worker died; what it was doing is done again")
+                    continue
+                report: Report = pickle.loads(sent)
+                for text in report.warnings:
+                    progress.warn(text)
+                if isinstance(report.outcome, Exception):
+                    raise report.outcome
+                reports[job] = keep(sent)
+                bar.advance()
+                yield job, report.outcome
 
 
 @dataclass(frozen=True)
@@ -198,40 +293,36 @@ class LocalWorkers:
 
     def run(self, needs: Needs, site: Site, progress: Progress) -> Iterator[tuple[Job, Outcome]]:
         """Do jobs as soon as what they need is done; those of a worker that dies, again."""
-        cores = max(1, available_cores() // self.workers)
-        order = make_order(self.build, site, cores, "--workers")
-        outcomes: dict[Job, Outcome] = {}
-        tries: Counter[Job] = Counter()
+        threads, cores = (
+            max(1, found // self.workers) for found in (torch.get_num_threads(), available_cores())
+        )
+        order = make_order(self.build, site, threads, cores)
         # a pool of one process each: when one breaks, it is known whose job took it down
         pools = [_worker(place, site) for place in range(self.workers)]
-        under_way: dict[Future[Report], tuple[Job, int]] = {}
+        busy: dict[Future[bytes], int] = {}
+
+        def begin(job: Job, inputs: list[bytes]) -> Future[bytes]:
+            place = min(set(range(self.workers)) - set(busy.values()))
+            with _without_interrupts():  # this is where workers are started
+                try:
+                    future = pools[place].submit(work_on, order, job, *inputs)
+                except BrokenProcessPool:  # it died when it had nothing to do
+                    pools[place] = _worker(place, site)
+                    future = pools[place].submit(work_on, order, job, *inputs)
+            busy[future] = place
+            return future
+
+        def ended(futures: list[Future[bytes]]) -> Iterator[tuple[Future[bytes], bytes | None]]:
+            for future in wait(futures, return_when=FIRST_COMPLETED).done:
+                place, sent = busy.pop(future), None
+                try:
+                    sent = future.result()
+                except BrokenProcessPool:
+                    pools[place] = _worker(place, site)
+                yield future, sent
+
         try:
-            with progress.bar(f"jobs of {self.workers} workers", len(needs)) as bar:
-                while len(outcomes) < len(needs):
-                    busy = dict(under_way.values())
-                    free = [place for place in range(self.workers) if place not in busy.values()]
-                    for job, place in zip(ready(needs, outcomes, busy), free, strict=False):
-                        inputs = [outcomes[needed] for needed in needs[job]]
-                        tries[job] += 1
-                        with _without_interrupts():  # this is where workers are started
-                            future = pools[place].submit(work_on, order, job, inputs)
-                        under_way[future] = job, place
-                    done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        job, place = under_way.pop(future)
-                        try:
-                            report = future.result()
-                        except BrokenProcessPool as error:
-                            if tries[job] >= TRIES:
-                                raise hopeless(job, tries[job]) from error
-                            progress.warn("a worker died; what it was doing is done again")
-                            pools[place] = _worker(place, site)
-                            continue
-                        for text in report.warnings:
-                            progress.warn(text)
-                        outcomes[job] = report.outcome
-                        bar.advance()
-                        yield job, report.outcome
+            yield from share(needs, progress, self.workers, begin, ended, lambda report: report)
         finally:
             for pool in pools:
                 _end(pool)
@@ -245,7 +336,7 @@ def _worker(place: int, site: Site) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(gpu,))
 
 
-def ready(needs: Needs, done: Mapping[Job, Outcome], under_way: Collection[Job]) -> list[Job]:
+def ready(needs: Needs, done: Collection[Job], under_way: Collection[Job]) -> list[Job]:
     """The jobs that can be begun: all they need is done, and nobody does them."""
     return [
         job
@@ -254,17 +345,7 @@ def ready(needs: Needs, done: Mapping[Job, Outcome], under_way: Collection[Job])
     ]
 
 
-def hopeless(job: Job, tries: int) -> SuperbError:
-    """The error for a job whose worker has died too often."""
-    return SuperbError(
-        f"the worker of job '{job}' died {tries} times. Is there enough memory? Try fewer workers; "
-        "the same command again goes on with what is left"
-    )
-
-
 def _gpus(site: Site) -> int:
-    import torch
-
     return torch.cuda.device_count() if site.settings.device == "cuda" else 0
 
 
@@ -290,10 +371,15 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _start(gpu: int | None) -> None:
-    """A worker's first acts: end with its driver, even a killed one; see no GPU but its own."""
+    """A worker's first acts: end with its driver, even a killed one; see no GPU but its own.
+
+    Args:
+        gpu: its place among those that the run may use, which may be some of the machine's.
+    """
     threading.Thread(target=_end_with_driver, daemon=True).start()
     if gpu is not None:  # before anything asks for them
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        given = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = given.split(",")[gpu].strip() if given else str(gpu)
 
 
 def _end_with_driver() -> None:

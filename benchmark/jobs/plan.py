@@ -99,7 +99,7 @@ class Plan:
         needs: job → the jobs whose outcomes it takes, in an order in which they can be done.
         storage: encoder → how its features are kept.
         reasons: encoder → why, in words.
-        found: results that were finished before.
+        found: results that are there, failed ones too.
     """
 
     needs: Mapping[Job, tuple[Job, ...]]
@@ -132,11 +132,18 @@ def make_plan(site: Site, progress: Progress, workers: int = 1) -> Plan:
         done = _finished(site, name, storage)
         found.update(done)
         for task in site.tasks:
-            before = [layer for layer in site.mixes(name) if (name, task, layer) in done]
-            _require_same_audio(site, task, [done[name, task, layer] for layer in before])
-            if before:
+            before = {m: done[name, task, m] for m in site.mixes(name) if (name, task, m) in done}
+            _require_same_audio(site, task, list(before.values()))
+            finished = [m for m, result in before.items() if result.status == "finished"]
+            if finished:
                 progress.note(
-                    f"{name}, {task}: finished before, not run again: {', '.join(before)}"
+                    f"{name}, {task}: finished before, not run again: {', '.join(finished)}"
+                )
+            for layer in sorted(before.keys() - finished):
+                path = _path(site.output, before[layer])
+                progress.warn(
+                    f"{name}, {task}, {layer}: failed before, as it would again, and is not run. "
+                    f"{path} says why; to have it run all the same, delete that file"
                 )
         needs.update(_jobs(site, name, storage, done, workers))
     return Plan(needs, storages, reasons, found)

@@ -36,12 +36,21 @@ ENGINE_VERSION = 1
 
 @dataclass(frozen=True)
 class Encoder:
-    """An upstream with what the engine found out about it."""
+    """An upstream with what the engine found out about it.
+
+    Attributes:
+        upstream: on its device.
+        fingerprint: of its weights and code.
+        parameters: how many, where that is known.
+        device: where it computes.
+        place: among the upstreams that were asked for, from 0.
+    """
 
     upstream: Upstream
     fingerprint: str
     parameters: int | None
     device: str
+    place: int = 0
 
     @property
     def card(self) -> UpstreamCard:

@@ -9,25 +9,29 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import soundfile
 
 from benchmark.errors import AudioError, SuperbError, UpstreamError
 from benchmark.jobs import executors as module
-from benchmark.jobs import site
-from benchmark.jobs.cluster import Cluster
+from benchmark.jobs import site as sites
+from benchmark.jobs.cluster import Cluster, _resources
 from benchmark.jobs.executors import InProcess, LocalWorkers, make_order, ready, work_on
 from benchmark.jobs.plan import make_plan
 from benchmark.jobs.run import run_site
 from benchmark.progress import Messages
 from superb.compose import build_site
 from superb.running import run
+from upstreams.loading.load import load_upstream
 
 # What says when and how fast, and not what came out.
 CIRCUMSTANCES = ("created", "timings", "provenance", "checksum")
@@ -190,11 +194,23 @@ def test_ctrl_c_ends_the_workers_too(when, places, plugin, tones, quick, tmp_pat
 
 def through_pickle(spec) -> None:
     """All jobs as a worker does them, in this process."""
-    site, outcomes = build_site(spec), {}
-    order = make_order(partial(build_site, spec), site, 1, "--workers")
+    site, sent = build_site(spec), {}
+    order = make_order(partial(build_site, spec), site)
     for job, inputs in make_plan(site, Messages(), 2).needs.items():
-        report = work_on(order, job, [outcomes[needed] for needed in inputs])
-        outcomes[job] = pickle.loads(pickle.dumps(report.outcome))
+        sent[job] = work_on(order, job, *(sent[needed] for needed in inputs))
+        done_by(sent[job])
+
+
+def done_by(sent: bytes) -> object:
+    """The outcome of a report, or its error raised."""
+    outcome = pickle.loads(sent).outcome
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def first_job(site):
+    return next(iter(make_plan(site, Messages()).needs))
 
 
 @pytest.mark.parametrize("kind", ["bad audio", "not finite"])
@@ -212,8 +228,27 @@ def test_an_error_in_a_job_is_the_error_of_one_process(
         run_site(build_site(spec), InProcess(), Messages())
     with pytest.raises(expected) as there:
         through_pickle(spec)
-    brought = pickle.loads(pickle.dumps(there.value))
-    assert (type(brought), str(brought)) == (type(alone.value), str(alone.value))
+    assert (type(there.value), str(there.value)) == (type(alone.value), str(alone.value))
+
+
+class OddError(Exception):
+    """Comes out of no pickle."""
+
+    def __init__(self, what: str, number: int) -> None:
+        super().__init__(f"{what} {number}")
+
+
+def test_an_error_that_cannot_be_sent_comes_as_text(spec_of, bands_file, monkeypatch):
+    def odd(*_: object) -> None:
+        raise OddError("strange", 7)
+
+    monkeypatch.setattr(module, "do", odd)
+    spec = spec_of(f"{bands_file}:Bands")
+    site = build_site(spec)
+    with pytest.raises(
+        RuntimeError, match=r"job 'bands: features' failed(?s:.*)OddError: strange 7"
+    ):
+        done_by(work_on(make_order(partial(build_site, spec), site), first_job(site)))
 
 
 def test_an_object_that_cannot_be_sent_is_refused_before_any_worker_starts(places, bands):
@@ -222,6 +257,18 @@ def test_an_object_that_cannot_be_sent_is_refused_before_any_worker_starts(place
         run(encoder, "ks", workers=2, **places)
     assert encoder.heard == []
     assert list(places["output"].iterdir()) == []
+
+
+def test_an_object_that_only_this_process_can_read_is_refused_by_the_worker(
+    spec_of, plugin, monkeypatch
+):
+    """Its class is in a file that was loaded here and not there, or was typed at a prompt."""
+    spec = spec_of(load_upstream(plugin("pass")))
+    site = build_site(spec)
+    order = make_order(partial(build_site, spec), site)
+    monkeypatch.delitem(sys.modules, type(spec.upstreams[0]).__module__)
+    with pytest.raises(SuperbError, match=r"cannot be sent.*ModuleNotFound.*my_file\.py:Name"):
+        done_by(work_on(order, first_job(site)))
 
 
 @pytest.mark.parametrize(
@@ -249,10 +296,9 @@ def test_a_worker_that_sees_something_else_does_no_job(
     shorter.write_text(tones.read_text().rsplit("\n", 2)[0])
     try:
         site = build_site(spec)
-        order = make_order(partial(build_site, replace(spec, **there)), site, 1, "--workers")
-        job = next(iter(make_plan(site, Messages()).needs))
+        order = make_order(partial(build_site, replace(spec, **there)), site)
         with pytest.raises(SuperbError, match=f"a worker sees another {what} than the process"):
-            work_on(order, job, [])
+            done_by(work_on(order, first_job(site)))
     finally:
         shorter.unlink()
 
@@ -260,36 +306,84 @@ def test_a_worker_that_sees_something_else_does_no_job(
 def test_a_worker_of_another_version_does_no_job(spec_of, bands_file, monkeypatch):
     spec = spec_of(f"{bands_file}:Bands")
     here = build_site(spec)
-    order = make_order(partial(build_site, spec), here, 1, "--cluster")
-    monkeypatch.setattr(site, "own_sources", lambda: "of another version")
+    order = make_order(partial(build_site, spec), here)
+    monkeypatch.setattr(sites, "own_sources", lambda: "of another version")
     with pytest.raises(SuperbError, match="a worker sees another version of superb than"):
-        work_on(order, next(iter(make_plan(here, Messages()).needs)), [])
+        done_by(work_on(order, first_job(here)))
 
 
 def test_a_worker_that_does_not_see_the_folder_says_so(spec_of, bands_file, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "VISIBLE_S", 0.0)
     spec = spec_of(f"{bands_file}:Bands")
     site = build_site(spec)
-    order = make_order(partial(build_site, spec), site, 1, "--cluster", [tmp_path / ".mark"])
-    job = next(iter(make_plan(site, Messages()).needs))
+    order = make_order(partial(build_site, spec), site, marks=[tmp_path / ".mark"])
     with pytest.raises(SuperbError, match=rf"does not see {tmp_path}: all machines must share"):
-        work_on(order, job, [])
+        done_by(work_on(order, first_job(site)))
 
 
-def test_a_worker_builds_its_site_once(spec_of, bands_file, tmp_path):
-    built = []
-    spec = spec_of(f"{bands_file}:Bands")
+def test_a_worker_builds_its_site_once_and_loads_the_encoders_of_its_jobs(
+    spec_of, plugin, tmp_path
+):
+    """Of three that have one name."""
+    path = Path(plugin("pass").rpartition(":")[0])
+    loaded = tmp_path / "loaded"
+    path.write_text(
+        f"{path.read_text()}\n\nloaded = Path({str(loaded)!r})\n\n\n"
+        + "".join(
+            f"class {name}(Own):\n    fingerprint = {name!r}\n\n    def __init__(self):\n"
+            f"        super().__init__()\n"
+            f"        loaded.write_text(loaded.read_text() + {name!r})\n\n\n"
+            for name in "ABC"
+        )
+    )
+    loaded.write_text("")
+    spec = spec_of(*(f"{path}:{name}" for name in "ABC"), layers=("last",))
     site = build_site(spec)
+    assert loaded.read_text() == "ABC"
+    needs = make_plan(site, Messages(), 3).needs
+    order = make_order(partial(build_site, spec), site)
+    loaded.write_text("")
+    _, second, third = site.encoders
+    for name, done in ((third, "C"), (second, "CB")):
+        jobs = [job for job in needs if job.encoder == name and not needs[job]]
+        assert len(jobs) == 3
+        for job in jobs:
+            done_by(work_on(order, job))
+        assert loaded.read_text() == done
 
-    def build():
-        built.append(1)
-        return build_site(spec)
 
-    order = replace(make_order(partial(build_site, spec), site, 1, "--workers"), build=build)
-    for job in make_plan(site, Messages(), 3).needs:
-        if not make_plan(site, Messages(), 3).needs[job]:
-            work_on(order, job, [])
-    assert built == [1]
+class Pool:
+    """A pool of one process that is this one; some break when they are given their first job."""
+
+    orders: ClassVar[list[object]] = []
+
+    def __init__(self, broken: bool) -> None:
+        self.broken = broken
+
+    def submit(self, work, order, *rest):
+        if self.broken:
+            raise BrokenProcessPool
+        self.orders.append(order)
+        future = Future()
+        future.set_result(work(order, *rest))
+        return future
+
+    def shutdown(self, **_: object) -> None:
+        return
+
+
+def test_a_worker_that_died_idle_is_replaced_and_threads_are_shared(
+    spec_of, bands_file, monkeypatch
+):
+    broken = [False, True, False]
+    monkeypatch.setattr(module.torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr(module, "_worker", lambda *_: Pool(broken.pop(0)))
+    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 5)
+    spec = spec_of(f"{bands_file}:Bands", layers=("last",))
+    workers = LocalWorkers(partial(build_site, spec), 2)
+    assert len(run_site(build_site(spec), workers, Messages())) == 1
+    assert broken == []
+    assert {order.threads for order in Pool.orders} == {2}
 
 
 def test_a_job_is_ready_once_what_it_needs_is_done():
@@ -299,12 +393,124 @@ def test_a_job_is_ready_once_what_it_needs_is_done():
     assert ready(needs, {"a": 1, "b": 1, "d": 1}, []) == ["c"]
 
 
-def test_each_worker_takes_a_gpu_of_its_own(monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
-    module._start(1)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-    module._start(None)
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"  # where there is none, as it was
+@pytest.mark.parametrize(
+    ("given", "gpu", "seen"),
+    [
+        (None, 1, "1"),
+        ("", 1, "1"),
+        ("6, 7", 1, "7"),
+        ("GPU-8a,MIG-9b", 0, "GPU-8a"),
+        ("6,7", None, "6,7"),  # where there is none, as it was
+    ],
+)
+def test_each_worker_takes_a_gpu_of_its_own_among_those_that_are_the_runs(
+    given, gpu, seen, monkeypatch
+):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given or "")
+    if given is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    module._start(gpu)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+
+
+class LostError(Exception):
+    """Any error of Ray."""
+
+
+class CrashedError(LostError):
+    """A worker or a machine died."""
+
+
+class FullError(LostError):
+    """A disk is full."""
+
+
+class Ray:
+    """What of Ray a run asks for: tasks are done when they are waited for, or fail as told."""
+
+    def __init__(self, *errors: Exception | None) -> None:
+        self.errors, self.asked = list(errors), []
+        died = ("WorkerCrashed", "OutOfMemory", "NodeDied", "LocalRayletDied", "ObjectLost")
+        self.exceptions = SimpleNamespace(
+            RayError=LostError,
+            RayTaskError=type("Task", (LostError,), {}),
+            **{f"{name}Error": CrashedError for name in died},
+        )
+
+    def put(self, thing):
+        return thing
+
+    def remote(self, **options):
+        def sender(work):
+            def given(**resources):
+                self.asked.append({**options, **resources})
+                return SimpleNamespace(remote=lambda *told: partial(work, *told))
+
+            return SimpleNamespace(options=given)
+
+        return sender
+
+    def wait(self, references, num_returns):
+        return references[:num_returns], references[num_returns:]
+
+    def get(self, reference):
+        if self.errors and (error := self.errors.pop(0)):
+            raise error
+        return reference()
+
+    def cancel(self, reference, force):
+        return
+
+    def shutdown(self):
+        return
+
+
+@pytest.mark.parametrize(
+    ("errors", "ends"),
+    [
+        ([CrashedError()] * 2, "well"),
+        ([CrashedError()] * 3, "features' died 3 times.*Is there enough memory"),
+        (
+            [FullError("\nno room on node 3\nand more")],
+            "could not do job 'bands: .*': no room on node 3$",
+        ),
+    ],
+)
+def test_a_cluster_does_again_what_died_and_says_in_one_line_what_it_cannot(
+    errors, ends, spec_of, bands_file, monkeypatch
+):
+    ray = Ray(*errors)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    spec = spec_of(f"{bands_file}:Bands", layers=("last",))
+    cluster = Cluster(partial(build_site, spec), 1, 0)
+    if ends == "well":
+        messages = Messages()
+        assert len(run_site(build_site(spec), cluster, messages)) == 1
+        assert len([text for text in messages.warnings if "a worker died" in text]) == 2
+    else:
+        with pytest.raises(SuperbError, match=ends):
+            run_site(build_site(spec), cluster, Messages())
+    assert {asked["max_retries"] for asked in ray.asked} == {0}
+    assert not any("num_gpus" in asked for asked in ray.asked)
+    assert list(spec.output.rglob(".*")) == []
+
+
+def test_jobs_of_a_site_with_gpus_are_done_where_gpus_are(site_of, monkeypatch):
+    site = site_of(tasks=("ks", "asr"), layers=("last",))
+    there = replace(site, settings=replace(site.settings, device="cuda"))
+    shares = {
+        (type(job).__name__, getattr(job, "task", "")): _resources(job, there)["num_gpus"]
+        for job in make_plan(site, Messages()).needs
+    }
+    assert min(shares.values()) > 0
+    assert {job for job, share in shares.items() if 2 * share > 1} == {
+        ("Encode", ""),
+        ("Fit", "asr"),
+    }
+    assert all(share + 2 * min(shares.values()) <= 1 for share in shares.values())
+    monkeypatch.setitem(sys.modules, "ray", Ray())
+    with pytest.raises(SuperbError, match=r"cluster has no GPU. Give --device cpu"):
+        next(Cluster(partial(build_site), 1, 0).run({}, there, Messages()))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +15,7 @@ from benchmark.jobs.plan import Encode, Fit, Write, make_plan
 from benchmark.jobs.run import run_site
 from benchmark.jobs.work import do
 from benchmark.progress import Messages
+from benchmark.scoring.results import write_result
 
 QUIET = Messages()
 
@@ -53,6 +54,22 @@ def test_what_is_finished_is_in_no_job(site_of):
     (encode,) = of_kind(plan, Encode)
     assert encode.wanted == (("ks", ("weighted-sum",)), ("sid", ("last", "weighted-sum")))
     assert make_plan(site_of(layers=("last",)), QUIET).needs == {}
+
+
+def test_what_failed_is_not_run_again_and_it_is_said_how(site_of):
+    site = site_of(layers=("last", "0"), tasks=("ks",))
+    for result in run_site(site, InProcess(), QUIET):
+        if result.layer == "0":
+            failed = replace(result, status="failed", metrics={}, per_seed=[], learning_rate=None)
+            path = write_result(site.output, failed, {})
+    messages = Messages()
+    plan = make_plan(site, messages)
+    assert plan.needs == {}
+    (warning,) = messages.warnings
+    assert warning.startswith("bands, ks, 0: failed before")
+    assert f"{path} says why" in warning
+    path.unlink()
+    assert [fit.choices for fit in of_kind(make_plan(site, QUIET), Fit)] == [("0",)]
 
 
 def test_for_several_workers_each_choice_is_a_job_but_equal_ones_are_one(site_of):
