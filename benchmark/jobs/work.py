@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 
-from benchmark.core import SPLITS, NotesTraining, Record
+from benchmark.core import SPLITS, NotesTest, NotesTraining, Record
 from benchmark.encoding.cache import TRAINING
 from benchmark.encoding.features import Encoded, Features, extract, find_features
 from benchmark.encoding.recordings import Hashes, file_hashes, joint_sha256
 from benchmark.errors import SuperbError
+from benchmark.identity import code_sha256
 from benchmark.jobs.plan import Encode, Fit, Job, Write
 from benchmark.jobs.site import Encoder, Partition, Site, Task
+from benchmark.metrics import check_record
 from benchmark.probing.fit import (
     Probe,
     ProbeSpec,
@@ -32,8 +34,8 @@ from benchmark.probing.fit import (
 )
 from benchmark.probing.layers import Mix
 from benchmark.probing.logs import Logs
-from benchmark.probing.notes import inaudible, missing_information, shared_audio
-from benchmark.probing.snapshot import Snapshot
+from benchmark.probing.notes import inaudible, lost_labels, missing_information, shared_audio
+from benchmark.probing.snapshot import Snapshot, clear
 from benchmark.progress import Progress
 from benchmark.registry import cause
 from benchmark.scoring.outcome import Choice, Fitted, Subject, Trained, build_result
@@ -99,19 +101,22 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         hop_s = card.hop_samples / card.sample_rate
         files = file_hashes(task.corpus.utterances, task.cache_dir)
         notes = [
-            *_notes(task, data, hop_s),
+            *_notes(task, partition, data, hop_s),
             *missing_information(data["train"], features.stores, card),
             *shared_audio(data, partition.corpus, files),
             *inaudible(data, next(iter(features.stores.values()))),
         ]
+        runs = [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices]
         snapshot = Snapshot(
             site.settings.cache_dir / TRAINING,
             {
-                "runs": [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices],
+                "runs": runs,
                 "fold": job.fold,
                 "audio": _digest(data["train"].keys + data["valid"].keys),
+                "task": code_sha256(task.downstream),
             },
             progress,
+            run=runs[0],
         )
         started = time.perf_counter()
         metric = task.downstream.card.metric
@@ -153,7 +158,6 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
                 "training_s": training_s,
             },
             features=_about_features(task, features),
-            snapshot=snapshot.path,
         )
 
 
@@ -173,8 +177,8 @@ def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
         )
         result, records = build_result(subject, layer, folds)
         results[layer] = read_result(write_result(site.output, result, records))
-    for fold in folds:
-        fold.snapshot.unlink(missing_ok=True)
+    for result in results.values():
+        clear(site.settings.cache_dir / TRAINING, result.run_id)
     return Written(results)
 
 
@@ -190,8 +194,11 @@ def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:
         usable = [u for u in heard if u.split == split and u.id in features.keys]
         if not usable:
             fold = f", fold {job.fold}" if job.fold else ""
+            of_split = len(task.partitions[job.fold].corpus.split(split))
             raise SuperbError(
-                f"corpus {task.corpus.name}{fold}: no usable audio is left in {split}"
+                f"corpus {task.corpus.name}{fold}: nothing is left in {split}: none of its "
+                f"{of_split} recordings can be used. superb data check tells what is wrong with "
+                "each"
             )
         data[split] = SplitData(usable, features.keys, features.stores, device)
     return data
@@ -237,7 +244,7 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
             logits, lengths = probe.answer(batch)
             loss = downstream.loss(logits, lengths, batch.utterances, partition.vocabulary)
             answers = downstream.answer(logits, lengths, batch.utterances, partition.vocabulary)
-            records = downstream.records(batch.utterances, answers)
+            records = list(downstream.records(batch.utterances, answers))
             value = float(loss)
     except SuperbError:
         raise
@@ -253,20 +260,31 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
         wrong = f"a loss of {value}"
     elif len(answers) != len(batch.utterances):
         wrong = f"{len(answers)} answers for {len(batch.utterances)} utterances"
-    elif absent := [m.name for m in downstream.card.metrics if m.name not in records[0].values]:
-        wrong = f"records without {', '.join(absent)}"
+    else:
+        try:
+            for record in records:
+                check_record(record, downstream.card.metrics)
+        except ValueError as error:
+            wrong = f"a record that cannot be scored ({error})"
     if wrong:
         raise SuperbError(
             f"task {name} gives {wrong} on two utterances of train. superb check on it tells more"
         )
 
 
-def _notes(task: Task, data: Mapping[str, SplitData], hop_s: float) -> list[str]:
-    """What the task has to say of its training data."""
-    if not isinstance(task.downstream, NotesTraining):
-        return []
-    train = data["train"]
-    return task.downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
+def _notes(
+    task: Task, partition: Partition, data: Mapping[str, SplitData], hop_s: float
+) -> list[str]:
+    """What the task has to say of the data of a fold, and labels that were lost with bad audio."""
+    downstream, train, test = task.downstream, data["train"], data["test"]
+    notes = []
+    if isinstance(downstream, NotesTraining):
+        notes += downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
+    if isinstance(downstream, NotesTest):
+        notes += downstream.test_notes(test.utterances, partition.vocabulary)
+    if downstream.card.closed_set:
+        notes += lost_labels(data, partition.corpus)
+    return notes
 
 
 def _groups(task: Task, fold: str, train: SplitData) -> list[list[int]]:

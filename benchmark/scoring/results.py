@@ -17,8 +17,8 @@ import logging
 import operator
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypedDict, get_args
@@ -26,10 +26,12 @@ from urllib.parse import quote
 
 from benchmark.core import Direction, Metric, Record
 from benchmark.errors import SuperbError
-from benchmark.metrics import find_statistic
+from benchmark.metrics import check_record, find_statistic
 
 if TYPE_CHECKING:
     import pandas
+
+    from benchmark.scoring.statistics import Interval
 
 SCHEMA = 3
 """Version of the file format; raised when a reader of the old one could misread the new one.
@@ -41,9 +43,20 @@ SCHEMA = 3
 IDENTITY_VERSION = 1
 """Version of how an identity becomes a run id; raised only when old ids must not be found."""
 
+FEWEST_CLUSTERS = 4
+"""With fewer speakers no interval is shown, and nothing is tested.
+
+One over three is two to three times as wide as an error rate itself, and that width is mostly luck
+(docs/statistics.md, "When there is none").
+"""
+
+MOST_PERCENT = 1000.0
+"""An interval that goes beyond ten errors per word is not shown: it leaves nothing out."""
+
 Status = Literal["finished", "failed"]
 PointStatus = Literal["finished", "dropped", "failed"]
 
+_PARTIAL = ".tmp"
 _NAME_LIMIT = 150  # file systems allow 255 bytes a name; the rest is for the hash and safety
 
 _log = logging.getLogger(__name__)
@@ -238,6 +251,41 @@ def card_metrics(result: Result) -> tuple[Metric, ...]:
     )
 
 
+def no_interval(found: Mapping[str, object] | Interval, unit: str) -> str:
+    """Why the interval of a score or of a difference is not shown, in a word or two; "" if it is.
+
+    Files keep both ends. This is asked wherever one is shown or used, so that old files and new
+    ones are shown alike.
+
+    Args:
+        found: of a result file or of `benchmark.scoring.statistics`.
+        unit: of the metric.
+    """
+    facts: Mapping[str, Any] = found if isinstance(found, Mapping) else vars(found)
+    clusters: int = facts["clusters"]
+    if clusters < FEWEST_CLUSTERS:
+        noun = "utterance" if facts.get("by_utterance") else "speaker"
+        return f"{clusters} {noun}{'' if clusters == 1 else 's'}"
+    if unit == "%" and max(-facts["low"], facts["high"]) > MOST_PERCENT:
+        return f"beyond {MOST_PERCENT:g} %"
+    return ""
+
+
+def shown_score(score: MetricValue, unit: str) -> dict[str, Any]:
+    """A score for programs: its ends are None where `no_interval` says why."""
+    ends = dict.fromkeys(("low", "high")) if no_interval(score, unit) else {}
+    return {**score, **ends}
+
+
+def shown_result(result: Result) -> Result:
+    """A result whose scores are `shown_score`."""
+    units = {metric.name: metric.unit for metric in card_metrics(result)}
+    shown: Any = {
+        name: shown_score(score, units.get(name, "")) for name, score in result.metrics.items()
+    }
+    return dataclasses.replace(result, metrics=shown)
+
+
 def write_result(
     output: Path | str, result: Result, records_per_seed: Mapping[int, Sequence[Record]]
 ) -> Path:
@@ -270,6 +318,14 @@ def write_result(
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace_together([(utterances_path(path), table), (path, _signed(document))])
     return path
+
+
+def clear_partial(output: Path | str, run_ids: Collection[str]) -> None:
+    """Remove what killed writers of some runs left half-written; nobody may be writing them now."""
+    for path in Path(output).glob(f"*/*/.*{_PARTIAL}"):
+        if path.name[1:].partition(".")[0] in run_ids:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def find_result(output: Path | str, downstream: str, upstream: str, run_id: str) -> Result | None:
@@ -433,7 +489,8 @@ def to_frame(results: Sequence[Result]) -> pandas.DataFrame:
             "seeds": len(result.seeds),
             "learning_rate": result.learning_rate,
         }
-        rows += [{**common, "metric": name, **scores} for name, scores in result.metrics.items()]
+        shown = shown_result(result).metrics
+        rows += [{**common, "metric": name, **scores} for name, scores in shown.items()]
         if not result.metrics:
             rows.append(common)
     return pandas.DataFrame(rows, columns=columns)
@@ -681,8 +738,7 @@ def _format_records(result: Result, records_per_seed: Mapping[int, Sequence[Reco
     )
     for seed, own in records_per_seed.items():
         for record in own:
-            if not 1 <= len(record.clusters) <= 2:
-                raise ValueError(f"a record belongs to one cluster or two: {record.clusters!r:.80}")
+            check_record(record, metrics)
             # An empty cell means no second one, so an unknown speaker comes first.
             clusters = (
                 sorted(record.clusters, key=bool) if "" in record.clusters else record.clusters
@@ -694,20 +750,11 @@ def _format_records(result: Result, records_per_seed: Mapping[int, Sequence[Reco
 
 
 def _values(record: Record, metric: Metric) -> list[float]:
-    """Python's own numbers; those of a ratio are counts, and whole."""
-    given = record.values[metric.name]
-    fields = find_statistic(metric.statistic).fields
-    if len(given) != len(fields):
-        raise ValueError(f"{metric.name} of {record.id} needs {', '.join(fields)}, got {given!r}")
-    values: list[float] = []
-    for number in given:
-        value = float(number)
-        if value - value != 0:
-            raise ValueError(f"{metric.name} of {record.id} is {value}, which is no finite number")
-        if metric.statistic == "ratio" and value != int(value):
-            raise ValueError(f"counts of an utterance are whole numbers, got {number!r}")
-        values.append(int(number) if metric.statistic == "ratio" or _is_int(number) else value)
-    return values
+    """Python's own numbers; those of a ratio are counts."""
+    return [
+        int(number) if metric.statistic == "ratio" or _is_int(number) else float(number)
+        for number in record.values[metric.name]
+    ]
 
 
 def _is_int(number: object) -> bool:
@@ -743,7 +790,7 @@ def _replace_together(files: Sequence[tuple[Path, bytes]]) -> None:
     """Give all files their content, in order, once all of it is on disk."""
     # Two processes may write the same run at once; each has temporary files of its own.
     token = uuid.uuid4().hex[:12]
-    pairs = [(path.with_name(f".{path.name}.{token}.tmp"), path) for path, _ in files]
+    pairs = [(path.with_name(f".{path.name}.{token}{_PARTIAL}"), path) for path, _ in files]
     try:
         for (temporary, _), (_, data) in zip(pairs, files, strict=True):
             with temporary.open("xb") as stream:

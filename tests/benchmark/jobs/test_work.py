@@ -92,7 +92,6 @@ def test_each_fold_is_the_corpus_that_it_makes(site_of, bands, folded, tmp_path)
 def test_folds_that_chose_different_rates_have_no_common_one(site_of, folded):
     site = site_of(corpus=folded, layers=("last",))
     job, parts = fitted(site)
-    assert len({part.snapshot for part in parts}) == 3
 
     def written(rates):
         inputs = [
@@ -132,7 +131,7 @@ def test_a_fold_without_usable_audio_in_a_split_is_named(site_of, folded):
         ),
     )
     site = site_of(corpus=spoilt, layers=("last",), on_bad_audio="skip")
-    with pytest.raises(SuperbError, match="folded, fold b: no usable audio is left in valid"):
+    with pytest.raises(SuperbError, match="folded, fold b: nothing is left in valid"):
         run_site(site, InProcess(), QUIET)
 
 
