@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import operator
 import os
 import uuid
@@ -623,11 +624,26 @@ def _read_table(path: Path, result: Result) -> dict[int, list[Record]]:
         raise DamagedResultError(
             f"{table} was changed after it was written: it does not match {path.name}."
         )
+    try:
+        return _parse_table(data.decode(errors="surrogatepass"), result)
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise DamagedResultError(
+            f"{table} is no table of the utterances of {path.name} ({type(error).__name__}: "
+            f"{error!s:.80})."
+        ) from error
+
+
+def _parse_table(text: str, result: Result) -> dict[int, list[Record]]:
     records: dict[int, list[Record]] = {}
-    rows = csv.DictReader(io.StringIO(data.decode(errors="surrogatepass"), newline=""))
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     columns = {metric.name: _value_columns(metric) for metric in card_metrics(result)}
     # A failed run has no scores.
-    columns = {name: own for name, own in columns.items() if set(own) <= set(rows.fieldnames or ())}
+    present = set(rows.fieldnames or ())
+    columns = {
+        name: own
+        for name, own in columns.items()
+        if name in result.metrics or set(own) <= present
+    }
     for row in rows:
         other = row.get(_OTHER, "")
         record = Record(
@@ -645,11 +661,14 @@ def _read_table(path: Path, result: Result) -> dict[int, list[Record]]:
 
 
 def _number(text: str) -> float:
-    """An int stays one."""
+    """An int stays one; what is not finite is no number of ours."""
     try:
-        return int(text)
+        number: float = int(text)
     except ValueError:
-        return float(text)
+        number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 # The table of records. Text is always quoted: it may hold commas, quotes and line ends.

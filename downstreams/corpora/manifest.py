@@ -168,7 +168,7 @@ def _read_json_lines(path: Path) -> list[Row]:
                 continue
             try:
                 cells = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # also of numbers of 5,000 digits
                 raise SuperbError(f"{path}, line {number}: not JSON: {error}") from error
             if not isinstance(cells, dict):
                 raise SuperbError(f"{path}, line {number}: not a JSON object but {line[:40]!r}")
@@ -183,10 +183,11 @@ def _read_parquet(path: Path) -> list[Row]:
     try:
         # Not read_table(path), which takes folders named like split=train for columns.
         with path.open("rb") as file:
-            table = pq.ParquetFile(file).read()  # type: ignore[no-untyped-call]
-    except ArrowException as error:
+            cells = pq.ParquetFile(file).read().to_pylist()  # type: ignore[no-untyped-call]
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        # The last two are of values that Python has not, such as years after 9999.
         raise SuperbError(f"{path} is not a readable Parquet file: {error}") from error
-    return [Row(number, cells) for number, cells in enumerate(table.to_pylist(), start=1)]
+    return [Row(number, own) for number, own in enumerate(cells, start=1)]
 
 
 def _utterance(path: Path, row: Row, card: DownstreamCard) -> Utterance:
