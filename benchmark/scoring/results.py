@@ -640,9 +640,7 @@ def _parse_table(text: str, result: Result) -> dict[int, list[Record]]:
     # A failed run has no scores.
     present = set(rows.fieldnames or ())
     columns = {
-        name: own
-        for name, own in columns.items()
-        if name in result.metrics or set(own) <= present
+        name: own for name, own in columns.items() if name in result.metrics or set(own) <= present
     }
     for row in rows:
         other = row.get(_OTHER, "")

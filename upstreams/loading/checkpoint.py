@@ -127,7 +127,8 @@ def tuned(settings: Mapping[str, Any]) -> str:
 
 def unsupported_options(config: Mapping[str, Any]) -> list[str]:
     """Settings of a ``config.json`` that `TransformerEncoder` does not implement; [] for none."""
-    if config.get("model_type") not in OWN_FAMILIES:
+    # Text, as a list could not be looked up.
+    if str(config.get("model_type")) not in OWN_FAMILIES:
         return [f"model_type={config.get('model_type')!r}"]
     return [
         f"{key}={config[key]!r}" for key in FIXED if config.get(key, DEFAULTS[key]) != DEFAULTS[key]
