@@ -29,22 +29,18 @@ _TELLING = frozenset({"training", "_forward_hooks", "_forward_pre_hooks"})
 
 
 def source_sha256(thing: object) -> str:
-    """Hash of the code and the settings of a plug-in's object.
+    """Hash of the code, the card and the settings of an object with a card.
 
     Code is the files that its class and those it inherits from come from, and what these import,
-    outside libraries and this project; settings are its attributes, without its card.
-
-    Returns:
-        "" for an object of this project, whose version and commit say it all. Where code or a
-        setting cannot be read, as for a class typed at a prompt, a hash that never comes again.
+    outside libraries and this project, whose versions stand for theirs. Settings are its
+    attributes. Where code or a setting cannot be read, as for a class typed at a prompt, the hash
+    never comes again.
     """
     kind = type(thing)
-    if _top(kind) in OWN:
-        return ""
-    digest = hashlib.sha256(kind.__qualname__.encode())
+    digest = hashlib.sha256(f"{kind.__qualname__} {getattr(thing, 'card', None)!r}".encode())
     known = True
     for part in kind.__mro__:
-        if _top(part) in OWN | VERSIONED:
+        if part.__module__.partition(".")[0] in OWN | VERSIONED:
             continue
         try:
             digest.update(Path(inspect.getsourcefile(part) or "").read_bytes())
@@ -59,8 +55,11 @@ def source_sha256(thing: object) -> str:
     return digest.hexdigest()
 
 
-def _top(kind: type) -> str:
-    return kind.__module__.partition(".")[0]
+def code_sha256(thing: object) -> str:
+    """Hash of the code of an object's class alone; of this project's, what it does counts."""
+    digest = hashlib.sha256()
+    update_code(digest, type(thing))
+    return digest.hexdigest()
 
 
 def update(digest: _Hash, value: object, seen: dict[int, tuple[int, object]]) -> bool:

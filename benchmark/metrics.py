@@ -241,6 +241,50 @@ def find_statistic(name: str) -> Statistic:
     return STATISTICS[name]
 
 
+def check_record(record: Record, metrics: Sequence[Metric]) -> None:
+    """Raise for a record that a statistic, or the table of records, could not take.
+
+    Raises:
+        ValueError: saying what of it is wrong.
+    """
+    if not isinstance(record, Record):
+        raise ValueError(f"{type(record).__name__}, not a Record")
+    if not isinstance(record.id, str) or not record.id:
+        raise ValueError(f"record id {record.id!r}")
+    clusters = record.clusters
+    if not isinstance(clusters, tuple) or not all(isinstance(name, str) for name in clusters):
+        raise ValueError(f"clusters {clusters!r:.80} of {record.id}, not a tuple of texts")
+    if not 1 <= len(clusters) <= 2:
+        raise ValueError(
+            f"{len(clusters)} clusters of {record.id}: a record belongs to one or two, "
+            '("",) where nobody is known'
+        )
+    for name in ("reference", "hypothesis"):
+        if not isinstance(getattr(record, name), str):
+            raise ValueError(f"{name} {getattr(record, name)!r:.40} of {record.id}, not text")
+    if set(record.values) != {metric.name for metric in metrics}:
+        raise ValueError(
+            f"{record.id} has values for {', '.join(record.values) or 'nothing'}; the card's "
+            f"metrics are {', '.join(metric.name for metric in metrics)}"
+        )
+    for metric in metrics:
+        values = record.values[metric.name]
+        fields = find_statistic(metric.statistic).fields
+        if not isinstance(values, tuple) or len(values) != len(fields):
+            raise ValueError(
+                f"{metric.name} of {record.id} is {values!r:.60}, not ({', '.join(fields)})"
+            )
+        for value in map(float, values):
+            if value - value != 0:
+                raise ValueError(
+                    f"{metric.name} of {record.id} is {values!r:.60}, not finite numbers"
+                )
+            if metric.statistic == "ratio" and value != int(value):
+                raise ValueError(
+                    f"{metric.name} of {record.id} is {values!r:.60}: counts are whole numbers"
+                )
+
+
 def by_fold(records: Sequence[Record]) -> dict[str, list[Record]]:
     """Records by fold, in their order; the key of records of the only partition is ""."""
     folds: dict[str, list[Record]] = {}

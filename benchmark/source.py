@@ -12,8 +12,9 @@ import importlib.util
 import inspect
 import sys
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -54,10 +55,12 @@ def update_code(digest: _Hash, thing: type | FunctionType | BuiltinFunctionType)
 def modules_source(kind: type) -> bytes:
     """Hash of the files a plug-in's file imports, and what those import, outside libraries.
 
-    Imports are read from the source, so it does not matter how or where a name is imported.
+    Imports are read from the source, so it does not matter how or where a name is imported. Of
+    installed modules only those count that were installed together with the plug-in.
     """
     digest = hashlib.sha256()
     start = sys.modules.get(kind.__module__)
+    together = _installed_with(start)
     waiting = [] if start is None else [(start.__name__, getattr(start, "__file__", None))]
     seen: set[str] = set()
     while waiting:
@@ -67,7 +70,9 @@ def modules_source(kind: type) -> bytes:
             continue
         seen.add(name)
         path = Path(file)
-        if path.suffix != ".py" or _is_installed(path) or not path.is_file():
+        if path.suffix != ".py" or not path.is_file():
+            continue
+        if _is_installed(path) and top not in together:
             continue
         source = path.read_bytes()
         digest.update(source)
@@ -173,6 +178,29 @@ def _file_of(name: str) -> str | None:
     except (ImportError, ValueError, AttributeError):
         return None
     return spec.origin if spec is not None else None
+
+
+def _installed_with(module: ModuleType | None) -> frozenset[str]:
+    """Top-level names of the distribution that an installed module comes from."""
+    file = getattr(module, "__file__", None)
+    if module is None or not file or not _is_installed(Path(file)):
+        return frozenset()
+    top = module.__name__.partition(".")[0]
+    of_name = packages_distributions()
+    own = set(of_name.get(top, ()))
+    return frozenset({top, *(name for name, found in of_name.items() if own & set(found))})
+
+
+def own_sources() -> str:
+    """Hash of all files of this project, as they are here."""
+    digest = hashlib.sha256()
+    for package in sorted(OWN):
+        spec = importlib.util.find_spec(package)
+        folder = Path(spec.origin).parent if spec is not None and spec.origin else Path(package)
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(folder).as_posix()}".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _is_installed(file: Path) -> bool:

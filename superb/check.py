@@ -115,7 +115,7 @@ def check_corpus(
     def load() -> Corpus:
         return load_corpus(corpus, card, CorpusOptions(data_root))
 
-    return check_loaded_corpus(load(), card, again=load)
+    return check_loaded_corpus(load(), again=load)
 
 
 def find_kind(target: str) -> Kind:

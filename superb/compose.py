@@ -150,8 +150,16 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
         for fold, part in corpus.partitions().items()
     }
     return Task(
-        downstream, corpus, rules, training, partitions, cache_dir, source=source_sha256(downstream)
+        downstream, corpus, rules, training, partitions, cache_dir, source=_source(downstream)
     )
+
+
+def _source(downstream: Downstream) -> str:
+    """What tells a task from others of its name and version; "" for one of ours as it stands."""
+    found = source_sha256(downstream)
+    if downstream.card.name not in DOWNSTREAMS:
+        return found
+    return "" if source_sha256(load_downstream(downstream.card.name)) == found else found
 
 
 def _with_language_model(

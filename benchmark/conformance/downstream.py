@@ -22,7 +22,7 @@ from benchmark.conformance.report import (
 )
 from benchmark.core import DownstreamCard, Record, Utterance
 from benchmark.errors import SuperbError
-from benchmark.metrics import find_statistic, score
+from benchmark.metrics import check_record, find_statistic, score
 from benchmark.protocol import Protocol, Training
 
 # Allowed change by company in a batch, relative to the norm: float32 rounding is near 1e-6.
@@ -302,9 +302,10 @@ class _Suite:
             raise BrokenError("no records at all")
         names = [metric.name for metric in self.card.metrics]
         for record in records:
-            if not isinstance(record, Record):
-                raise BrokenError(f"{type(record).__name__}, not a Record")
-            _check_record(record, self.card)
+            try:
+                check_record(record, self.card.metrics)
+            except ValueError as error:
+                raise BrokenError(str(error)) from error
         if len({record.id for record in records}) < len(records):
             raise BrokenError(f"{len(records)} records with ids that occur twice")
         scores = {metric.name: score(records, metric) for metric in self.card.metrics}
@@ -497,33 +498,6 @@ def _pair(head: nn.Module, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     if not isinstance(logits, Tensor) or not isinstance(shorter, Tensor):
         raise BrokenError("the head returns what is no tensor")
     return logits, shorter
-
-
-def _check_record(record: Record, card: DownstreamCard) -> None:
-    """Raise for a record that a result file, or a statistic, could not take."""
-    if not isinstance(record.id, str) or not record.id:
-        raise BrokenError(f"record id {record.id!r}")
-    if not isinstance(record.clusters, tuple) or not all(
-        isinstance(name, str) for name in record.clusters
-    ):
-        raise BrokenError(f"clusters {record.clusters!r} of {record.id}, not a tuple of texts")
-    if not record.clusters:
-        raise BrokenError(f'{record.id} has no clusters; ("",) where nobody is known')
-    for name in ("reference", "hypothesis"):
-        if not isinstance(getattr(record, name), str):
-            raise BrokenError(f"{name} {getattr(record, name)!r:.40} of {record.id}, not text")
-    metrics = {metric.name: find_statistic(metric.statistic).fields for metric in card.metrics}
-    if set(record.values) != set(metrics):
-        raise BrokenError(
-            f"{record.id} has values for {', '.join(record.values) or 'nothing'}; the card's "
-            f"metrics are {', '.join(metrics)}"
-        )
-    for name, fields in metrics.items():
-        values = record.values[name]
-        if not isinstance(values, tuple) or len(values) != len(fields):
-            raise BrokenError(f"{name} of {record.id} is {values!r}, not ({', '.join(fields)})")
-        if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
-            raise BrokenError(f"{name} of {record.id} is {values!r}, not finite numbers")
 
 
 def _same_weights(one: nn.Module, other: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -83,8 +84,22 @@ class Extraction:
 
     @property
     def utterances(self) -> dict[str, Utterance]:
-        """All of them by id; two kinds may want the same."""
-        return {u.id: u for group in self.wanted.values() for u in group}
+        """All of them by id; two kinds may want the same.
+
+        Raises:
+            SuperbError: when an id stands for two recordings, as tasks of their own corpora may
+                have it.
+        """
+        found: dict[str, Utterance] = {}
+        for utterance in chain.from_iterable(self.wanted.values()):
+            other = found.setdefault(utterance.id, utterance)
+            if (other.audio, other.span) != (utterance.audio, utterance.span):
+                raise SuperbError(
+                    f"the id {utterance.id!r} is of one recording in one task and of another in "
+                    f"another ({other.audio!s:.60} and {utterance.audio!s:.60}). Give recordings "
+                    "ids of their own in all tasks of a run, or run these tasks one at a time"
+                )
+        return found
 
     def about(self, kind: str) -> dict[str, Any]:
         """Everything that features of a kind depend on, apart from the audio."""
@@ -226,11 +241,14 @@ def find_features(
     everyone = extraction.utterances
     place = {name: index for index, name in enumerate(everyone)}
     keys = {name: key for share in shares for name, key in share.keys.items()}
+    # shares serve other tasks too
     skipped = sorted(
-        (item for share in shares for item in share.skipped), key=lambda item: place[item.utterance]
+        (item for share in shares for item in share.skipped),
+        key=lambda item: (place.get(item.utterance, len(place)), item.utterance),
     )
     if skipped and extraction.settings.on_bad_audio == "fail":
-        raise _bad_audio(skipped, len(everyone))
+        raise _bad_audio(skipped, len({*everyone, *keys, *(item.utterance for item in skipped)}))
+    skipped = [item for item in skipped if item.utterance in place]
     together = Encoded(
         {name: keys[name] for name in everyone if name in keys},
         skipped,

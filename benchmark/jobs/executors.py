@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -202,58 +202,55 @@ class LocalWorkers:
         order = make_order(self.build, site, cores, "--workers")
         outcomes: dict[Job, Outcome] = {}
         tries: Counter[Job] = Counter()
-        pool = self._pool(site)
-        under_way: dict[Future[Report], Job] = {}
+        # a pool of one process each: when one breaks, it is known whose job took it down
+        pools = [_worker(place, site) for place in range(self.workers)]
+        under_way: dict[Future[Report], tuple[Job, int]] = {}
         try:
             with progress.bar(f"jobs of {self.workers} workers", len(needs)) as bar:
                 while len(outcomes) < len(needs):
-                    for job in ready(needs, outcomes, under_way.values()):
+                    busy = dict(under_way.values())
+                    free = [place for place in range(self.workers) if place not in busy.values()]
+                    for job, place in zip(ready(needs, outcomes, busy), free, strict=False):
                         inputs = [outcomes[needed] for needed in needs[job]]
                         tries[job] += 1
                         with _without_interrupts():  # this is where workers are started
-                            under_way[pool.submit(work_on, order, job, inputs)] = job
+                            future = pools[place].submit(work_on, order, job, inputs)
+                        under_way[future] = job, place
                     done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                    broken = None
                     for future in done:
-                        job = under_way.pop(future)
+                        job, place = under_way.pop(future)
                         try:
                             report = future.result()
                         except BrokenProcessPool as error:
-                            broken = error
                             if tries[job] >= TRIES:
                                 raise hopeless(job, tries[job]) from error
+                            progress.warn("a worker died; what it was doing is done again")
+                            pools[place] = _worker(place, site)
                             continue
                         for text in report.warnings:
                             progress.warn(text)
                         outcomes[job] = report.outcome
                         bar.advance()
                         yield job, report.outcome
-                    if broken is not None:
-                        progress.warn("a worker died; what it was doing is done again")
-                        pool.shutdown(wait=False, cancel_futures=True)
-                        under_way.clear()
-                        pool = self._pool(site)
         finally:
-            _end(pool)
-
-    def _pool(self, site: Site) -> ProcessPoolExecutor:
-        context = multiprocessing.get_context("spawn")
-        places = context.Queue()
-        gpus = _gpus(site)
-        for worker in range(self.workers):
-            places.put(worker % gpus if gpus else None)
-        return ProcessPoolExecutor(
-            self.workers, mp_context=context, initializer=_start, initargs=(places,)
-        )
+            for pool in pools:
+                _end(pool)
 
 
-def ready(needs: Needs, done: Mapping[Job, Outcome], under_way: Any) -> list[Job]:  # noqa: ANN401
+def _worker(place: int, site: Site) -> ProcessPoolExecutor:
+    """One process, with a GPU of its own where there are some."""
+    gpus = _gpus(site)
+    context = multiprocessing.get_context("spawn")
+    gpu = place % gpus if gpus else None
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_start, initargs=(gpu,))
+
+
+def ready(needs: Needs, done: Mapping[Job, Outcome], under_way: Collection[Job]) -> list[Job]:
     """The jobs that can be begun: all they need is done, and nobody does them."""
-    busy = set(under_way)
     return [
         job
         for job, inputs in needs.items()
-        if job not in done and job not in busy and all(needed in done for needed in inputs)
+        if job not in done and job not in under_way and all(needed in done for needed in inputs)
     ]
 
 
@@ -292,10 +289,9 @@ def _without_interrupts() -> Iterator[None]:
         signal.raise_signal(number)
 
 
-def _start(places: Any) -> None:  # noqa: ANN401 - a queue of the spawning context
-    """A worker's first act: take a GPU of its own."""
-    gpu = places.get()
-    if gpu is not None:  # before anything asks for the GPUs
+def _start(gpu: int | None) -> None:
+    """A worker's first act: see no GPU but its own, before anything asks for them."""
+    if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
 
 

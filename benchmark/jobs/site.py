@@ -28,6 +28,7 @@ from benchmark.probing.layers import Mix, expand
 from benchmark.progress import Progress
 from benchmark.protocol import Protocol, Training
 from benchmark.scoring.results import run_id
+from benchmark.source import own_sources
 
 # Raised whenever training, selection or scoring changes a score that the protocol does not name.
 ENGINE_VERSION = 1
@@ -80,7 +81,8 @@ class Task:
         partitions: name of a fold, or "" → what it is.
         cache_dir: where lengths and hashes of recordings are remembered.
         lm: hashes of the language model and its lexicon; empty without.
-        source: hash of a task's own code where its version does not stand for it; "" otherwise.
+        source: hash of a task that is not one of ours as it stands, whose version would not tell
+            it from another; "" otherwise.
     """
 
     downstream: Downstream
@@ -261,6 +263,7 @@ class Site:
                 )
                 for name, task in self.tasks.items()
             },
+            "version of superb": own_sources(),
             "kind of device": torch.device(self.settings.device).type,
         }
         return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in parts.items()}

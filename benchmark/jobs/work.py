@@ -18,8 +18,10 @@ from benchmark.encoding.cache import TRAINING
 from benchmark.encoding.features import Encoded, Features, extract, find_features
 from benchmark.encoding.recordings import Hashes, file_hashes, joint_sha256
 from benchmark.errors import SuperbError
+from benchmark.identity import code_sha256
 from benchmark.jobs.plan import Encode, Fit, Job, Write
 from benchmark.jobs.site import Encoder, Partition, Site, Task
+from benchmark.metrics import check_record
 from benchmark.probing.fit import (
     Probe,
     ProbeSpec,
@@ -109,6 +111,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
                 "runs": [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices],
                 "fold": job.fold,
                 "audio": _digest(data["train"].keys + data["valid"].keys),
+                "task": code_sha256(task.downstream),
             },
             progress,
         )
@@ -236,7 +239,7 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
             logits, lengths = probe.answer(batch)
             loss = downstream.loss(logits, lengths, batch.utterances, partition.vocabulary)
             answers = downstream.answer(logits, lengths, batch.utterances, partition.vocabulary)
-            records = downstream.records(batch.utterances, answers)
+            records = list(downstream.records(batch.utterances, answers))
             value = float(loss)
     except SuperbError:
         raise
@@ -252,8 +255,12 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
         wrong = f"a loss of {value}"
     elif len(answers) != len(batch.utterances):
         wrong = f"{len(answers)} answers for {len(batch.utterances)} utterances"
-    elif absent := [m.name for m in downstream.card.metrics if m.name not in records[0].values]:
-        wrong = f"records without {', '.join(absent)}"
+    else:
+        try:
+            for record in records:
+                check_record(record, downstream.card.metrics)
+        except ValueError as error:
+            wrong = f"a record that cannot be scored ({error})"
     if wrong:
         raise SuperbError(
             f"task {name} gives {wrong} on two utterances of train. superb check on it tells more"

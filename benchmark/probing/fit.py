@@ -421,7 +421,7 @@ def fit(
         if probe.best is not None:
             probe.restore()
         elif probe.status == "finished":
-            worst = f"{_worst(metric.direction):.0f} {metric.unit}"
+            worst = f"{_worst(metric):.0f} {metric.unit}"
             probe.fail(f"valid {metric.name} was never better than {worst}")
 
 
@@ -661,20 +661,22 @@ def _note(
     look = Look(probe.updates, train_loss, value, valid_loss)
     probe._losses.clear()
     probe.looks.append(look)
-    if _is_best(look, probe.best, metric.direction, training.select_by):
+    if _is_best(look, probe.best, metric, training.select_by):
         probe.keep(look)
 
 
-def _is_best(look: Look, best: Look | None, direction: str, select_by: str) -> bool:
+def _is_best(look: Look, best: Look | None, metric: Metric, select_by: str) -> bool:
     if select_by == "score":
-        bar = _worst(direction) if best is None else best.valid
-        return look.valid < bar if direction == "lower" else look.valid > bar
-    return best is None or _rank(look, direction) < _rank(best, direction)
+        bar = _worst(metric) if best is None else best.valid
+        return look.valid < bar if metric.direction == "lower" else look.valid > bar
+    return best is None or _rank(look, metric.direction) < _rank(best, metric.direction)
 
 
-def _worst(direction: str) -> float:
-    """The score, in percent, that says nothing."""
-    return 100.0 if direction == "lower" else 0.0
+def _worst(metric: Metric) -> float:
+    """The score that says nothing."""
+    if metric.unit != "%":
+        return math.inf if metric.direction == "lower" else -math.inf
+    return 100.0 if metric.direction == "lower" else 0.0
 
 
 def _lose_patience(probes: Sequence[Probe], patience: int) -> None:

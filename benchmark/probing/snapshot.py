@@ -31,6 +31,7 @@ _ENGINE = hashlib.sha256(
         path.read_bytes()
         for path in (
             *sorted(Path(__file__).parent.glob("*.py")),
+            Path(__file__).parents[1] / "metrics.py",
             Path(__file__).parents[1] / "protocol.py",
         )
     )

@@ -27,7 +27,7 @@ from urllib.parse import quote
 
 from benchmark.core import Direction, Metric, Record
 from benchmark.errors import SuperbError
-from benchmark.metrics import find_statistic
+from benchmark.metrics import check_record, find_statistic
 
 if TYPE_CHECKING:
     import pandas
@@ -698,8 +698,7 @@ def _format_records(result: Result, records_per_seed: Mapping[int, Sequence[Reco
     )
     for seed, own in records_per_seed.items():
         for record in own:
-            if not 1 <= len(record.clusters) <= 2:
-                raise ValueError(f"a record belongs to one cluster or two: {record.clusters!r:.80}")
+            check_record(record, metrics)
             # An empty cell means no second one, so an unknown speaker comes first.
             clusters = (
                 sorted(record.clusters, key=bool) if "" in record.clusters else record.clusters
@@ -711,20 +710,11 @@ def _format_records(result: Result, records_per_seed: Mapping[int, Sequence[Reco
 
 
 def _values(record: Record, metric: Metric) -> list[float]:
-    """Python's own numbers; those of a ratio are counts, and whole."""
-    given = record.values[metric.name]
-    fields = find_statistic(metric.statistic).fields
-    if len(given) != len(fields):
-        raise ValueError(f"{metric.name} of {record.id} needs {', '.join(fields)}, got {given!r}")
-    values: list[float] = []
-    for number in given:
-        value = float(number)
-        if value - value != 0:
-            raise ValueError(f"{metric.name} of {record.id} is {value}, which is no finite number")
-        if metric.statistic == "ratio" and value != int(value):
-            raise ValueError(f"counts of an utterance are whole numbers, got {number!r}")
-        values.append(int(number) if metric.statistic == "ratio" or _is_int(number) else value)
-    return values
+    """Python's own numbers; those of a ratio are counts."""
+    return [
+        int(number) if metric.statistic == "ratio" or _is_int(number) else float(number)
+        for number in record.values[metric.name]
+    ]
 
 
 def _is_int(number: object) -> bool:

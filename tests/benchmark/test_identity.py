@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmark.identity import source_sha256
+from benchmark.identity import code_sha256, source_sha256
 from benchmark.registry import load_object
 from downstreams.load import load_downstream
 
@@ -32,8 +32,35 @@ def sha256(tmp_path):
     return lambda *given, **changes: source_sha256(write(*given, **changes))
 
 
-def test_what_is_ours_has_none():
-    assert source_sha256(load_downstream("ks")) == ""
+def test_of_ours_card_and_settings_count():
+    first, again, other = load_downstream("ks"), load_downstream("ks"), load_downstream("sid")
+    assert source_sha256(first) == source_sha256(again) != source_sha256(other)
+    again.records = lambda utterances, answers: []
+    assert source_sha256(again) != source_sha256(first)
+
+
+def test_code_is_that_of_the_class():
+    assert code_sha256(load_downstream("ks")) == code_sha256(load_downstream("ks"))
+    assert code_sha256(load_downstream("ks")) != code_sha256(load_downstream("asr"))
+
+
+def test_what_is_installed_together_counts(tmp_path, monkeypatch):
+    """A task in one installed module, its head in another."""
+    site = tmp_path / "site-packages"
+    information = site / "tasks-1.0.dist-info"
+    information.mkdir(parents=True)
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: tasks\nVersion: 1.0\n")
+    (information / "top_level.txt").write_text("my_task_a\nmy_head_a\n")
+    (site / "my_task_a.py").write_text("import my_head_a, other_a\n\nclass Mine:\n    card = 1\n")
+    (site / "my_head_a.py").write_text("SIZE = 1\n")
+    (site / "other_a.py").write_text("SIZE = 1\n")
+    monkeypatch.syspath_prepend(site)
+    mine = load_object("my_task_a:Mine")
+    first = source_sha256(mine)
+    (site / "other_a.py").write_text("SIZE = 2\n")
+    assert source_sha256(mine) == first
+    (site / "my_head_a.py").write_text("SIZE = 2\n")
+    assert source_sha256(mine) != first
 
 
 def test_the_file_and_what_it_imports_count(sha256):
@@ -48,7 +75,7 @@ def test_settings_count():
     class Mine:
         def __init__(self, size):
             self.size = size
-            self.card = object()
+            self.card = "card"
 
     assert source_sha256(Mine(1)) == source_sha256(Mine(1)) != source_sha256(Mine(2))
     assert source_sha256(Mine(lambda: 1)) != ""

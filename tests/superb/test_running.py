@@ -17,6 +17,7 @@ from benchmark.probing import fit
 from benchmark.probing import snapshot as resume
 from benchmark.progress import Progress
 from benchmark.scoring.results import find_result, read_records, read_result, result_path
+from downstreams.load import load_downstream
 from superb.running import run
 
 
@@ -259,6 +260,19 @@ def test_the_same_encoder_twice_is_run_once_and_another_of_its_name_is_not(place
     results = run([bands(), other], "ks", layers="last", **places)
     assert [result.upstream["name"] for result in results] == ["bands", "bands"]
     assert len({result.identity["upstream"]["fingerprint"] for result in results}) == 2
+
+
+def test_a_task_of_ours_that_was_changed_is_another(places, bands):
+    """By its card as by its methods; as it stands, its name and version say it all."""
+    as_it_is = run(bands(), "ks", layers="last", **places)
+    task = load_downstream("ks")
+    (same,) = run(bands(), task, layers="last", **places)
+    assert same.run_id == as_it_is[0].run_id
+    assert "source" not in same.identity["downstream"]
+    task.answer = lambda logits, lengths, utterances, vocabulary: ["yes"] * len(utterances)
+    (patched,) = run(bands(), task, layers="last", **places)
+    assert patched.run_id != same.run_id
+    assert patched.metrics["accuracy"]["value"] < 40
 
 
 def test_two_tasks_of_one_name_are_refused(places, bands, tmp_path):

@@ -420,6 +420,23 @@ def test_many_bad_files_are_counted(tmp_path):
         go(Toy(), {"frames": utterances}, tmp_path)
 
 
+def test_an_id_of_two_recordings_is_refused(tmp_path):
+    wanted = {"frames": corpus(2), "mean": [Utterance("u1", wav(7), "train")]}
+    with pytest.raises(SuperbError, match="the id 'u1' is of one recording in one task and of an"):
+        go(Toy(), wanted, tmp_path)
+
+
+def test_bad_audio_of_another_task(tmp_path):
+    """Shares are of all tasks; what is skipped is told of those that asked for it."""
+    bad, settings = Utterance("bad", b"no audio", "train"), {"on_bad_audio": "skip"}
+    shares = [extract(what(Toy(), {"mean": [bad, *corpus(2)]}, tmp_path, **settings), QUIET)]
+    with ExitStack() as resources:
+        own = what(Toy(), {"mean": corpus(2)}, tmp_path, **settings)
+        assert find_features(own, shares, resources).encoded.skipped == []
+        with pytest.raises(AudioError, match="1 of 3 audio files cannot be used: bad"):
+            find_features(what(Toy(), {"mean": corpus(2)}, tmp_path), shares, resources)
+
+
 @pytest.mark.parametrize("shares", [1, 2, 3])
 def test_bad_audio_can_be_skipped(tmp_path, shares):
     for _ in range(2):  # found again by a later run

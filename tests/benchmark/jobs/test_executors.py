@@ -1,11 +1,10 @@
-"""Workers on this machine: to the same results, through deaths, with one voice and one end."""
+"""Workers here and of a cluster: to the same results, through deaths, with one voice, one end."""
 
 from __future__ import annotations
 
 import json
 import os
 import pickle
-import queue
 import signal
 import subprocess
 import sys
@@ -14,11 +13,15 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import soundfile
 
 from benchmark.errors import AudioError, SuperbError, UpstreamError
 from benchmark.jobs import executors as module
+from benchmark.jobs import site
+from benchmark.jobs.cluster import Cluster
 from benchmark.jobs.executors import InProcess, LocalWorkers, make_order, ready, work_on
 from benchmark.jobs.plan import make_plan
 from benchmark.jobs.run import run_site
@@ -74,8 +77,11 @@ def told(output: Path) -> dict[Path, object]:
     return found
 
 
-def test_two_workers_write_what_one_process_writes(places, bands_file, tones, tmp_path):
+@pytest.mark.parametrize("how", [{"workers": 2}, {"cluster": "auto"}], ids=["workers", "Ray"])
+def test_workers_write_what_one_process_writes(how, places, bands_file, tones, tmp_path):
     """Also of bad audio that is left out, which is said once."""
+    if "cluster" in how:
+        pytest.importorskip("ray", reason="superb[cluster] is not installed")
     given = {
         "upstream": f"{bands_file}:Bands",
         "downstream": ["ks", "asr"],
@@ -86,15 +92,15 @@ def test_two_workers_write_what_one_process_writes(places, bands_file, tones, tm
         "device": "cpu",
     }
     said, results = [], []
-    for workers in (1, 2):
+    for name, executor in (("1", {}), ("2", how)):
         messages = Messages()
-        folder = tmp_path / str(workers)
+        folder = tmp_path / name
         results.append(
             run(
                 **given,
-                workers=workers,
+                **executor,
                 output=folder,
-                cache_dir=tmp_path / f"cache {workers}",
+                cache_dir=tmp_path / f"cache {name}",
                 progress=messages,
             )
         )
@@ -129,10 +135,13 @@ def test_what_a_dead_worker_was_doing_is_done_again(spec_of, plugin, tmp_path):
     assert told(spec.output) == told(other.output)
 
 
-def test_a_job_that_always_kills_its_worker_is_given_up(spec_of, plugin):
-    spec = spec_of(plugin("os.kill(os.getpid(), signal.SIGKILL)"))
-    workers = LocalWorkers(partial(build_site, spec), 1)
-    with pytest.raises(SuperbError, match=r"'bands: features' died 3 times.*Try fewer workers"):
+def test_a_job_that_always_kills_its_worker_is_given_up_and_no_other_blamed(spec_of, plugin, tones):
+    """The worker that hears the very first utterance, which is in the first share."""
+    first = float(soundfile.read(tones.parent / "ada-yes-0.wav")[0][0])
+    name = plugin(f"if abs(float(waveforms[0][0]) - {first}) < 1e-6: os.kill(os.getpid(), 9)")
+    spec = spec_of(name)
+    workers = LocalWorkers(partial(build_site, spec), 2)
+    with pytest.raises(SuperbError, match=r"share 1 of 2' died 3 times.*Try fewer"):
         run_site(build_site(spec), workers, Messages())
     assert list(spec.output.iterdir()) == []
 
@@ -248,6 +257,15 @@ def test_a_worker_that_sees_something_else_does_no_job(
         shorter.unlink()
 
 
+def test_a_worker_of_another_version_does_no_job(spec_of, bands_file, monkeypatch):
+    spec = spec_of(f"{bands_file}:Bands")
+    here = build_site(spec)
+    order = make_order(partial(build_site, spec), here, 1, "--cluster")
+    monkeypatch.setattr(site, "own_sources", lambda: "of another version")
+    with pytest.raises(SuperbError, match="a worker sees another version of superb than"):
+        work_on(order, next(iter(make_plan(here, Messages()).needs)), [])
+
+
 def test_a_worker_that_does_not_see_the_folder_says_so(spec_of, bands_file, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "VISIBLE_S", 0.0)
     spec = spec_of(f"{bands_file}:Bands")
@@ -283,10 +301,24 @@ def test_a_job_is_ready_once_what_it_needs_is_done():
 
 def test_each_worker_takes_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "before")
-    places = queue.Queue()
-    for gpu in (1, None):
-        places.put(gpu)
-    module._start(places)
+    module._start(1)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-    module._start(places)
+    module._start(None)
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"  # where there is none, as it was
+
+
+@pytest.mark.parametrize(
+    ("installed", "address", "message"),
+    [
+        (None, "auto", r"pip install 'superb\[cluster\]'"),
+        (SimpleNamespace(), "head", "takes auto, ray://HOST:10001 or HOST:6379; got 'head'"),
+        (SimpleNamespace(), "ray://127.0.0.1:1", "no Ray cluster at .* nobody answers.*ray start"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_refused_at_once(
+    installed, address, message, spec_of, bands_file, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "ray", installed)
+    build = partial(build_site, spec_of(f"{bands_file}:Bands"))
+    with pytest.raises(SuperbError, match=message):
+        Cluster.connect(address, build, Messages())

@@ -434,11 +434,11 @@ def test_records_of_two_speakers_and_of_folds(tmp_path):
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        (Record("a", (), "", "", {"accuracy": (1, 1)}), "one cluster or two"),
-        (Record("a", ("x", "y", "z"), "", "", {"accuracy": (1, 1)}), "one cluster or two"),
+        (Record("a", (), "", "", {"accuracy": (1, 1)}), "belongs to one or two"),
+        (Record("a", ("x", "y", "z"), "", "", {"accuracy": (1, 1)}), "belongs to one or two"),
         (Record("a", ("x",), "", "", {"wer": (1, 1), "accuracy": (1, 1)}), "wer: scored, but no"),
-        (Record("a", ("x",), "", "", {"accuracy": (1,)}), "needs numerator, denominator"),
-        (Record("a", ("x",), "", "", {"accuracy": (float("nan"), 1)}), "no finite number"),
+        (Record("a", ("x",), "", "", {"accuracy": (1,)}), "not .numerator, denominator."),
+        (Record("a", ("x",), "", "", {"accuracy": (float("nan"), 1)}), "not finite numbers"),
     ],
 )
 def test_records_that_no_file_holds(tmp_path, record, message):
