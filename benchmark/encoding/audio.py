@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,28 +27,6 @@ if TYPE_CHECKING:
 _CUT = re.compile(r"^\s*data : (\d+) \(should be (\d+)\)", re.MULTILINE)
 # Programs that write WAV to a pipe cannot know the length and put a huge one.
 _LENGTH_UNKNOWN = 0x7F00_0000
-# So do those that write FLAC; libsndfile then counts this many samples.
-_SAMPLES_UNKNOWN = (1 << 63) - 1
-# No format packs more samples into a byte; FLAC comes nearest, with silence. A header that
-# promises more is believed only as far as there are samples.
-_SAMPLES_PER_BYTE = 10_000
-_BLOCK = 1 << 20
-# Between two rates without a common divisor, the filter alone takes this many numbers and more.
-_LARGEST_FILTER = 1 << 25
-_LOWEST_RATE = 1_000
-
-
-class _Bytes(io.BytesIO):
-    """Bytes as a file in which a seek to nowhere leaves the place as it is.
-
-    A header can make libsndfile try; as it asks through C, an exception would only be printed.
-    """
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        try:
-            return super().seek(offset, whence)
-        except (ValueError, OverflowError):
-            return self.tell()
 
 
 def decode(
@@ -85,8 +62,7 @@ def decode(
     audio = _at_hand(audio, name)
     channels, rate = _read(audio, name, span)
     # numpy, not torch: on clips this short, waking threads costs more than the work.
-    with np.errstate(over="ignore", invalid="ignore"):  # found below
-        mono = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
+    mono = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
     if mono.size == 0:
         raise _no_samples(audio, name)
     bad = mono.size - int(np.isfinite(mono).sum())
@@ -98,7 +74,6 @@ def decode(
         )
     waveform = torch.from_numpy(np.ascontiguousarray(mono))
     if rate != sample_rate:
-        _refuse_rate(rate, sample_rate, _where(audio, name))
         import torchaudio
 
         waveform = torchaudio.functional.resample(waveform, rate, sample_rate)
@@ -169,16 +144,18 @@ def _read(audio: Path | bytes, name: str, span: tuple[float, float] | None) -> t
     if isinstance(audio, Path) and not audio.is_file():
         raise _missing(audio, name)
     try:
-        with soundfile.SoundFile(_Bytes(audio) if isinstance(audio, bytes) else audio) as file:
+        with soundfile.SoundFile(io.BytesIO(audio) if isinstance(audio, bytes) else audio) as file:
             expected, declared = file.frames, _CUT.search(file.extra_info)
             # The length of an MP3 file is an estimate unless its encoder left a note.
-            exact = file.format != "MP3" and expected != _SAMPLES_UNKNOWN
+            exact = file.format != "MP3"
             rate = int(file.samplerate)
             lead, count = 0, -1
             if span is not None:
                 lead, count = _seek(file, audio, name, span)
                 expected = count - lead
-            channels = _samples(file, count, _size(audio))[lead:]
+            channels = np.asarray(
+                file.read(count, dtype="float32", always_2d=True)[lead:], dtype=np.float32
+            )
     except (soundfile.SoundFileError, OSError) as error:
         if _size(audio) == 0:
             raise _no_samples(audio, name) from error
@@ -199,23 +176,6 @@ def _read(audio: Path | bytes, name: str, span: tuple[float, float] | None) -> t
     return channels, rate
 
 
-def _samples(file: soundfile.SoundFile, count: int, size: int) -> Array:
-    """The next samples, float32 ``[sample, channel]``; all of the file's for -1."""
-    import numpy as np
-
-    if count < 0:
-        count = file.frames
-    if count * file.channels <= size * _SAMPLES_PER_BYTE:
-        return np.asarray(file.read(count, dtype="float32", always_2d=True), dtype=np.float32)
-    # After each block soundfile seeks, which not every format can without a length.
-    file.seekable = lambda: False  # type: ignore[method-assign]
-    blocks: list[Array] = []
-    while not blocks or len(blocks[-1]) == _BLOCK:
-        blocks.append(file.read(min(count, _BLOCK), dtype="float32", always_2d=True))
-        count -= len(blocks[-1])
-    return np.concatenate(blocks)
-
-
 def _seek(
     file: soundfile.SoundFile, audio: Path | bytes, name: str, span: tuple[float, float]
 ) -> tuple[int, int]:
@@ -233,16 +193,6 @@ def _seek(
         return start, start + count
     file.seek(start)
     return 0, count
-
-
-def _refuse_rate(rate: int, wanted: int, where: str) -> None:
-    """Raise for a rate from which resampling would take gigabytes, or make them."""
-    if rate < _LOWEST_RATE or rate * wanted // math.gcd(rate, wanted) ** 2 > _LARGEST_FILTER:
-        raise AudioError(
-            f"{where} says that it has {rate} samples per second, which cannot be resampled to "
-            f"{wanted}; if that is true, convert it to a usual rate first, such as {wanted} Hz",
-            reason="unreadable",
-        )
 
 
 def _size(audio: Path | bytes) -> int:
