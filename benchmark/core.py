@@ -498,3 +498,12 @@ class NotesTraining(Protocol):
     ) -> list[str]:
         """What a reader of the score must know of this training data, given frame counts."""
         ...
+
+
+@runtime_checkable
+class NotesTest(Protocol):
+    """A task that has something to say of its test data."""
+
+    def test_notes(self, test: Sequence[Utterance], vocabulary: Sequence[str]) -> list[str]:
+        """What a reader of the score must know of what is asked, given what can be answered."""
+        ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.protocol import LanguageModel
+from downstreams.corpora.words import named
 from downstreams.text import (
     character_errors,
     characters,
     decode_greedy,
+    has_no_spaces,
     normalise,
     word_errors,
 )
@@ -30,6 +33,9 @@ _CARD: Final = DownstreamCard(
     needs=("text",),
     head="linear, 2-layer BLSTM, linear; character CTC, greedy",
 )
+
+
+_SHOWN: Final = 8
 
 
 class Transcript(NamedTuple):
@@ -122,6 +128,34 @@ class Asr:
             f"frames ({stack * hop_s * 1000:.0f} ms each); CTC cannot align them, so they teach "
             "nothing"
         ]
+
+    def test_notes(self, test: Sequence[Utterance], vocabulary: Sequence[str]) -> list[str]:
+        """Count the words that no output can spell, and tell where words have no spaces."""
+        known = {*vocabulary[1:]}
+        lacking: Counter[str] = Counter()
+        words = unreachable = unspaced = 0
+        for text in (normalise(utterance.text) for utterance in test):
+            unknown = [character for character in text if character not in known]
+            lacking.update(unknown)
+            own = text.split()
+            words += len(own)
+            # without a space, what comes out is one word
+            unreachable += sum(" " in unknown or not known.issuperset(word) for word in own)
+            unspaced += len(own) == 1 and has_no_spaces(text)
+        notes = []
+        if lacking:
+            kinds = ", ".join(f"{named(c)} ({count})" for c, count in lacking.most_common(_SHOWN))
+            more = f" … ({len(lacking)} kinds in all)" if len(lacking) > _SHOWN else ""
+            notes.append(
+                f"{unreachable} of {words} test words cannot be right: train lacks characters of "
+                f"theirs: {kinds}{more}"
+            )
+        if 2 * unspaced > len(test):
+            notes.append(
+                f"{unspaced} of {len(test)} test transcripts are in a script without spaces and "
+                "count as one word each: wer is the share of wrong transcripts, cer says more"
+            )
+        return notes
 
     def loss(
         self,

@@ -5,13 +5,19 @@ Such tasks differ in what the label is, which their cards say; head, loss and me
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.core import DownstreamCard, Record, Utterance
 
 if TYPE_CHECKING:  # listing tasks is to stay instant
     from torch import Generator, Tensor, nn
+
+
+# 1, 01 and 1.0 alike
+_WHOLE: Final = re.compile(r"([+-]?\d{1,18})(?:\.0*)?")
 
 
 class Classification:
@@ -32,6 +38,29 @@ class Classification:
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
         """The labels of train, sorted."""
         return tuple(sorted({utterance.label for utterance in train}))
+
+    def notes(
+        self,
+        train: Sequence[Utterance],
+        lengths: Sequence[int],
+        hop_s: float,
+        settings: Mapping[str, Any],
+    ) -> list[str]:
+        """Labels that may be meant to be one: they differ in case, or in how a number is written.
+
+        They are two classes all the same: ``a`` and ``A`` may be two speakers.
+        """
+        alike: dict[str, list[str]] = defaultdict(list)
+        for label in self.vocabulary(train):
+            number = _WHOLE.fullmatch(label)
+            alike[str(int(number[1])) if number else label.casefold()].append(label)
+        pairs = [" and ".join(map(repr, own)) for own in alike.values() if len(own) > 1]
+        if not pairs:
+            return []
+        return [
+            f"labels that differ only in case or in how a number is written count as different: "
+            f"{'; '.join(pairs[:3])}{f' … ({len(pairs)} in all)' if len(pairs) > 3 else ''}"
+        ]
 
     def head(
         self,

@@ -8,18 +8,26 @@ from itertools import groupby
 
 import jiwer
 
+from downstreams.corpora.words import transcript
+
+_UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
 BLANK = "<blank>"
 
 
 def normalise(text: str) -> str:
     """Upper case, one space between words: what SUPERB's characters are."""
-    composed = unicodedata.normalize("NFC", text).upper()  # which may take characters apart again
-    return " ".join(unicodedata.normalize("NFC", composed).split())
+    return transcript(transcript(text).upper())  # which may take characters apart again
 
 
 def characters(texts: Iterable[str]) -> tuple[str, ...]:
     """The CTC blank, then every character of the normalised texts, sorted."""
     return (BLANK, *sorted({character for text in texts for character in normalise(text)}))
+
+
+def has_no_spaces(text: str) -> bool:
+    """Whether most characters are of a script that is written without spaces between words."""
+    names = [unicodedata.name(character, "") for character in text]
+    return 2 * sum(name.startswith(_UNSPACED) for name in names) > len(names)
 
 
 def decode_greedy(best: Sequence[int], vocabulary: Sequence[str]) -> str:

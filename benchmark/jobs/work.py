@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmark.core import SPLITS, NotesTraining, Record
+from benchmark.core import SPLITS, NotesTest, NotesTraining, Record
 from benchmark.encoding.cache import TRAINING
 from benchmark.encoding.features import Encoded, Features, extract, find_features
 from benchmark.encoding.recordings import Hashes, file_hashes, joint_sha256
@@ -34,7 +34,7 @@ from benchmark.probing.fit import (
 )
 from benchmark.probing.layers import Mix
 from benchmark.probing.logs import Logs
-from benchmark.probing.notes import missing_information, shared_audio
+from benchmark.probing.notes import lost_labels, missing_information, shared_audio
 from benchmark.probing.snapshot import Snapshot
 from benchmark.progress import Progress
 from benchmark.registry import cause
@@ -101,7 +101,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         hop_s = card.hop_samples / card.sample_rate
         files = file_hashes(task.corpus.utterances, task.cache_dir)
         notes = [
-            *_notes(task, data, hop_s),
+            *_notes(task, partition, data, hop_s),
             *missing_information(data["train"], features.stores, card),
             *shared_audio(data, partition.corpus, files),
         ]
@@ -192,8 +192,11 @@ def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:
         usable = [u for u in heard if u.split == split and u.id in features.keys]
         if not usable:
             fold = f", fold {job.fold}" if job.fold else ""
+            of_split = len(task.partitions[job.fold].corpus.split(split))
             raise SuperbError(
-                f"corpus {task.corpus.name}{fold}: no usable audio is left in {split}"
+                f"corpus {task.corpus.name}{fold}: nothing is left in {split}: none of its "
+                f"{of_split} recordings can be used. superb data check tells what is wrong with "
+                "each"
             )
         data[split] = SplitData(usable, features.keys, features.stores, device)
     return data
@@ -267,12 +270,19 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
         )
 
 
-def _notes(task: Task, data: Mapping[str, SplitData], hop_s: float) -> list[str]:
-    """What the task has to say of its training data."""
-    if not isinstance(task.downstream, NotesTraining):
-        return []
-    train = data["train"]
-    return task.downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
+def _notes(
+    task: Task, partition: Partition, data: Mapping[str, SplitData], hop_s: float
+) -> list[str]:
+    """What the task has to say of the data of a fold, and labels that were lost with bad audio."""
+    downstream, train, test = task.downstream, data["train"], data["test"]
+    notes = []
+    if isinstance(downstream, NotesTraining):
+        notes += downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
+    if isinstance(downstream, NotesTest):
+        notes += downstream.test_notes(test.utterances, partition.vocabulary)
+    if downstream.card.closed_set:
+        notes += lost_labels(data, partition.corpus)
+    return notes
 
 
 def _groups(task: Task, fold: str, train: SplitData) -> list[list[int]]:

@@ -27,6 +27,21 @@ def missing_information(
     return []
 
 
+def lost_labels(data: Mapping[str, SplitData], corpus: Corpus) -> list[str]:
+    """Warn when no recording of a label is left in train or test, all of them being unusable."""
+    notes = []
+    for split in ("train", "test"):
+        left = {utterance.label for utterance in data[split].utterances}
+        if lost := sorted({utterance.label for utterance in corpus.split(split)} - left):
+            asked = sum(utterance.label in lost for utterance in data["test"].utterances)
+            so = f"{asked} test utterances cannot be answered" if split == "train" else "not asked"
+            notes.append(
+                f"no usable audio is left in {split} of {', '.join(map(repr, lost[:3]))}"
+                f"{f' … ({len(lost)} labels in all)' if len(lost) > 3 else ''}: {so}"
+            )
+    return notes
+
+
 def shared_audio(data: Mapping[str, SplitData], corpus: Corpus, files: Hashes) -> list[str]:
     """Warn when the same recording stands in train or valid and in test."""
     heard = set(data["train"].keys) | set(data["valid"].keys)

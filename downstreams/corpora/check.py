@@ -20,6 +20,7 @@ from benchmark.encoding.audio import audio_sha256, audio_size, decode
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
 from downstreams.corpora.layout import Official, Survey
+from downstreams.corpora.words import transcript
 
 # Full scale is 1. Loud but sound speech touches it with a few samples at most.
 CLIPPED_LEVEL: Final = 0.999
@@ -240,7 +241,7 @@ def _check_names(survey: Survey, found: dict[tuple[str, str], list[Item]]) -> No
     """Empty transcripts, and speakers in two splits that may have none in common."""
     if any(utterance.text for utterance in survey.utterances):
         for utterance in survey.utterances:
-            if not utterance.text:
+            if not transcript(utterance.text):
                 found["no transcript", utterance.split].append(Item(utterance.id))
     speakers: dict[str, dict[str, None]] = defaultdict(dict)  # a set that keeps its order
     for utterance in survey.utterances:

@@ -24,6 +24,7 @@ from downstreams.corpora import CorpusOptions, refuse_options
 from downstreams.corpora.layout import choose_splits, naming
 from downstreams.corpora.manifest import Row, from_rows
 from downstreams.corpora.streaming import StreamedSplit, obstacle, streamed
+from downstreams.corpora.utterances import is_file
 
 if TYPE_CHECKING:  # two seconds to import
     from datasets.arrow_dataset import Dataset
@@ -136,7 +137,7 @@ class TableSplit:
             if self.pinned:  # of a dataset of the hub, nothing lies in the working folder
                 return None
             file = self.folder / file
-        if not file.is_file():
+        if not is_file(file):
             raise SuperbError(f"row {row} has no audio: {path!r} is no file")
         return file
 
@@ -379,7 +380,9 @@ def _rows(
         cells = {column: _named(table, column) for column in kept}
         for number, audio in enumerate(found.audio()):
             row = {column: values[number] for column, values in cells.items()}
-            yield Row(number, {**row, "id": f"{part}/{number}", "split": split, "audio": audio})
+            yield Row(
+                number, {**row, "id": f"{part}/{number}", "split": split, "audio": audio}, part
+            )
     except SuperbError as error:
         raise SuperbError(f"{name}, split {part}: {error}") from error
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmark.core import Corpus, Utterance
+from benchmark.encoding.folders import visible
 from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, content_sha256
+from downstreams.corpora import CorpusOptions
 from downstreams.corpora.layout import (
     Archive,
     Layout,
@@ -28,7 +29,7 @@ from downstreams.corpora.layout import (
     not_found,
     partial,
 )
-from downstreams.corpora.utterances import with_valid
+from downstreams.corpora.utterances import built, with_valid
 
 NAME: Final = "librispeech"
 # What all archives are packed in.
@@ -136,23 +137,26 @@ def load(task: str, options: CorpusOptions) -> Corpus:
             f"SPEAKER/CHAPTER/*{SUFFIXES[0]} with SPEAKER-CHAPTER.trans.txt; "
             f"it holds {holds(base / bare[0])}"
         )
-    if empty := [utterance.id for utterance in found.utterances if not utterance.text]:
+    official = {own: OFFICIAL[own] for own in ours if own in OFFICIAL}
+    notes = [naming(wanted, DEFAULTS), partial(found.utterances, official), *found.notes]
+    if found.missing:
+        notes.append(f"{len(found.missing)} transcripts without a recording left out")
+    utterances = [replace(u, split=ours[u.split]) for u in found.utterances]
+    utterances, carved = with_valid(base, utterances, labels_are_speakers=False)
+    corpus = built(
+        NAME,
+        base,
+        utterances,
+        [*notes, carved],
+        licence="CC BY 4.0",
+        source="https://www.openslr.org/12",
+    )
+    if empty := [utterance.id for utterance in corpus.utterances if not utterance.text]:
         raise SuperbError(
             f"empty transcripts in {base}: {', '.join(empty[:3])} ({len(empty)} in all). Write "
             "what is said into the chapter's .trans.txt, or take the line out"
         )
-    official = {own: OFFICIAL[own] for own in ours if own in OFFICIAL}
-    notes = [naming(wanted, DEFAULTS), partial(found.utterances, official), *found.notes]
-    utterances = [replace(u, split=ours[u.split]) for u in found.utterances]
-    utterances, carved = with_valid(base, utterances, labels_are_speakers=False)
-    return Corpus(
-        name=NAME,
-        sha256=content_sha256(utterances),
-        utterances=tuple(utterances),
-        licence="CC BY 4.0",
-        source="https://www.openslr.org/12",
-        note="; ".join(note for note in [*notes, carved] if note),
-    )
+    return corpus
 
 
 def survey(root: Path) -> Survey:
@@ -211,10 +215,10 @@ def _survey(root: Path, base: Path, splits: Iterable[str]) -> Survey:
     extra: dict[Path, str] = {}
     silent = 0
     for split in splits:
-        for chapter in sorted((base / split).glob("*/*/")):
+        for chapter in visible(base / split, "*/*/"):
             texts = _transcripts(chapter)
             audio: dict[str, Path] = {}
-            for path in sorted(chapter.iterdir(), key=_preference):
+            for path in sorted(visible(chapter), key=_preference):
                 if path.suffix.lower() not in SUFFIXES:
                     continue
                 if path.stem in texts and path.stem not in audio:
@@ -247,10 +251,15 @@ def _transcripts(chapter: Path) -> dict[str, str]:
     """Utterance → what is said; nothing where the chapter has no transcript."""
     path = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # not splitlines, which ends lines at further characters too
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise SuperbError(f"cannot read {path}: {error}; unpack the archive again") from error
-    pairs = (line.partition(" ") for line in lines if line.strip())
-    return {name: " ".join(text.split()) for name, _, text in pairs}
+    texts: dict[str, str] = {}
+    for name, _, text in (line.partition(" ") for line in lines if line.strip()):
+        if name in texts:
+            raise SuperbError(f"{path} has two lines of {name}; take one of them out")
+        texts[name] = " ".join(text.split())
+    return texts

@@ -5,6 +5,12 @@ Columns: ``audio`` (a path, relative to the manifest's folder or absolute), ``sp
 ``id`` (else the audio path as written) and ``speaker``, by which intervals are clustered. Columns
 that the task does not need are ignored. A Parquet manifest may also hold the audio itself, as the
 ``{bytes, path}`` struct that Hugging Face ``datasets`` writes.
+
+Text is UTF-8. In CSV any cell may be quoted; a quotation mark in a quoted cell is written twice,
+and a quoted cell over several lines may not hold as many commas as a row has. In TSV quotation
+marks are text, as Common Voice has them, and a row is a line, unless a program has quoted there:
+TSV with a quoted header is read like CSV, and a cell between quotation marks is unquoted if it
+holds a tab, nothing, or quotation marks all of which are written twice.
 """
 
 from __future__ import annotations
@@ -12,9 +18,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-import unicodedata
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +30,7 @@ from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
 from benchmark.errors import SuperbError
 from downstreams.corpora import MANIFEST_SUFFIXES
 from downstreams.corpora.utterances import checked
+from downstreams.corpora.words import one_form
 
 # What other tools call our columns; only for hints, nothing is renamed silently.
 _OTHER_NAMES: Final = {
@@ -34,20 +42,30 @@ _OTHER_NAMES: Final = {
 }
 
 
+_DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# What a program has quoted that quotes cells only where it must.
+_QUOTED: Final = re.compile(r'"(|(?:[^"]|"")*""(?:[^"]|"")*)"')
+
+
 @dataclass(frozen=True)
 class Row:
-    """One row as read: where it stands, and its cells."""
+    """One row as read: where it stands (in which part, if there are several), and its cells."""
 
     line: int
     cells: dict[str, Any]
+    part: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for messages."""
+        return f"row {self.part}/{self.line}" if self.part else f"line {self.line}"
 
 
 def load(path: Path, card: DownstreamCard) -> Corpus:
     """Read and check a manifest of one's own data for one task.
 
-    Text, label, speaker and other cells are brought to Unicode NFC and their white space is
-    collapsed; nothing else is changed. What is checked, and how a missing valid split is made, is
-    told by `downstreams.corpora.utterances.checked`.
+    Cells are text or numbers; of numbers, 1.0 is 1. What is checked, and how a missing valid split
+    is made, is told by `downstreams.corpora.utterances.checked`.
 
     Args:
         path: the manifest; its suffix tells the format.
@@ -93,8 +111,11 @@ def from_rows(
         source=source,
         licence=licence,
         pinned=pinned,
-        places=[f"line {row.line}" for row in rows],
-        remedy=f"Paths are relative to the manifest's folder, {path.parent.resolve()}",
+        places=[row.place for row in rows],
+        remedy=(
+            "The column 'audio' holds paths relative to the manifest's folder, "
+            f"{path.parent.resolve()}"
+        ),
     )
 
 
@@ -133,45 +154,109 @@ def _read(path: Path) -> list[Row]:
 
 
 def _read_delimited(path: Path, delimiter: str) -> list[Row]:
+    # utf-8-sig drops the byte order mark that spreadsheets write; all kinds of line end become \n
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    if "\0" in lines[0]:
+        raise SuperbError(f"{path} is not UTF-8 text but perhaps UTF-16; save it as UTF-8")
+    if delimiter == "," or lines[0].lstrip().startswith('"'):
+        table = _quoted_lines(path, lines, delimiter)
+    else:
+        table = _plain_lines(lines, delimiter)
+    _, names = next(table, (1, []))
+    header = [one_form(name) for name in names]
+    _check_header(path, header, delimiter)
     rows = []
-    # utf-8-sig drops the byte order mark that spreadsheets write; newline="" leaves CRLF to csv.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        # Strict: a stray quotation mark is an error instead of swallowing the lines after it.
-        reader = csv.reader(file, delimiter=delimiter, strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            if len(set(header)) < len(header):
-                twice = sorted(name for name, count in Counter(header).items() if count > 1)
-                raise SuperbError(f"{path}: column names occur twice: {', '.join(twice)}")
-            for cells in reader:
-                if not any(cell.strip() for cell in cells):
-                    continue
-                if len(cells) != len(header):
-                    raise SuperbError(
-                        f"{path}, line {reader.line_num}: {len(cells)} cells, the header has "
-                        f"{len(header)}; quote cells that contain the delimiter"
-                    )
-                rows.append(Row(reader.line_num, dict(zip(header, cells, strict=True))))
-        except csv.Error as error:
+    for number, cells in table:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if len(cells) != len(header):
             raise SuperbError(
-                f"{path}, line {reader.line_num}: {error}; write a quotation mark inside a "
-                'quoted cell twice ("")'
-            ) from error
+                f"{path}, line {number}: {len(cells)} cells, the header has {len(header)}; quote "
+                "cells that contain the delimiter"
+            )
+        rows.append(Row(number, dict(zip(header, cells, strict=True))))
     return rows
+
+
+def _quoted_lines(
+    path: Path, lines: Iterable[str], delimiter: str
+) -> Iterator[tuple[int, list[str]]]:
+    """Line and cells of each row of a table in which any cell may be quoted.
+
+    Raises:
+        SuperbError: a quotation that goes on after its end, or that has swallowed rows.
+    """
+    # Strict: a stray quotation mark is an error instead of swallowing the lines after it.
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
+    start, wanted = 1, 0
+    try:
+        for cells in reader:
+            wanted = wanted or len(cells)
+            # One row opened a quotation and another ended it: between them lies a row's worth.
+            if any("\n" in cell and cell.count(delimiter) >= wanted - 1 for cell in cells):
+                raise csv.Error(f"a cell goes on to line {reader.line_num} and holds whole rows")
+            yield start, cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise SuperbError(
+            f"{path}, line {start}: {error}; end each quotation, and write a quotation mark inside "
+            'a quoted cell twice ("")'
+        ) from error
+
+
+def _plain_lines(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Line and cells of each row of a table without quoting, but for what a program must quote."""
+    wanted = 0
+    for number, line in enumerate(lines, start=1):
+        cells = line.split(delimiter)
+        wanted = wanted or len(cells)
+        if len(cells) == wanted:
+            cells = [c[1:-1].replace('""', '"') if _QUOTED.fullmatch(c) else c for c in cells]
+        elif '"' in line:  # perhaps a cell holds the delimiter
+            with suppress(csv.Error):
+                cells = next(csv.reader([line], delimiter=delimiter, strict=True))
+        yield number, cells
+
+
+def _check_header(path: Path, header: Sequence[str], delimiter: str) -> None:
+    """Raise for names that occur twice, and for a file that is separated by something else."""
+    _check_names(str(path), header)
+    if len(header) > 1:
+        return
+    for other, name in _DELIMITERS.items():
+        if header and other in header[0]:
+            raise SuperbError(
+                f"{path} is separated by {name}, and its name says {_DELIMITERS[delimiter]}: save "
+                "it with commas as .csv, or with tabs as .tsv"
+            )
+
+
+def _check_names(where: str, names: Iterable[str]) -> None:
+    """Raise for columns or keys that occur twice."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise SuperbError(
+            f"{where}: column names occur twice: {', '.join(name or repr(name) for name in twice)}"
+        )
 
 
 def _read_json_lines(path: Path) -> list[Row]:
     rows = []
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        _check_names(where, [key for key, _ in pairs])
+        return dict(pairs)
+
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
+            where = f"{path}, line {number}"
             try:
-                cells = json.loads(line)
+                cells = json.loads(line, object_pairs_hook=unique)
             except (ValueError, RecursionError) as error:  # also of numbers of 5,000 digits
-                raise SuperbError(f"{path}, line {number}: not JSON: {error}") from error
+                raise SuperbError(f"{where}: not JSON: {error}") from error
             if not isinstance(cells, dict):
-                raise SuperbError(f"{path}, line {number}: not a JSON object but {line[:40]!r}")
+                raise SuperbError(f"{where}: not a JSON object but {line[:40]!r}")
             rows.append(Row(number, cells))
     return rows
 
@@ -183,7 +268,9 @@ def _read_parquet(path: Path) -> list[Row]:
     try:
         # Not read_table(path), which takes folders named like split=train for columns.
         with path.open("rb") as file:
-            cells = pq.ParquetFile(file).read().to_pylist()  # type: ignore[no-untyped-call]
+            table = pq.ParquetFile(file).read()  # type: ignore[no-untyped-call]
+        _check_names(str(path), table.column_names)
+        cells = table.to_pylist()
     except (ArrowException, OSError, ValueError, OverflowError) as error:
         # The last two are of values that Python has not, such as years after 9999.
         raise SuperbError(f"{path} is not a readable Parquet file: {error}") from error
@@ -192,17 +279,21 @@ def _read_parquet(path: Path) -> list[Row]:
 
 def _utterance(path: Path, row: Row, card: DownstreamCard) -> Utterance:
     """One row as an utterance; a column that the task does not need stays empty."""
+
+    def text(column: str) -> str:
+        return _text(path, row, column)
+
     with_text = "text" in card.columns and card.label_from != "text"
     audio, written = _audio(path, row)
     return Utterance(
-        id=_text(row.cells.get("id")) or written,
+        id=one_form(text("id")) or written,
         audio=audio,
-        split=_text(row.cells.get("split")),
-        speaker=_text(row.cells.get("speaker")),
-        text=_text(row.cells.get("text")) if with_text else "",
-        label=_text(row.cells.get(card.label_from)) if card.labelled else "",
+        split=text("split"),
+        speaker=text("speaker"),
+        text=text("text") if with_text else "",
+        label=text(card.label_from) if card.labelled else "",
         columns={
-            column: _text(row.cells.get(column))
+            column: text(column)
             for column in card.needs
             if column not in ("text", "speaker", "label")
         },
@@ -216,17 +307,31 @@ def _audio(path: Path, row: Row) -> tuple[Path | bytes | StoredAudio, str]:
         return cell, f"row-{row.line}"
     if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
         return cell["bytes"], str(cell.get("path") or f"row-{row.line}")
-    written = str((cell.get("path") if isinstance(cell, dict) else cell) or "").strip()
+    written = cell.get("path") if isinstance(cell, dict) else cell
+    if not isinstance(written, str | None):
+        raise _wrong_type(path, row, "audio", "a path", written)
+    written = (written or "").strip()
     if not written:
-        raise SuperbError(f"{path}, line {row.line}: the 'audio' cell is empty")
+        raise SuperbError(f"{path}, {row.place}: the 'audio' cell is empty")
     return path.parent / written, written  # an absolute path replaces the folder
 
 
-def _text(cell: object) -> str:
-    """A cell as text: NFC, white space collapsed; null and NaN are empty."""
+def _text(path: Path, row: Row, column: str) -> str:
+    """A cell as text; null and NaN are empty, and whole numbers have no decimal point."""
+    cell = row.cells.get(column)
+    if isinstance(cell, str):
+        return cell
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
-    return unicodedata.normalize("NFC", " ".join(str(cell).split()))
+    if isinstance(cell, bool) or not isinstance(cell, int | float):
+        raise _wrong_type(path, row, column, "text or a number", cell)
+    return str(int(cell) if isinstance(cell, float) and cell.is_integer() else cell)
+
+
+def _wrong_type(path: Path, row: Row, column: str, wanted: str, cell: object) -> SuperbError:
+    return SuperbError(
+        f"{path}, {row.place}: {column!r} must be {wanted}, got {type(cell).__name__} {cell!r:.60}"
+    )
 
 
 # Checking --------------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
+from benchmark.encoding.folders import visible
 from benchmark.errors import AudioError, SuperbError, unknown
-from downstreams.corpora import CorpusOptions, content_sha256, refuse_options
+from downstreams.corpora import CorpusOptions, refuse_options
 from downstreams.corpora.layout import (
     Archive,
     Layout,
@@ -34,7 +35,7 @@ from downstreams.corpora.layout import (
     not_found,
     partial,
 )
-from downstreams.corpora.utterances import check_closed_set
+from downstreams.corpora.utterances import built
 
 KEYWORDS: Final = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
 UNKNOWN: Final = "_unknown_"
@@ -129,7 +130,7 @@ def load_v1(task: str, options: CorpusOptions) -> Corpus:
     there = {path.name for path in noise} & set(NOISES)
     if len(there) < len(NOISES):
         notes.append(f"silence from {len(there)} of {len(NOISES)} background recordings")
-    return _corpus("speech-commands-v1", root, utterances, "; ".join(filter(None, notes)))
+    return _corpus("speech-commands-v1", root, utterances, *notes)
 
 
 def load_v2(task: str, options: CorpusOptions) -> Corpus:
@@ -321,17 +322,17 @@ def _absent(root: Path, wanted: str, obtain: str) -> SuperbError:
 
 def _noise(folder: Path) -> tuple[Path, ...]:
     """The long recordings that silence is cut from."""
-    return tuple(sorted((folder / NOISE).glob("*.wav")))
+    return tuple(visible(folder / NOISE, "*.wav"))
 
 
 def _recordings(folder: Path | None) -> Iterator[Path]:
     """The recordings of all words, in order; background noise is no word."""
     if folder is None:
         return
-    for word in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for word in visible(folder, "*/"):
         if word.name != NOISE:
             # The test set has names that end in .wav.wav.
-            yield from sorted(word.glob("*.wav"))
+            yield from visible(word, "*.wav")
 
 
 def _utterance(path: Path, split: str, label: str) -> Utterance:
@@ -366,13 +367,5 @@ def _require_splits(name: str, root: Path, found: Survey, obtain: str) -> None:
         )
 
 
-def _corpus(name: str, root: Path, utterances: Sequence[Utterance], note: str) -> Corpus:
-    check_closed_set(root, utterances)
-    return Corpus(
-        name=name,
-        sha256=content_sha256(utterances),
-        utterances=tuple(utterances),
-        licence="CC BY 4.0",
-        source=_URL,
-        note=note,
-    )
+def _corpus(name: str, root: Path, utterances: Sequence[Utterance], *notes: str) -> Corpus:
+    return built(name, root, utterances, notes, licence="CC BY 4.0", source=_URL)

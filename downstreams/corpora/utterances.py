@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Final
 from benchmark.core import SPLITS, Corpus, DownstreamCard, Utterance
 from benchmark.errors import SuperbError
 from downstreams.corpora import content_sha256
+from downstreams.corpora.words import cleaned
 
 # A corpus without a valid split gets this part of its train split.
 VALID_PART: Final = 0.1
@@ -19,6 +21,12 @@ VALID_PART: Final = 0.1
 MIN_SPEAKERS_TO_CARVE: Final = 10
 # Part of the carve-out's identity: another seed is another corpus.
 CARVE_SEED: Final = "valid-0"
+
+# Bytes of a name that file systems take.
+_LONGEST_NAME: Final = 255
+_MOST_SHOWN: Final = 160
+# As a path has it, where two slashes are one.
+_URL: Final = re.compile(r"(^|/)[a-z][a-z0-9+.-]+:/")
 
 # What other tools call our splits; only for hints.
 _OTHER_SPLITS: Final = {
@@ -47,6 +55,8 @@ def checked(
     remedy: str = "",
 ) -> Corpus:
     """Check utterances of any origin for one task, and make a corpus of them.
+
+    Their texts are brought to one form first: see `downstreams.corpora.words`.
 
     Without a valid split, a fixed tenth of train becomes one, and the corpus's note says so: whole
     speakers if there are enough of them and they are not the labels, else some utterances of every
@@ -80,6 +90,7 @@ def checked(
 
     if not utterances:
         raise SuperbError(f"{where} has no utterances")
+    utterances, dropped = cleaned(where, utterances, places)
     ids = [utterance.id for utterance in utterances]
     if nameless := found(lambda u: not u.id.strip(), lambda u: str(u.audio)[:60]):
         raise SuperbError(f"{where}: empty ids: {nameless}. Give each utterance an id of its own")
@@ -102,7 +113,8 @@ def checked(
             "its own"
         )
     missing = found(
-        lambda u: isinstance(u.audio, Path) and not u.audio.is_file(), lambda u: str(u.audio)
+        lambda u: isinstance(u.audio, Path) and not is_file(u.audio),
+        lambda u: _shown(u.audio) if isinstance(u.audio, Path) else "",
     )
     if missing:
         raise SuperbError(f"{where}: missing audio files: {missing}. {remedy}".rstrip(". ") + ".")
@@ -117,7 +129,7 @@ def checked(
         utterances=tuple(complete),
         licence=licence,
         source=source,
-        note="; ".join(filter(None, (note, carved))),
+        note="; ".join(filter(None, (note, dropped, carved))),
         folds=own_folds,
     )
     _check_folds(where, corpus)
@@ -125,6 +137,71 @@ def checked(
         for fold, part in corpus.partitions().items():
             check_closed_set(f"{where}, fold {fold}" if fold else where, part.utterances)
     return corpus
+
+
+def built(
+    name: str,
+    where: str | Path,
+    utterances: Sequence[Utterance],
+    notes: Iterable[str],
+    *,
+    licence: str,
+    source: str,
+) -> Corpus:
+    """A corpus of a known layout, whose texts are brought to one form as in `checked`.
+
+    Args:
+        name: of the corpus.
+        where: what messages name.
+        utterances: all of them; those that have labels are classified.
+        notes: for results; empty ones are left out.
+        licence: of the audio.
+        source: where it comes from.
+
+    Raises:
+        SuperbError: a text that is none, and what `check_closed_set` refuses.
+    """
+    complete, dropped = cleaned(str(where), utterances)
+    if any(utterance.label for utterance in complete):
+        check_closed_set(where, complete)
+    return Corpus(
+        name=name,
+        sha256=content_sha256(complete),
+        utterances=tuple(complete),
+        licence=licence,
+        source=source,
+        note="; ".join(filter(None, (*notes, dropped))),
+    )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a path that no file system takes names none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _shown(path: Path) -> str:
+    """A path that names no file, and what may be wrong with it."""
+    written = str(path)
+    why = ""
+    if not written.isprintable():
+        why = "with characters that cannot be seen"
+    elif any(len(part.encode()) > _LONGEST_NAME for part in path.parts):
+        why = f"{len(written)} characters: is this a path?"
+    elif path.is_dir():
+        why = "a folder"
+    elif _URL.search(written):
+        why = "a URL; write a path"
+    elif "\\" in written:
+        why = "write / for \\"
+    elif "~" in (part[:1] for part in path.parts):
+        why = "write the home folder for ~"
+    shown = written if written.isprintable() else ascii(written)
+    if len(shown) > _MOST_SHOWN:
+        shown = f"{shown[: _MOST_SHOWN // 2]}…{shown[-_MOST_SHOWN // 2 :]}"
+    return f"{shown} ({why})" if why else shown
 
 
 def _check_values(

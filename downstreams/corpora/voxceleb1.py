@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
+from benchmark.encoding.folders import visible
 from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, content_sha256, refuse_options
+from downstreams.corpora import CorpusOptions, refuse_options
 from downstreams.corpora.layout import (
     Archive,
     Layout,
@@ -24,7 +25,7 @@ from downstreams.corpora.layout import (
     not_found,
     partial,
 )
-from downstreams.corpora.utterances import check_closed_set
+from downstreams.corpora.utterances import built
 
 NAME: Final = "voxceleb1"
 # The owners' name, and the one under which SUPERB passes the same list on.
@@ -68,15 +69,13 @@ def load(task: str, options: CorpusOptions) -> Corpus:
             f"{root} holds no recording of split {' and '.join(empty)} of VoxCeleb1 "
             f"({len(found.missing)} of those in the list are missing). {OBTAIN}"
         )
-    check_closed_set(root, found.utterances)
-    note = partial(found.utterances, OFFICIAL)
-    return Corpus(
-        name=NAME,
-        sha256=content_sha256(found.utterances),
-        utterances=found.utterances,
+    return built(
+        NAME,
+        root,
+        found.utterances,
+        [partial(found.utterances, OFFICIAL)],
         licence="its owners'; see https://www.robots.ox.ac.uk/~vgg/data/voxceleb/",
         source="https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html",
-        note=note,
     )
 
 
@@ -95,7 +94,7 @@ def survey(root: Path) -> Survey:
     there = {
         file.relative_to(folder).as_posix(): file
         for folder in folders
-        for file in folder.rglob("*.wav")
+        for file in visible(folder, "**/*.wav")
     }
     utterances = []
     missing = {}

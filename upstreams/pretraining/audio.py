@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
+from benchmark.encoding.folders import visible
 from benchmark.errors import AudioError, SuperbError
 from upstreams.models.batch import SAMPLE_RATE
 from upstreams.pretraining.objective import Batch
@@ -87,9 +88,11 @@ def scan(folders: list[Path], speaker_pattern: str = SPEAKER_PATTERN) -> list[Cl
                 raise SuperbError(f"--audio {folder} is in --audio {other}; give each folder once")
         if not folder.is_dir():
             raise SuperbError(f"--audio {folder}: there is no such folder; give one with audio")
-        paths = sorted(
-            path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()
-        )
+        paths = [
+            path
+            for path in visible(folder, "**/*")
+            if path.suffix.lower() in SUFFIXES and path.is_file()
+        ]
         if not paths:
             raise SuperbError(
                 f"--audio {folder} holds no audio; these names are looked for: "

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, content_sha256, refuse_options
+from downstreams.corpora import CorpusOptions, refuse_options
+from downstreams.corpora.utterances import built
 
 FOLDER: Final = Path(__file__).parent
 CHECKSUMS: Final = "checksums.json"
@@ -46,7 +47,7 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     if task not in _TABLES:
         raise unknown("task of corpus 'mini'", task, _TABLES)
     file, split_column, label_column, text_column = _TABLES[task]
-    utterances = tuple(
+    utterances = [
         Utterance(
             id=row["utterance"],
             audio=row["audio"]["bytes"],
@@ -56,15 +57,9 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
             label=row[label_column] if label_column else "",
         )
         for row in _rows(file, split_column, label_column, text_column)
-    )
-    return Corpus(
-        name="mini",
-        sha256=content_sha256(utterances),
-        utterances=utterances,
-        licence=LICENCE,
-        source=SOURCE,
-        note="synthetic speech, for trying out and for tests",
-    )
+    ]
+    note = "synthetic speech, for trying out and for tests"
+    return built("mini", FOLDER, utterances, [note], licence=LICENCE, source=SOURCE)
 
 
 def _rows(file: str, split_column: str, *columns: str) -> list[dict[str, Any]]:

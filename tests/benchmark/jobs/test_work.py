@@ -132,7 +132,7 @@ def test_a_fold_without_usable_audio_in_a_split_is_named(site_of, folded):
         ),
     )
     site = site_of(corpus=spoilt, layers=("last",), on_bad_audio="skip")
-    with pytest.raises(SuperbError, match="folded, fold b: no usable audio is left in valid"):
+    with pytest.raises(SuperbError, match="folded, fold b: nothing is left in valid"):
         run_site(site, InProcess(), QUIET)
 
 
