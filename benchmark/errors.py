@@ -15,8 +15,8 @@ class AudioError(SuperbError):
 
     Attributes:
         reason: what is wrong with it, in words meant for counting and grouping: ``missing file``,
-            ``unreadable``, ``truncated``, ``empty``, ``not finite`` or ``too short``; "" when not
-            given.
+            ``unreadable``, ``truncated``, ``empty``, ``not finite``, ``out of range``,
+            ``no such channel`` or ``too short``; "" when not given.
     """
 
     def __init__(self, message: str, reason: str = "") -> None:

@@ -9,7 +9,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +71,10 @@ def main() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="replace")
+    # libmpg123 talks to file descriptor 2, which is shut while MP3 is decoded: have another
+    with suppress(OSError, ValueError):
+        if sys.stderr.fileno() == 2:
+            sys.stderr = os.fdopen(os.dup(2), "w", 1, sys.stderr.encoding, "replace")
     # Threads of the encoder that wait by spinning make it tens of times slower whenever another
     # program wants the core; read by OpenMP when torch is imported, which comes later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -164,6 +168,10 @@ def run(
     on_bad_audio: Annotated[
         str, typer.Option(help="fail, or skip and list what was left out in the result.")
     ] = "fail",
+    channel: Annotated[
+        int | None,
+        typer.Option(help="The channel to hear, counted from 0; the mean of all if none is given."),
+    ] = None,
     trust_remote_code: Annotated[
         bool,
         typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code."),
@@ -211,6 +219,7 @@ def run(
         storage=storage,
         plan_only=plan,
         on_bad_audio=on_bad_audio,
+        channel=channel,
         trust_remote_code=trust_remote_code,
         workers=workers,
         cluster=cluster,

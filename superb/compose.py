@@ -49,6 +49,7 @@ class RunSpec:
     lm: Path | None
     lexicon: Path | None
     log_dir: Path | None
+    channel: int | None = None
 
     @property
     def options(self) -> CorpusOptions:
@@ -85,6 +86,8 @@ def build_site(spec: RunSpec, progress: Progress | None = None) -> Site:
     _require("precision", spec.precision, ("float32", "bfloat16"))
     _require("storage", spec.storage, (AUTO, *STORAGES))
     _require("on-bad-audio", spec.on_bad_audio, ("fail", "skip"))
+    if spec.channel is not None and spec.channel < 0:
+        raise SuperbError(f"channels are counted from 0; got --channel {spec.channel}")
     if spec.seeds < 1:
         raise SuperbError(f"seeds must be at least 1, got {spec.seeds}")
     if not spec.upstreams:
@@ -95,6 +98,7 @@ def build_site(spec: RunSpec, progress: Progress | None = None) -> Site:
         spec.precision,
         spec.storage,
         spec.on_bad_audio,
+        spec.channel,
     )
     tasks = prepare_tasks(spec, settings.cache_dir)
     encoders: dict[str, Encoder] = {}

@@ -58,6 +58,9 @@ def check(
     quick: Annotated[
         bool, typer.Option("--quick", help="Names and headers only; decode nothing.")
     ] = False,
+    channel: Annotated[
+        int | None, typer.Option(min=0, help="The channel to hear, as for superb run.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print everything that was found as JSON.")
     ] = False,
@@ -69,7 +72,9 @@ def check(
     """
     from benchmark.progress import Progress
 
-    audit = audit_corpus(corpus, data_root, downstream, quick=quick, progress=Progress(quiet))
+    audit = audit_corpus(
+        corpus, data_root, downstream, quick=quick, progress=Progress(quiet), channel=channel
+    )
     if as_json:
         print(json.dumps(record(corpus, audit), indent=1))
     else:
@@ -111,7 +116,13 @@ def download(
 
 
 def audit_corpus(
-    name: str, data_root: Path | None, downstream: str | None, *, quick: bool, progress: Progress
+    name: str,
+    data_root: Path | None,
+    downstream: str | None,
+    *,
+    quick: bool,
+    progress: Progress,
+    channel: int | None = None,
 ) -> Audit:
     """From what a user typed to the outcome of the check.
 
@@ -131,11 +142,12 @@ def audit_corpus(
             )
         root = require_root(name, CorpusOptions(data_root=data_root), layout.obtain)
         survey = layout.survey(root)
-        return audit(survey, layout.official, root, quick=quick, progress=progress)
+        official = layout.official
+        return audit(survey, official, root, quick=quick, progress=progress, channel=channel)
     own = load_corpus(name, card, CorpusOptions(data_root=data_root))
     survey = survey_corpus(own, speakers_recur=card.label_from == "speaker")
     root = data_root or Path(name.partition(":")[0]).parent
-    return audit(survey, {}, root, quick=quick, progress=progress)
+    return audit(survey, {}, root, quick=quick, progress=progress, channel=channel)
 
 
 def _layout(name: str) -> Layout:

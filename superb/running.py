@@ -39,6 +39,7 @@ def run(
     precision: str = "float32",
     storage: str = AUTO,
     on_bad_audio: str = "fail",
+    channel: int | None = None,
     plan_only: bool = False,
     trust_remote_code: bool = False,
     lm: str | Path | None = None,
@@ -75,6 +76,7 @@ def run(
             whenever they are needed), or ``auto``: float16 if it fits on the disk, else int8 if
             that does, else none; earlier results of the same command decide before that.
         on_bad_audio: ``fail``, or ``skip`` and list them in the result.
+        channel: the channel that is heard, counted from 0; the mean of all if None.
         plan_only: show what features would cost, and score nothing.
         trust_remote_code: let a checkpoint run the Python code it brings; its result says so.
         lm: a word n-gram model (ARPA or KenLM binary) that transcripts of test are decoded with
@@ -113,6 +115,7 @@ def run(
         lm=_folder(lm),
         lexicon=_folder(lexicon),
         log_dir=_folder(log_dir),
+        channel=channel,
     )
     _require_writable(spec.output)
     if spec.log_dir is not None:

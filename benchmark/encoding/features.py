@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
 from benchmark.core import StoredAudio, Upstream, UpstreamCard, Utterance
-from benchmark.encoding.audio import audio_sha256, decode
+from benchmark.encoding.audio import Sound, audio_sha256, hear
 from benchmark.encoding.audio_hashes import AudioHashes
 from benchmark.encoding.cache import format_bytes, require_room
 from benchmark.encoding.forward import BATCHING, encode, features_of
@@ -39,7 +38,10 @@ Done = TypeVar("Done")
 _DECODE_AHEAD = 8
 # Decoding, pooling and normalising are as much part of a feature as the encoder.
 _ENGINE = hashlib.sha256(
-    b"".join((Path(__file__).parent / name).read_bytes() for name in ("audio.py", "forward.py"))
+    b"".join(
+        (Path(__file__).parent / name).read_bytes()
+        for name in ("audio.py", "containers.py", "forward.py")
+    )
 ).hexdigest()
 
 
@@ -54,6 +56,7 @@ class ExtractionSettings:
         storage: ``float16``, ``float32`` or ``int8`` on disk, or ``none``: frames are encoded anew
             whenever they are read.
         on_bad_audio: ``fail`` or ``skip``.
+        channel: the channel that is heard, counted from 0; the mean of all if None.
     """
 
     cache_dir: Path
@@ -61,6 +64,7 @@ class ExtractionSettings:
     precision: str = "float32"
     storage: str = "float16"
     on_bad_audio: str = "fail"
+    channel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Extraction:
 
     def about(self, kind: str) -> dict[str, Any]:
         """Everything that features of a kind depend on, apart from the audio."""
-        return {
+        about = {
             "upstream": self.upstream.card.name,
             "fingerprint": self.fingerprint,
             "sample_rate": self.upstream.card.sample_rate,
@@ -115,6 +119,8 @@ class Extraction:
             "batching": BATCHING,
             "engine": _ENGINE,
         }
+        channel = self.settings.channel
+        return about if channel is None else about | {"channel": channel}
 
     def stores(self, resources: ExitStack) -> dict[str, FeatureStore]:
         """Kind of feature → its store, open until `resources` are closed."""
@@ -396,7 +402,7 @@ class _Loaded:
 def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> None:
     """Read, decode and encode in turn; a few utterances are on the way at any time, never all."""
     upstream, settings, found = own.extraction.upstream, own.extraction.settings, own.found
-    card = upstream.card
+    card, channel = upstream.card, settings.channel
     read: dict[Path | StoredAudio, str] = {}  # hashes of recordings of which there are spans
 
     def load(utterance: Utterance) -> _Loaded | AudioError:
@@ -405,9 +411,9 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
         except AudioError as error:
             return error
 
-    def to_waveform(item: tuple[Utterance, _Loaded]) -> Tensor | AudioError:
+    def to_sound(item: tuple[Utterance, _Loaded]) -> Sound | AudioError:
         try:
-            return _waveform(*item, card)
+            return _sound(*item, card, channel)
         except AudioError as error:
             return error
 
@@ -431,11 +437,11 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
                 else:
                     bar.advance()
 
-        for (utterance, _), waveform in _ahead(pool, to_waveform, lacking()):
+        for (utterance, _), sound in _ahead(pool, to_sound, lacking()):
             bar.advance()
             key = found.keys[utterance.id]
-            if isinstance(waveform, AudioError):
-                own.skip(utterance, waveform)
+            if isinstance(sound, AudioError):
+                own.skip(utterance, sound)
                 continue
             if own.given_up:
                 continue  # keep looking for bad files, but encode nothing more
@@ -443,6 +449,7 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
             kinds = own.needs(utterance, key)
             if not kinds:
                 continue
+            waveform = sound.waveform
             before = time.perf_counter()
             states = encode(upstream, waveform, settings.device, settings.precision, utterance.id)
             found.encoder_s += time.perf_counter() - before
@@ -451,7 +458,7 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
             norms = features_of(states, "frames").norm(dim=-1).mean(dim=1).numpy()
             for kind in kinds:
                 values = features_of(states, kind, own.extraction.layers).numpy()
-                own.stores[kind].append(key, values, norms, seconds)
+                own.stores[kind].append(key, values, norms, seconds, sound.oddity)
             bar.rate(f"{found.audio_s / found.encoder_s:.0f} x real time")
 
 
@@ -505,13 +512,14 @@ def _load(utterance: Utterance, read: dict[Path | StoredAudio, str]) -> _Loaded:
     return _Loaded(data, audio_sha256(data), status)
 
 
-def _waveform(utterance: Utterance, loaded: _Loaded, card: UpstreamCard) -> Tensor:
-    return decode(
+def _sound(utterance: Utterance, loaded: _Loaded, card: UpstreamCard, channel: int | None) -> Sound:
+    return hear(
         loaded.audio,
         card.sample_rate,
         name=_named(utterance),
         min_samples=card.min_samples,
         span=utterance.span,
+        channel=channel,
     )
 
 
@@ -534,7 +542,7 @@ def _again(extraction: Extraction, keys: Mapping[str, str]) -> Callable[[str], F
         loaded = _load(utterance, {})
         if _key(loaded.sha256, utterance.span) != key:
             raise SuperbError(f"the audio of {_named(utterance)} changed during the run; run again")
-        waveform = _waveform(utterance, loaded, upstream.card)
+        waveform = _sound(utterance, loaded, upstream.card, settings.channel).waveform
         # heads train on one thread; the encoder computes on as many as the first time
         before = torch.get_num_threads()
         torch.set_num_threads(threads)

@@ -11,13 +11,10 @@ import hashlib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 
-import soundfile
-
 from benchmark.core import StoredAudio, Utterance
-from benchmark.encoding.audio import audio_sha256, audio_size
+from benchmark.encoding.audio import audio_sha256, audio_size, opened
 from benchmark.encoding.audio_hashes import AudioHashes
 from benchmark.errors import AudioError
 
@@ -120,10 +117,10 @@ def duration_s(utterance: Utterance) -> float:
     try:
         if not isinstance(source, Path | bytes):
             source = source.read()
-        info = soundfile.info(BytesIO(source) if isinstance(source, bytes) else str(source))
+        with opened(source) as file:
+            return float(file.frames) / float(file.samplerate) if file.samplerate else 0.0
     except (RuntimeError, OSError, TypeError):
         return 0.0
-    return float(info.frames) / float(info.samplerate) if info.samplerate else 0.0
 
 
 def estimate_s(utterances: Sequence[Utterance], sample: int = 256) -> float:

@@ -40,7 +40,7 @@ FORMAT_VERSION = 3
 # Folder of all stores.
 FEATURES = "features"
 _DATA = ".bin"
-_RECORDS, _SESSION = b"rows", b"time"
+_RECORDS, _SESSION, _REMARK = b"rows", b"time", b"note"
 _KEY_CHARACTERS = 64
 _MOST_AXES = 3
 _COMMIT_BYTES = 64 * 2**20
@@ -135,6 +135,7 @@ class FeatureStore:
         self._checked = bytearray()
         self._sizes: dict[str, int] = {}
         self._sessions: list[tuple[float, float]] = []
+        self._remarks: dict[str, str] = {}
         # what is being written
         self._pending: dict[str, tuple[Any, ...]] = {}
         self._pending_bytes = 0
@@ -194,6 +195,10 @@ class FeatureStore:
         if tag == _SESSION:
             self._sessions.append(struct.unpack("<dd", payload))
             return True
+        if tag == _REMARK:
+            key, _, text = payload.decode().partition(" ")
+            self._remarks[key] = text
+            return True
         records = _records(payload)
         end = int((records["offset"] + records["size"]).max())
         if end > self._sizes.get(segment, 0):
@@ -237,7 +242,9 @@ class FeatureStore:
         """Whether there is a record, committed or not, of this audio hash; costs no disk access."""
         return key in self._pending or key in self._rows
 
-    def append(self, key: str, values: Floats, norms: Floats, audio_s: float = 0.0) -> None:
+    def append(
+        self, key: str, values: Floats, norms: Floats, audio_s: float = 0.0, remark: str = ""
+    ) -> None:
         """Add one utterance's array, rounded to the store's precision.
 
         Args:
@@ -245,6 +252,7 @@ class FeatureStore:
             values: ``[layer, frame, dim]`` or, for time means, ``[layer, dim]``.
             norms: ``[layer]``, mean L2 norm of its frames in every layer, kept here or not.
             audio_s: how long it is.
+            remark: what is odd about it; see `remarks`.
 
         Raises:
             SuperbError: when the disk is full, or a value does not fit the precision.
@@ -261,6 +269,12 @@ class FeatureStore:
             )
             try:
                 offset = self._data.write(data)
+            except OSError as reason:
+                raise self._disk_error(reason) from reason
+        if remark:
+            self._remarks[key] = remark
+            try:  # before the record that it is about
+                self._log.write(block(_REMARK, f"{key} {remark}".encode()))
             except OSError as reason:
                 raise self._disk_error(reason) from reason
         shape = (*values.shape, *[-1] * (_MOST_AXES - values.ndim))
@@ -398,6 +412,13 @@ class FeatureStore:
         found, seconds = self._column(times, "audio_s")
         pairs = zip(found, seconds.tolist(), strict=True)
         return math.fsum(times[key] * each for key, each in pairs)
+
+    def remarks(self, keys: Iterable[str]) -> dict[str, str]:
+        """What was found odd about some of the audio when it was decoded, by key."""
+        wanted = dict.fromkeys(keys)
+        if not wanted.keys() <= self._rows.keys():
+            self.refresh()
+        return {key: self._remarks[key] for key in wanted if key in self._remarks}
 
     def log_session(self, audio_s: float, encoder_s: float) -> None:
         """Remember how long the encoder of one process took for how much audio."""

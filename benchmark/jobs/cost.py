@@ -280,6 +280,7 @@ def plan_run(extraction: Extraction, reason: str) -> Plan:
                     name=utterance.id,
                     min_samples=card.min_samples,
                     span=utterance.span,
+                    channel=settings.channel,
                 )
             )
         except AudioError:

@@ -216,6 +216,7 @@ class Site:
             identity
             | ({"lm": dict(task.lm)} if task.lm else {})
             | ({"reruns": "whole"} if len(seeds) > 1 else {})
+            | ({"channel": self.settings.channel} if self.settings.channel is not None else {})
         )
 
     def run_id(self, cell: Cell, storage: str) -> str:

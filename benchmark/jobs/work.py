@@ -34,7 +34,12 @@ from benchmark.probing.fit import (
 )
 from benchmark.probing.layers import Mix
 from benchmark.probing.logs import Logs
-from benchmark.probing.notes import lost_labels, missing_information, shared_audio
+from benchmark.probing.notes import (
+    inaudible,
+    lost_labels,
+    missing_information,
+    shared_audio,
+)
 from benchmark.probing.snapshot import Snapshot
 from benchmark.progress import Progress
 from benchmark.registry import cause
@@ -104,6 +109,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             *_notes(task, partition, data, hop_s),
             *missing_information(data["train"], features.stores, card),
             *shared_audio(data, partition.corpus, files),
+            *inaudible(data, next(iter(features.stores.values()))),
         ]
         snapshot = Snapshot(
             site.settings.cache_dir / TRAINING,

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmark.core import Corpus, UpstreamCard, Utterance
 from benchmark.encoding.recordings import Hashes
+from benchmark.encoding.store import FeatureStore
 from benchmark.probing.fit import SplitData
 from benchmark.probing.layers import Mix
 
@@ -38,6 +39,32 @@ def lost_labels(data: Mapping[str, SplitData], corpus: Corpus) -> list[str]:
             notes.append(
                 f"no usable audio is left in {split} of {', '.join(map(repr, lost[:3]))}"
                 f"{f' … ({len(lost)} labels in all)' if len(lost) > 3 else ''}: {so}"
+            )
+    return notes
+
+
+def inaudible(data: Mapping[str, SplitData], store: FeatureStore) -> list[str]:
+    """Warn of recordings that hold no sound, or none once their channels are averaged."""
+    keys = {
+        utterance.id: key
+        for split in data.values()
+        for utterance, key in zip(split.utterances, split.keys, strict=True)
+    }
+    remarks = store.remarks(keys.values())
+    odd = {name: remarks[key] for name, key in keys.items() if key in remarks}
+    notes = []
+    for kind, means in (
+        ("silent", "nothing but silence or a constant"),
+        (
+            "cancelled",
+            "channels that cancel out in their mean; choose one of them, such as --channel 0",
+        ),
+    ):
+        own = [f"{name}: {what}" for name, what in odd.items() if what.startswith(kind)]
+        if own:
+            more = ", …" if len(own) > 3 else ""
+            notes.append(
+                f"{len(own)} of {len(keys)} recordings hold {means} ({', '.join(own[:3])}{more})"
             )
     return notes
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from benchmark.core import Corpus, StoredAudio, Utterance
-from benchmark.encoding.audio import audio_sha256, audio_size, decode
+from benchmark.encoding.audio import MOST_PEAK, audio_sha256, audio_size, hear, opened
 from benchmark.errors import AudioError, SuperbError
 from benchmark.progress import Progress
 from downstreams.corpora.layout import Official, Survey
@@ -25,8 +25,6 @@ from downstreams.corpora.words import transcript
 # Full scale is 1. Loud but sound speech touches it with a few samples at most.
 CLIPPED_LEVEL: Final = 0.999
 CLIPPED_SHARE: Final = 0.001
-# 60 dB below full scale: far under the quietest speech, far above the noise of 16-bit rounding.
-SILENT_RMS: Final = 1e-3
 # Official hours are published with one decimal, and rounded in different ways.
 HOURS_TOLERANCE: Final = 0.02
 
@@ -38,6 +36,8 @@ _AUDIO_FAULTS: Final = {
     "truncated": "truncated",
     "empty": "empty",
     "not finite": "not finite",
+    "out of range": "out of range",
+    "no such channel": "no such channel",
 }
 
 
@@ -60,13 +60,16 @@ KINDS: Final[Mapping[str, Kind]] = {
     "truncated": Kind(True, "the header promises more audio than there is"),
     "undecodable": Kind(True, "damaged, cut short, or no audio"),
     "not finite": Kind(True, "NaN or infinite samples"),
+    "out of range": Kind(True, f"samples beyond {MOST_PEAK:g}, where full scale is 1"),
+    "no such channel": Kind(True, "fewer channels than --channel asks for"),
     "no transcript": Kind(True, "an empty transcript, where others have one"),
     "duplicate": Kind(True, "the same audio in two splits"),
     "shared speaker": Kind(True, "speakers in two splits that may have none in common"),
     "extra": Kind(False, "audio that no list or transcript names; it is not used"),
     "wrong rate": Kind(False, "resampled whenever it is used"),
     "clipped": Kind(False, f"{CLIPPED_SHARE:.1%} of samples or more at full scale"),
-    "silent": Kind(False, "nothing louder than 60 dB below full scale (RMS)"),
+    "silent": Kind(False, "nothing louder than 60 dB below full scale (RMS), or a constant"),
+    "cancelled": Kind(False, "channels that cancel out in their mean; choose with --channel"),
     "partial": Kind(False, "less than the corpus officially holds"),
     "not official": Kind(False, "other figures than the official ones"),
 }
@@ -181,6 +184,7 @@ def audit(
     *,
     quick: bool = False,
     progress: Progress | None = None,
+    channel: int | None = None,
 ) -> Audit:
     """Check all that a survey found.
 
@@ -190,6 +194,7 @@ def audit(
         root: folder that findings name files relative to.
         quick: read headers only: nothing is decoded, and contents are not compared.
         progress: where to report.
+        channel: the one that is heard, counted from 0; the mean of all if None.
 
     Raises:
         SuperbError: the survey found nothing at all, or a quick check would fetch all audio.
@@ -208,7 +213,8 @@ def audit(
     for path, split in survey.extra.items():
         found["extra", split].append(Item(str(path)))
     _check_names(survey, found)
-    seconds = _check_audio(survey, root, quick, progress or Progress(quiet=True), found)
+    heard = partial(_listen, rate=survey.rate, quick=quick, channel=channel)
+    seconds = _check_audio(survey, root, heard, progress or Progress(quiet=True), found)
     figures = {
         split: _figures(split, survey.utterances, seconds, official.get(split)) for split in order
     }
@@ -305,7 +311,7 @@ class _Heard:
 def _check_audio(
     survey: Survey,
     root: Path,
-    quick: bool,
+    listen: Callable[[Path | bytes | StoredAudio], _Heard],
     progress: Progress,
     found: dict[tuple[str, str], list[Item]],
 ) -> dict[str, float]:
@@ -325,7 +331,7 @@ def _check_audio(
     ):
         for start in range(0, len(files), _CHUNK):
             chunk = files[start : start + _CHUNK]
-            heard_of = pool.map(lambda name: _listen(audio[name], survey.rate, quick), chunk)
+            heard_of = pool.map(lambda name: listen(audio[name]), chunk)
             for name, heard in zip(chunk, heard_of, strict=True):
                 bar.advance()
                 own = of_file.get(name, [])
@@ -353,24 +359,30 @@ def _name(audio: Path | bytes | StoredAudio, utterance: str, root: Path) -> str:
     return str(audio.relative_to(root) if audio.is_relative_to(root) else audio)
 
 
-def _listen(audio: Path | bytes | StoredAudio, rate: int, quick: bool) -> _Heard:
+def _listen(
+    audio: Path | bytes | StoredAudio, rate: int, quick: bool, channel: int | None
+) -> _Heard:
     """Read one file; no fault of a file raises."""
     try:
         if audio_size(audio) == 0:
             return _fault("empty", "0 bytes")
         if not isinstance(audio, Path | bytes):
             audio = audio.read()
-        with soundfile.SoundFile(io.BytesIO(audio) if isinstance(audio, bytes) else audio) as file:
+        with opened(audio) as file:
             samples, own_rate = int(file.frames), int(file.samplerate)
         faults = [] if own_rate == rate else [("wrong rate", f"{own_rate} Hz, not {rate} Hz")]
         if quick:
             faults += [("empty", "0 samples")] * (samples == 0)
             return _Heard(samples / own_rate, "", tuple(faults))
         # The engine's decoder at the file's own rate: what it refuses, it would refuse in a run.
-        waveform = decode(audio, own_rate, name="").numpy()
-        return _Heard(
-            waveform.size / own_rate, audio_sha256(audio), (*faults, *_level_faults(waveform))
-        )
+        sound = hear(audio, own_rate, name="", channel=channel)
+        waveform = sound.waveform.numpy()
+        if sound.oddity:
+            kind, _, detail = sound.oddity.partition(", ")
+            faults.append((kind, detail))
+        else:
+            faults += _clipped(waveform)
+        return _Heard(waveform.size / own_rate, audio_sha256(audio), tuple(faults))
     except AudioError as error:
         kind = _AUDIO_FAULTS[error.reason]
         return _fault(kind, "a sound header, then damage or a cut" if kind == "undecodable" else "")
@@ -382,12 +394,7 @@ def _fault(kind: str, detail: str = "") -> _Heard:
     return _Heard(0.0, "", ((kind, detail),))
 
 
-def _level_faults(waveform: NDArray[np.float32]) -> list[tuple[str, str]]:
-    """Clipped or silent, of a waveform ``[sample]`` as encoders hear it: channels averaged."""
+def _clipped(waveform: NDArray[np.float32]) -> list[tuple[str, str]]:
+    """Whether a waveform ``[sample]``, as encoders hear it, is cut at full scale."""
     clipped = float(np.mean(np.abs(waveform) >= CLIPPED_LEVEL))
-    if clipped >= CLIPPED_SHARE:
-        return [("clipped", f"{clipped:.1%} of samples")]
-    rms = float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
-    if rms < SILENT_RMS:
-        return [("silent", f"{20 * np.log10(rms):.0f} dB" if rms else "all zero")]
-    return []
+    return [("clipped", f"{clipped:.1%} of samples")] if clipped >= CLIPPED_SHARE else []
