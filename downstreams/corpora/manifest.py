@@ -163,8 +163,9 @@ def _read_delimited(path: Path, delimiter: str) -> list[Row]:
     else:
         table = _plain_lines(lines, delimiter)
     _, names = next(table, (1, []))
+    _check_delimiter(path, names, delimiter)
     header = [one_form(name) for name in names]
-    _check_header(path, header, delimiter)
+    _check_names(str(path), header)
     rows = []
     for number, cells in table:
         if not any(cell.strip() for cell in cells):
@@ -218,13 +219,10 @@ def _plain_lines(lines: Iterable[str], delimiter: str) -> Iterator[tuple[int, li
         yield number, cells
 
 
-def _check_header(path: Path, header: Sequence[str], delimiter: str) -> None:
-    """Raise for names that occur twice, and for a file that is separated by something else."""
-    _check_names(str(path), header)
-    if len(header) > 1:
-        return
+def _check_delimiter(path: Path, header: Sequence[str], delimiter: str) -> None:
+    """Raise for a file that is separated by something else than its name says."""
     for other, name in _DELIMITERS.items():
-        if header and other in header[0]:
+        if len(header) == 1 and other in header[0]:
             raise SuperbError(
                 f"{path} is separated by {name}, and its name says {_DELIMITERS[delimiter]}: save "
                 "it with commas as .csv, or with tabs as .tsv"
@@ -307,7 +305,7 @@ def _audio(path: Path, row: Row) -> tuple[Path | bytes | StoredAudio, str]:
         return cell, f"row-{row.line}"
     if isinstance(cell, dict) and isinstance(cell.get("bytes"), bytes):
         return cell["bytes"], str(cell.get("path") or f"row-{row.line}")
-    written = cell.get("path") if isinstance(cell, dict) else cell
+    written = cell.get("path") if isinstance(cell, dict) and "path" in cell else cell
     if not isinstance(written, str | None):
         raise _wrong_type(path, row, "audio", "a path", written)
     written = (written or "").strip()
