@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
 import shlex
 import signal
@@ -64,6 +65,16 @@ LayerChoices = Annotated[
 ]
 
 
+class _Warnings(logging.Handler):
+    """What our own code warns of, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one warning; file names in it come from strangers."""
+        from leaderboard.read.names import printable
+
+        print(printable(record.getMessage()), file=sys.stderr)
+
+
 def main() -> None:
     """Enter from the shell: exit code 2 and one message for bad input, 130 after Ctrl-C."""
     # interval notation, x, arrows: keep them on terminals that claim to know only ASCII
@@ -80,6 +91,8 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # a batch system's end is an interrupt like Ctrl-C: what is finished is kept
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for package in ("benchmark", "leaderboard"):
+        logging.getLogger(package).handlers = [_Warnings(logging.WARNING)]
     try:
         app()
     except SuperbError as error:
@@ -230,7 +243,9 @@ def run(
     if as_json:
         from dataclasses import asdict
 
-        print(json.dumps([asdict(result) for result in results], indent=1))
+        from benchmark.scoring.results import shown_result
+
+        print(json.dumps([asdict(shown_result(result)) for result in results], indent=1))
     else:
         print_summary(results, output, Console(emoji=False))
 
@@ -241,7 +256,22 @@ def _speaks() -> bool:
 
 
 def _several(values: list[str]) -> list[str]:
-    return [part.strip() for value in values for part in value.split(",") if part.strip()]
+    """What stands between commas; those in the name of a file or folder that is there stay."""
+    found: list[str] = []
+    for value in values:
+        parts = value.split(",")
+        while parts:
+            texts = [",".join(parts[:size]).strip() for size in range(len(parts), 0, -1)]
+            text = next((text for text in texts[:-1] if _is_there(text)), texts[-1])
+            found += [text] if text else []
+            parts = parts[len(text.split(",")) :]
+    return found
+
+
+def _is_there(text: str) -> bool:
+    """Whether it names something on disk: PATH, untrained:PATH, NAME:PATH or PATH:Name."""
+    ends = (text, text.partition(":")[2], text.rpartition(":")[0])
+    return any(end and os.access(Path(end).expanduser(), os.F_OK) for end in ends)
 
 
 @app.command(name="plan")
@@ -315,7 +345,7 @@ def leaderboard(
     ] = False,
 ) -> None:
     """Tables from result files alone: last layer beside weighted sum, ties shown as ties."""
-    from leaderboard.read.collect import collect
+    from leaderboard.read.collect import collect, warn_left_out
     from leaderboard.show.render import render
     from leaderboard.show.terminal import show_board
 
@@ -324,6 +354,8 @@ def leaderboard(
         if format == "terminal" and output is None:
             show_board(board, Console(emoji=False), with_published=with_published, wide=wide)
         else:
+            if format == "csv":
+                warn_left_out(board.problems)
             _deliver(render(board, format, with_published=with_published, wide=wide), output)
 
 
@@ -380,11 +412,13 @@ def compare(
 ) -> None:
     """Is one encoder better than another? Paired by utterance, corrected, with its power."""
     from leaderboard.compare.encoders import compare as compare_all
+    from leaderboard.read.collect import warn_left_out
     from leaderboard.show.comparison import as_json as records
     from leaderboard.show.comparison import show_comparisons
 
-    found = compare_all(results, _several(upstreams), _several(downstream or []), layer=layer)
+    found = compare_all(results, upstreams, _several(downstream or []), layer=layer)
     if as_json:
+        warn_left_out(found.left_out)
         print(json.dumps(records(found), indent=1))
     else:
         show_comparisons(found, Console(emoji=False))

@@ -14,10 +14,13 @@ from rich.table import Table
 from benchmark.errors import unknown
 from benchmark.scoring.results import card_metrics
 from leaderboard.read.fields import (
+    identity_of,
     layer_count,
     learning_rate_of,
     score_of,
+    source_of,
 )
+from leaderboard.read.names import printable, told_apart
 from leaderboard.show.numbers import difference_text, score_text
 
 if TYPE_CHECKING:
@@ -40,11 +43,16 @@ def _plain_table(title: str) -> Table:
 
 def print_summary(results: Sequence[Result], output: Path, console: Console) -> None:
     """One table per encoder: a row for each task and layer choice, then where the files are."""
+    sources: dict[str, dict[str, str]] = {}
+    for result in results:
+        fingerprint = identity_of(result, "upstream", "fingerprint")
+        sources.setdefault(result.upstream["name"], {})[fingerprint] = source_of(result)
     for mark in dict.fromkeys(str(result.identity["upstream"]) for result in results):
         own = [result for result in results if str(result.identity["upstream"]) == mark]
-        name = own[0].upstream["name"]
         first = own[0]
-        table = _plain_table(escape(name))
+        name = first.upstream["name"]
+        fingerprint = identity_of(first, "upstream", "fingerprint")
+        table = _plain_table(escape(printable(told_apart(name, sources[name])[fingerprint])))
         table.add_column("task", no_wrap=True)
         table.add_column("layers", no_wrap=True)
         table.add_column("test [95 % interval]", justify="right", no_wrap=True)
@@ -74,7 +82,7 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
         if first.upstream.get("note"):
             notes.append(str(first.upstream["note"]))
         for note in notes:
-            console.print(f"  {escape(note)}", style="dim", soft_wrap=True)
+            console.print(f"  {escape(printable(note))}", style="dim", soft_wrap=True)
     console.print(f"  results: {escape(str(output))}/", style="dim", soft_wrap=True)
 
 
@@ -106,12 +114,12 @@ def _gain(result: Result, rows: Sequence[Result], output: Path) -> str:
         return "–"
     name, task = result.upstream["name"], result.downstream["name"]
     found = pair_results(*(result_path(output, task, name, item.run_id) for item in (last, result)))
-    return difference_text(found.difference)
+    return difference_text(found.difference, card_metrics(result)[0].unit)
 
 
 def _score(result: Result) -> str:
     found = score_of(result)
-    return score_text(found) if found else "failed"
+    return score_text(found, card_metrics(result)[0].unit) if found else "failed"
 
 
 def upstream_table(wide: bool) -> Table:

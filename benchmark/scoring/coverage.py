@@ -46,6 +46,7 @@ _Draw = Callable[[np.random.Generator, int], _Drawn]
 _Cases = Mapping[str, tuple[float, _Draw[_Drawn]]]
 _Ends = Callable[[np.random.Generator, _Drawn], tuple[float, float]]
 
+FEW_SPEAKERS = (2, 3, 4, 5, 10)
 SPEAKERS = (5, 10, 20, 40)
 MANY_SPEAKERS = (10, 40, 200)
 NOISE = 0.009  # standard deviation of the expected score of a rerun
@@ -269,6 +270,13 @@ SCORE_CASES: _Cases[Scores] = {
 }
 """Truth in percent, and what draws a test set of so many speakers."""
 
+WIDTH_CASES: _Cases[Scores] = {
+    "WER 8 %": (8.0, partial(draw_errors, mean=0.08)),
+    "WER 30 %": (30.0, partial(draw_errors, mean=0.3)),
+    "WER 30 %, uneven": (30.0, partial(draw_errors, mean=0.3, unequal=True)),
+}
+"""Likewise, for `show_widths`."""
+
 DIFFERENCE_CASES: _Cases[Pairs] = {
     "accuracy 60 → 62 %": (2.0, partial(draw_answer_pairs, mean=0.6, lost=0.1, won=0.2)),
     "accuracy 90 → 90 %": (0.0, partial(draw_answer_pairs, mean=0.9, lost=0.05, won=0.45)),
@@ -456,6 +464,21 @@ def show(
     print(flush=True)
 
 
+def show_widths(sets: int, seed: int) -> None:
+    """Print what intervals over few speakers say: their width and how much it varies by luck."""
+    print(f"| an error rate | {' | '.join(f'{count} speakers' for count in FEW_SPEAKERS)} |")
+    print("|---|" + "---|" * len(FEW_SPEAKERS))
+    for number, (name, (truth, draw)) in enumerate(WIDTH_CASES.items()):
+        rng = np.random.default_rng([seed, number])
+        cells = []
+        for speakers in FEW_SPEAKERS:
+            ends = [interval_ends(draw(rng, speakers)) for _ in range(sets)]
+            low, middle, high = np.quantile([b - a for a, b in ends], [0.05, 0.5, 0.95])
+            cells.append(f"{middle / truth:.1f} ({high / low:.0f})")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    print(flush=True)
+
+
 def main() -> None:
     """Print all tables as Markdown."""
     parser = argparse.ArgumentParser(
@@ -472,6 +495,7 @@ def main() -> None:
     }
     table("a score", SCORE_CASES, ratios, SPEAKERS)
     table("a paired difference", DIFFERENCE_CASES, ratios, SPEAKERS)
+    show_widths(arguments.sets, arguments.seed)
     trials: dict[str, _Ends[Trials]] = {"used here": lambda _, drawn: trial_ends(drawn)}
     bootstrap = {"percentile bootstrap": bootstrap_trial_ends}
     table("an equal error rate", TRIAL_CASES, trials | bootstrap, SPEAKERS)

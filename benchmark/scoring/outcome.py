@@ -23,6 +23,7 @@ from benchmark.scoring.results import (
     Result,
     SeedScore,
     SkippedAudio,
+    no_interval,
     run_id,
 )
 
@@ -146,7 +147,8 @@ def build_result(
     if len(grid) == 1:
         warnings.append(f"one learning rate was tried, {grid[0]:g}: a better one may exist")
     if values:
-        warnings += _about_interval(values[metrics[0].name], next(iter(records.values())))
+        own = next(iter(records.values()))
+        warnings += _about_interval(values[metrics[0].name], metrics[0].unit, own)
     chosen = [probe for choice in folds.values() for probe in choice.chosen]
     weights = [probe.layer_weights for probe in chosen if probe.layer_weights is not None]
     first = fitted[0]
@@ -225,8 +227,10 @@ def _about_rate(choice: Choice, grid: Sequence[float]) -> list[str]:
     return warnings
 
 
-def _about_interval(value: MetricValue, records: Sequence[Record]) -> list[str]:
-    """Why an interval is not over speakers alone, or over few."""
+def _about_interval(value: MetricValue, unit: str, records: Sequence[Record]) -> list[str]:
+    """Why there is no interval to show, or one that is not over speakers alone, or over few."""
+    if why := no_interval(value, unit):
+        return [f"no interval is shown, it would say nothing: {why}"]
     if not value.get("by_utterance"):
         clusters = value["clusters"]
         if clusters >= _FEW_CLUSTERS:

@@ -32,6 +32,8 @@ from benchmark.metrics import check_record, find_statistic
 if TYPE_CHECKING:
     import pandas
 
+    from benchmark.scoring.statistics import Interval
+
 SCHEMA = 3
 """Version of the file format; raised when a reader of the old one could misread the new one.
 
@@ -41,6 +43,16 @@ SCHEMA = 3
 
 IDENTITY_VERSION = 1
 """Version of how an identity becomes a run id; raised only when old ids must not be found."""
+
+FEWEST_CLUSTERS = 4
+"""With fewer speakers no interval is shown, and nothing is tested.
+
+One over three is two to three times as wide as an error rate itself, and that width is mostly luck
+(docs/statistics.md, "When there is none").
+"""
+
+MOST_PERCENT = 1000.0
+"""An interval that goes beyond ten errors per word is not shown: it leaves nothing out."""
 
 Status = Literal["finished", "failed"]
 PointStatus = Literal["finished", "dropped", "failed"]
@@ -239,6 +251,41 @@ def card_metrics(result: Result) -> tuple[Metric, ...]:
     )
 
 
+def no_interval(found: Mapping[str, object] | Interval, unit: str) -> str:
+    """Why the interval of a score or of a difference is not shown, in a word or two; "" if it is.
+
+    Files keep both ends. This is asked wherever one is shown or used, so that old files and new
+    ones are shown alike.
+
+    Args:
+        found: of a result file or of `benchmark.scoring.statistics`.
+        unit: of the metric.
+    """
+    facts: Mapping[str, Any] = found if isinstance(found, Mapping) else vars(found)
+    clusters: int = facts["clusters"]
+    if clusters < FEWEST_CLUSTERS:
+        noun = "utterance" if facts.get("by_utterance") else "speaker"
+        return f"{clusters} {noun}{'' if clusters == 1 else 's'}"
+    if unit == "%" and max(-facts["low"], facts["high"]) > MOST_PERCENT:
+        return f"beyond {MOST_PERCENT:g} %"
+    return ""
+
+
+def shown_score(score: MetricValue, unit: str) -> dict[str, Any]:
+    """A score for programs: its ends are None where `no_interval` says why."""
+    ends = dict.fromkeys(("low", "high")) if no_interval(score, unit) else {}
+    return {**score, **ends}
+
+
+def shown_result(result: Result) -> Result:
+    """A result whose scores are `shown_score`."""
+    units = {metric.name: metric.unit for metric in card_metrics(result)}
+    shown: Any = {
+        name: shown_score(score, units.get(name, "")) for name, score in result.metrics.items()
+    }
+    return dataclasses.replace(result, metrics=shown)
+
+
 def write_result(
     output: Path | str, result: Result, records_per_seed: Mapping[int, Sequence[Record]]
 ) -> Path:
@@ -434,7 +481,8 @@ def to_frame(results: Sequence[Result]) -> pandas.DataFrame:
             "seeds": len(result.seeds),
             "learning_rate": result.learning_rate,
         }
-        rows += [{**common, "metric": name, **scores} for name, scores in result.metrics.items()]
+        shown = shown_result(result).metrics
+        rows += [{**common, "metric": name, **scores} for name, scores in shown.items()]
         if not result.metrics:
             rows.append(common)
     return pandas.DataFrame(rows, columns=columns)

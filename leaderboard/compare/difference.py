@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import DamagedResultError, Result, read_records, read_result
+from benchmark.scoring.results import (
+    FEWEST_CLUSTERS,
+    DamagedResultError,
+    Result,
+    read_records,
+    read_result,
+)
 from leaderboard.read.fields import counts_of, find_metric, metric_of, skipped_utterances
 from leaderboard.read.names import list_some
 
@@ -38,6 +44,20 @@ class Pair:
     check: str
     check_p_value: float | None
     identical: bool
+
+    @property
+    def p_value(self) -> float | None:
+        """Of the difference; None over too few speakers to test anything."""
+        few = self.difference.clusters < FEWEST_CLUSTERS
+        return None if few else self.difference.p_value
+
+
+def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
+    """P-values corrected for their number (Holm 1979); what was not tested does not count."""
+    from benchmark.scoring.statistics import holm
+
+    known = iter(holm([p_value for p_value in p_values if p_value is not None]))
+    return [None if p_value is None else next(known) for p_value in p_values]
 
 
 def pair_results(a: Path | str, b: Path | str, *, metric: str | None = None) -> Pair:

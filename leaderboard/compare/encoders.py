@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import SuperbError, unknown
-from leaderboard.compare.difference import Pair, pair_results
+from leaderboard.compare.difference import Pair, adjusted, pair_results
 from leaderboard.read.board import Board, Cell, Row, Table
 from leaderboard.read.collect import notes_about, read_board, tables_of
 from leaderboard.read.names import printable
@@ -32,7 +32,8 @@ class Comparison:
         a_cell: its run.
         b_cell: likewise.
         pair: score of b minus score of a, and the check beside it.
-        p_value: of `pair`, adjusted for the number of comparisons (Holm 1979).
+        p_value: of `pair`, adjusted for the number of comparisons (Holm 1979); None over too few
+            speakers to test anything, and so are the next two.
         check_p_value: of the check, adjusted likewise; None without one.
         detectable: the smallest true difference, in percentage points, that this test set would
             have shown with a probability of `POWER` at `LEVEL` over the number of comparisons.
@@ -45,14 +46,14 @@ class Comparison:
     a_cell: Cell
     b_cell: Cell
     pair: Pair
-    p_value: float
+    p_value: float | None
     check_p_value: float | None
-    detectable: float
+    detectable: float | None
 
     @property
     def better(self) -> str | None:
         """Label of the better one; None when they cannot be told apart."""
-        if self.p_value >= LEVEL:
+        if self.p_value is None or self.p_value >= LEVEL:
             return None
         return self.b if (self.pair.difference.value < 0) == self.table.lower_is_better else self.a
 
@@ -64,10 +65,12 @@ class Comparisons:
     Attributes:
         pairs: by task, then in the order the encoders were named.
         notes: what a reader must know besides.
+        left_out: files that cannot be read, and why; the notes say so too.
     """
 
     pairs: tuple[Comparison, ...]
     notes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def compare(
@@ -89,14 +92,22 @@ def compare(
         SuperbError: when a name is not in the folder, or two results cannot be paired. A task
             that was not named and that lacks one of the encoders is left out with a note.
     """
-    names = list(dict.fromkeys(upstreams))
+    board, runs = read_board(folder)
+    known = _known(board)
+    names = list(
+        dict.fromkeys(
+            name.strip()
+            for given in upstreams  # a name may hold a comma
+            for name in ([given] if given in known else given.split(","))
+            if name.strip()
+        )
+    )
     if len(names) < 2:
         raise SuperbError(
             f"compare takes two or more different upstreams and then the folder of results; got "
             f"{', '.join(names) or 'no upstream'} and {folder}. "
             "Type for instance: superb compare hubert wav2vec2 results"
         )
-    board, runs = read_board(folder)
     wanted = tables_of(board, downstreams)
     _refuse_unknown(board, names, downstreams, layer)
     tasks = downstreams or [table.downstream for table in wanted]
@@ -122,10 +133,9 @@ def compare(
     pairs = [
         pair_results(*(runs[row.cells[layer].run_id].path for row in rows)) for _, *rows in found
     ]
-    from benchmark.scoring.statistics import holm
-
-    checks = [pair.check_p_value for pair in pairs]
-    adjusted = iter(holm([p_value for p_value in checks if p_value is not None]))
+    tests = [pair.p_value for pair in pairs]
+    checks = [None if pair.p_value is None else pair.check_p_value for pair in pairs]
+    tested = sum(p_value is not None for p_value in tests)
     used = {row.cells[layer].run_id for _, *rows in found for row in rows}
     notes += notes_about(board, used)
     return Comparisons(
@@ -140,18 +150,23 @@ def compare(
                 pair=pair,
                 p_value=p_value,
                 check_p_value=check_p_value,
-                detectable=pair.difference.detectable(LEVEL / len(found), POWER),
+                detectable=None
+                if p_value is None
+                else pair.difference.detectable(LEVEL / tested, POWER),
             )
             for (table, a, b), pair, p_value, check_p_value in zip(
-                found,
-                pairs,
-                holm([pair.difference.p_value for pair in pairs]),
-                [None if p_value is None else next(adjusted) for p_value in checks],
-                strict=True,
+                found, pairs, adjusted(tests), adjusted(checks), strict=True
             )
         ),
         tuple(notes),
+        board.problems,
     )
+
+
+def _known(board: Board) -> set[str]:
+    """Names and labels of all encoders."""
+    rows = [row for table in board.tables for row in table.rows]
+    return {row.upstream for row in rows} | {row.label for row in rows}
 
 
 def _refuse_unknown(
@@ -159,7 +174,7 @@ def _refuse_unknown(
 ) -> None:
     tasks = {table.downstream for table in board.tables}
     rows = [row for table in board.tables for row in table.rows]
-    known = {row.upstream for row in rows} | {row.label for row in rows}
+    known = _known(board)
     for name in names:
         if name not in known:
             made = ("superb", "run", "--upstream", name, "--downstream")

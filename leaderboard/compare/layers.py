@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import Result
-from leaderboard.compare.difference import Pair, pair_results
+from leaderboard.compare.difference import Pair, adjusted, pair_results
 from leaderboard.read.board import MAIN_LAYERS, Row, Table
 from leaderboard.read.collect import Run, notes_about, read_board, tables_of
 from leaderboard.read.fields import layer_count, score_of, valid_of
@@ -31,7 +31,8 @@ class LayerRow:
         last: score of the last layer on test, in percent; None without a finished run.
         weighted_sum: likewise.
         pair: weighted sum minus last layer; None when there is nothing to pair.
-        p_value: of `pair`, adjusted for all encoders and tasks of the study (Holm 1979).
+        p_value: of `pair`, adjusted for all encoders and tasks of the study (Holm 1979); None
+            without one, and over too few speakers to test anything.
         why_not: in words, when `pair` is None.
         weights: learned weight of each layer, mean over seeds; empty without a learned sum.
         norms: mean L2 norm of the frames of each layer; empty when not known.
@@ -104,29 +105,25 @@ def study_layers(folder: Path | str, downstreams: Sequence[str] = ()) -> LayerSt
     board, runs = read_board(folder)
     tables = tables_of(board, downstreams)
     entries = [(table, row, _pair(row, runs)) for table in tables for row in table.rows]
-    paired = [pair.difference.p_value for _, _, pair in entries if isinstance(pair, Pair)]
-    if not paired:
+    tests = [pair.p_value if isinstance(pair, Pair) else None for *_, pair in entries]
+    if not any(isinstance(pair, Pair) for *_, pair in entries):
         reasons = sorted({why for _, _, why in entries if isinstance(why, str)})
         raise SuperbError(
             f"no upstream in {folder} has results of both its last layer and the weighted sum to "
             f"pair: {' '.join(reasons)} Make some with: superb run --upstream hubert --downstream "
             f"{printable(tables[0].downstream)} --layers last,weighted-sum,each --output {folder}"
         )
-    from benchmark.scoring.statistics import holm
-
-    adjusted = iter(holm(paired))
     rows = [
-        (table, _layer_row(table, row, pair, next(adjusted) if isinstance(pair, Pair) else None,
-                           runs))
-        for table, row, pair in entries
-    ]  # fmt: skip
+        (table, _layer_row(table, row, pair, p_value, runs))
+        for (table, row, pair), p_value in zip(entries, adjusted(tests), strict=True)
+    ]
     shown = {cell.run_id for table in tables for cell in table.cells}
     return LayerStudy(
         tuple(
             LayerTable(table, tuple(row for owner, row in rows if owner is table))
             for table in tables
         ),
-        len(paired),
+        sum(p_value is not None for p_value in tests),
         tuple(notes_about(board, shown)),
     )
 

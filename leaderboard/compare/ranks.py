@@ -22,9 +22,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.scoring.results import MetricValue
+from benchmark.scoring.results import MetricValue, no_interval
 from leaderboard.read.board import MAIN_LAYERS, Board, Row, Table
-from leaderboard.read.names import list_some
+from leaderboard.read.names import list_some, told_apart
 from leaderboard.read.published import PUBLISHED_CORPORA, find_figure, is_published_setting
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -42,11 +42,11 @@ _NORMAL = np.array([NormalDist().inv_cdf((number + 0.5) / 256) for number in ran
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over tasks with its 95 % interval."""
+    """A mean over tasks with its 95 % interval; None where a score that it is of has none."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ class SummaryRow:
     @property
     def newest(self) -> Row:
         """The row of its newest run, for what is said of the encoder."""
-        rows = [row for row in self.rows if row is not None]
-        return max(rows, key=lambda row: max(cell.created for cell in row.cells.values()))
+        return max((row for row in self.rows if row is not None), key=_age)
 
 
 @dataclass(frozen=True)
@@ -99,6 +98,11 @@ class Summary:
     tables: tuple[Table, ...]
     rows: tuple[SummaryRow, ...]
     notes: tuple[str, ...]
+
+
+def _age(row: Row) -> str:
+    """When its newest run was made."""
+    return max(cell.created for cell in row.cells.values())
 
 
 class _Key(NamedTuple):
@@ -147,6 +151,9 @@ def _summary(key: tuple[str, str, str], tables: Sequence[Table]) -> Summary:
             drawn = _draw(rows, layer)
             ranks[layer] = _mean_ranks(drawn, [table.lower_is_better for table in tables])
             overall[layer] = _overall(tables, rows, drawn)
+            if _unknown(tables, rows, layer):
+                ranks[layer] = [mean and Mean(mean.value, None, None) for mean in ranks[layer]]
+                overall[layer] = [mean and Mean(mean.value, None, None) for mean in overall[layer]]
         ranked = [mean is not None for means in ranks.values() for mean in means]
         if not any(ranked):
             notes.append("no mean rank: fewer than two upstreams have a score in every task")
@@ -184,9 +191,21 @@ def _rows(tables: Sequence[Table], layers: Sequence[str], notes: list[str]) -> _
     namesakes: dict[str, list[_Key]] = {}
     for key in found:
         namesakes.setdefault(key.upstream, []).append(key)
+    labels = {
+        name: told_apart(
+            name,
+            {
+                key.fingerprint: max((row for part in found[key] for row in part), key=_age).source
+                for key in keys
+            },
+        )
+        for name, keys in namesakes.items()
+    }
     rows = []
     for key in sorted(found):
-        label = _label(key, namesakes[key.upstream])
+        label = labels[key.upstream][key.fingerprint]
+        if len({other.precision for other in namesakes[key.upstream]}) > 1 and key.precision:
+            label += f" ({key.precision})"
         cells = tuple(
             max(candidates, key=lambda row: _worth(row, layers)) if candidates else None
             for candidates in found[key]
@@ -215,15 +234,6 @@ def _worth(row: Row, layers: Sequence[str]) -> tuple[object, ...]:
     )
 
 
-def _label(key: _Key, same: Sequence[_Key]) -> str:
-    label = key.upstream
-    if len({other.fingerprint for other in same}) > 1:
-        label += f" @{key.fingerprint[:8]}"
-    if len({other.precision for other in same}) > 1 and key.precision:
-        label += f" ({key.precision})"
-    return label
-
-
 def _order(row: SummaryRow) -> tuple[object, ...]:
     ranks = [row.mean_rank.get(layer) for layer in reversed(MAIN_LAYERS)]
     keys = [(1, 0.0) if rank is None else (0, rank.value) for rank in ranks]
@@ -234,6 +244,18 @@ def _present(means: Mapping[str, Sequence[Mean | None]], position: int) -> dict[
     return {
         layer: mean for layer, values in means.items() if (mean := values[position]) is not None
     }
+
+
+def _unknown(tables: Sequence[Table], rows: _Rows, layer: str) -> bool:
+    """Whether a score has no interval to draw from: then no mean has one, nor any rank."""
+    return any(
+        row is not None
+        and (cell := row.cells.get(layer)) is not None
+        and cell.score is not None
+        and bool(no_interval(cell.score, table.unit))
+        for _, _, cells in rows
+        for table, row in zip(tables, cells, strict=True)
+    )
 
 
 def _draw(rows: _Rows, layer: str) -> list[Floats | None]:

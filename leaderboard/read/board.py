@@ -51,8 +51,10 @@ class Row:
     Attributes:
         upstream: its name, as in the result.
         fingerprint: of the encoder.
-        label: its name, with what tells it from other rows of that name: the start of the
-            fingerprint, or in brackets how its features were computed and stored.
+        label: its name, with what tells it from other rows of that name: folders that its own is
+            in, or the start of the fingerprint, and in brackets how its features were computed and
+            stored.
+        source: where its weights are from; "" when the result does not say.
         precision: of the encoder's numbers; "" when the result does not say.
         storage: of the features; likewise.
         device: that computed them; likewise.
@@ -69,6 +71,7 @@ class Row:
     upstream: str
     fingerprint: str
     label: str
+    source: str
     precision: str
     storage: str
     device: str

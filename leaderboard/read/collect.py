@@ -7,13 +7,24 @@ engine. Reads JSON alone: no torch, no pandas.
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmark.core import Metric
 from benchmark.errors import SuperbError, unknown
-from benchmark.scoring.results import Result, card_metrics, read_result, read_results, result_files
+from benchmark.scoring.results import (
+    MetricValue,
+    Result,
+    card_metrics,
+    no_interval,
+    read_result,
+    read_results,
+    result_files,
+)
 from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
 from leaderboard.read.fields import (
     audio_of,
@@ -22,8 +33,11 @@ from leaderboard.read.fields import (
     over_reruns,
     score_of,
     skipped_utterances,
+    source_of,
 )
-from leaderboard.read.names import printable
+from leaderboard.read.names import printable, told_apart
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,12 @@ def notes_about(board: Board, run_ids: Collection[str]) -> list[str]:
     return notes + [f"left out: {problem}" for problem in board.problems]
 
 
+def warn_left_out(problems: Iterable[str]) -> None:
+    """Log the files that were left out, for output that has no place to name them."""
+    for problem in problems:
+        _log.warning("left out: %s", problem)
+
+
 def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
     """Sort results into tables.
 
@@ -153,7 +173,15 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
     namesakes: dict[str, list[_RowKey]] = {}
     for key in runs:
         namesakes.setdefault(key.upstream, []).append(key)
-    labels = {key: _label(key, namesakes[key.upstream]) for key in runs}
+    sources: dict[str, dict[str, str]] = {}
+    for result in results:  # the newest says where they are now
+        name, fingerprint, *_ = _row_key(result)
+        sources.setdefault(name, {})[fingerprint] = source_of(result)
+    names = {name: told_apart(name, own) for name, own in sources.items()}
+    labels = {
+        key: _label(names[key.upstream][key.fingerprint], key, namesakes[key.upstream])
+        for key in runs
+    }
     chosen: dict[_RowKey, dict[str, Result]] = {}
     for key, by_layer in runs.items():
         for layer, candidates in by_layer.items():
@@ -168,7 +196,9 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
     metrics = card_metrics(newest)
     lower = metrics[0].direction == "lower"
     close = {
-        layer: _not_separated([cells[layer] for cells in chosen.values() if layer in cells], lower)
+        layer: _not_separated(
+            [cells[layer] for cells in chosen.values() if layer in cells], metrics[0]
+        )
         for layer in layers
     }
     rows = [_row(key, labels[key], cells, close) for key, cells in chosen.items()]
@@ -198,11 +228,8 @@ def _row_key(result: Result) -> _RowKey:
     return _RowKey(name, identity_of(result, "upstream", "fingerprint"), *settings)
 
 
-def _label(key: _RowKey, same: Sequence[_RowKey]) -> str:
-    """The name, with what tells this row from the others that share it."""
-    label = key.upstream
-    if len({row.fingerprint for row in same}) > 1:
-        label += f" @{key.fingerprint[:8]}"
+def _label(label: str, key: _RowKey, same: Sequence[_RowKey]) -> str:
+    """What the encoder is called, with what tells this row from others of it."""
     parts: list[str] = []
     if len({(row.precision, row.storage, row.device) for row in same}) > 1:
         if key.precision not in ("", "float32"):
@@ -246,17 +273,25 @@ def _is_number(layer: str) -> bool:
     return layer.isascii() and layer.removeprefix("-").isdigit()
 
 
-def _not_separated(results: Sequence[Result], lower: bool) -> set[str]:
-    """Run ids of the best score and of those whose interval overlaps its interval."""
+def _not_separated(results: Sequence[Result], metric: Metric) -> set[str]:
+    """Run ids of the best score and of those whose interval overlaps its interval.
+
+    A score without an interval is told from no other.
+    """
+
+    def ends(score: MetricValue) -> tuple[float, float]:
+        unknown = no_interval(score, metric.unit)
+        return (-math.inf, math.inf) if unknown else (score["low"], score["high"])
+
     scores = {result.run_id: score for result in results if (score := score_of(result))}
     if len(scores) < 2:  # alone, it is the best of nothing
         return set()
-    pick = min if lower else max
-    best = pick(scores.values(), key=lambda score: score["value"])
+    pick = min if metric.direction == "lower" else max
+    lowest, highest = ends(pick(scores.values(), key=lambda score: score["value"]))
     return {
         run_id
-        for run_id, score in scores.items()
-        if score["low"] <= best["high"] and score["high"] >= best["low"]
+        for run_id, (low, high) in ((run_id, ends(score)) for run_id, score in scores.items())
+        if low <= highest and high >= lowest
     }
 
 
@@ -268,6 +303,7 @@ def _row(
     return Row(
         **key._asdict(),
         label=label,
+        source=source_of(newest),
         untrained=card.get("family") == "untrained",
         note=str(card.get("note", "")),
         family=str(card.get("family", "")),

@@ -74,6 +74,11 @@ def skipped_utterances(result: Result) -> tuple[str, ...]:
     return tuple(sorted({str(skipped["utterance"]) for skipped in result.skipped_audio}))
 
 
+def source_of(result: Result) -> str:
+    """Where the weights of the encoder are from; "" when its card does not say."""
+    return str(result.upstream.get("source") or "")
+
+
 def audio_of(result: Result) -> str:
     """The sha256 of the corpus's audio; "" when the result does not say."""
     return str(result.corpus.get("audio_sha256") or "")

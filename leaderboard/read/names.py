@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import posixpath
+from collections.abc import Mapping, Sequence
+
+_UNTRAINED = "untrained:"
 
 
 def printable(text: str) -> str:
@@ -10,6 +13,45 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def told_apart(name: str, sources: Mapping[str, str]) -> dict[str, str]:
+    """What to call encoders that share a name: the shortest end of their paths that tells them.
+
+    Where paths do not tell, or are not known, the start of the fingerprint follows.
+
+    Args:
+        name: of all of them; of an encoder from a folder, the folder's.
+        sources: fingerprint → where its weights are from, a folder or anything else.
+
+    Returns:
+        Fingerprint → label.
+
+    >>> told_apart("last", {"1f": "exp/a/last", "2e": "/home/me/exp/b/last"})
+    {'1f': 'a/last', '2e': 'b/last'}
+    """
+    if len(sources) < 2:
+        return dict.fromkeys(sources, name)
+    untrained = _UNTRAINED if name.startswith(_UNTRAINED) else ""
+    paths = {key: _folders(source, name.removeprefix(untrained)) for key, source in sources.items()}
+
+    def ends(length: int) -> dict[str, tuple[str, ...]]:
+        return {key: parts[-length:] for key, parts in paths.items()}
+
+    lengths = range(1, 1 + max(1, *map(len, paths.values())))
+    found = ends(max(lengths, key=lambda length: (len(set(ends(length).values())), -length)))
+    labels = {}
+    for key, parts in found.items():
+        alone = bool(parts) and list(found.values()).count(parts) == 1
+        label = untrained + "/".join(parts) if parts else name
+        labels[key] = label if alone else f"{label} @{key[:8]}"
+    return labels
+
+
+def _folders(source: str, name: str) -> tuple[str, ...]:
+    """The parts of a path to a folder of that name; () for what is none."""
+    parts = tuple(posixpath.normpath(source).strip("/").split("/"))
+    return parts if parts[-1] == name else ()
 
 
 def list_some(names: Sequence[str], most: int = 3) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from benchmark.scoring.results import FEWEST_CLUSTERS, no_interval
 from leaderboard.compare.contamination import ITSELF, judge
 from leaderboard.compare.ranks import Mean, Summary, SummaryRow, summarise
 from leaderboard.read.board import Board, Cell, Row, Table
@@ -180,7 +181,7 @@ def score_item(table: Table, row: Row | None, layer: str) -> Item:
     marks += BY_UTTERANCE if score.get("by_utterance", False) else ""
     verdict = judge(row.trained_on, table.corpus).verdict
     marks += {"clean": "", "overlap": OVERLAP, "undisclosed": UNDISCLOSED}[verdict]
-    return Item(score_text(score), marks, cell.not_separated)
+    return Item(score_text(score, table.unit), marks, cell.not_separated)
 
 
 _Runs = Sequence[tuple[Table, Row, Cell]]
@@ -196,7 +197,9 @@ def _footnotes(runs: _Runs) -> list[str]:
     """What the marks mean, only those that are there."""
     finished = [run for run in runs if run[2].score is not None]
     lines: list[str] = []
-    scores = [cell.score for _, _, cell in runs if cell.score is not None]
+    every = [(table.unit, cell.score) for table, _, cell in runs if cell.score is not None]
+    reasons = sorted({no_interval(score, unit) for unit, score in every} - {""})
+    scores = [score for unit, score in every if not no_interval(score, unit)]
     by_utterance = [score.get("by_utterance", False) for score in scores]
     if scores:
         shares = sorted({f"{100 * score['confidence']:g} %" for score in scores})
@@ -208,6 +211,11 @@ def _footnotes(runs: _Runs) -> list[str]:
         if any(cell.over_reruns for _, _, cell in finished):
             over += ", and over reruns where there are several seeds"
         lines.append(f"[low, high]: {' or '.join(shares)} interval over {over}")
+    if reasons:
+        lines.append(
+            f"[{'], ['.join(reasons)}]: no interval, it would say nothing (one takes "
+            f"{FEWEST_CLUSTERS} speakers); nothing is told apart by it"
+        )
     if any(cell.seeds == 1 for _, _, cell in finished):
         lines.append(f"{ONE_SEED} one seed: no estimate of seed variance")
     if any(cell.learning_rate_at_edge for _, _, cell in finished):
@@ -286,8 +294,10 @@ def _mean_item(name: str, entry: SummaryRow, layer: str) -> Item:
     if mean is None:
         return Item("")
     digits = 0 if name.startswith("overall") else 1
-    low, high = f"{mean.low:.{digits}f}", f"{mean.high:.{digits}f}"
-    return Item(f"{mean.value:.{digits}f} [{low}, {high}]")
+    value = f"{mean.value:.{digits}f}"
+    if mean.low is None or mean.high is None:
+        return Item(value)
+    return Item(f"{value} [{mean.low:.{digits}f}, {mean.high:.{digits}f}]")
 
 
 def _name(entry: SummaryRow) -> str:

@@ -8,6 +8,7 @@ import io
 from collections.abc import Iterator
 from typing import Any, Final
 
+from benchmark.scoring.results import shown_score
 from leaderboard.compare.contamination import judge
 from leaderboard.compare.ranks import CONFIDENCE, Summary, summarise
 from leaderboard.read.board import Board, Cell, Row, Table
@@ -80,11 +81,12 @@ def _run(table: Table, row: Row, layer: str, cell: Cell) -> Iterator[dict[str, A
         "layer": layer,
         "lower_is_better": None,
     }
+    units = {metric.name: metric.unit for metric in table.metrics}
     for name, score in cell.metrics.items():
         ranks = name == table.metric
         yield {
             **run,
-            **score,
+            **shown_score(score, units.get(name, "")),
             "metric": name,
             "ranks": ranks,
             "lower_is_better": table.lower_is_better if ranks else None,

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from benchmark.scoring.results import MetricValue
+from benchmark.scoring.results import FEWEST_CLUSTERS, MetricValue, no_interval, shown_score
 from leaderboard.compare.encoders import LEVEL, POWER, Comparison, Comparisons
 from leaderboard.read.board import Cell
 from leaderboard.read.names import printable
@@ -33,13 +33,16 @@ def show_comparisons(comparisons: Comparisons, console: Console) -> None:
             grid.add_row(
                 Text(printable(found.b)),
                 f"{_score(found.b_cell)['value']:.1f}",
-                Text(difference_text(found.pair.difference), style="bold" if found.better else ""),
+                Text(
+                    difference_text(found.pair.difference, table.unit),
+                    style="bold" if found.better else "",
+                ),
                 p_text(found.p_value),
-                MISSING if found.check_p_value is None else p_text(found.check_p_value),
-                f"{found.detectable:.1f}",
+                p_text(found.check_p_value),
+                MISSING if found.detectable is None else f"{found.detectable:.1f}",
             )
         console.print(grid)
-    count = len(comparisons.pairs)
+    count = _tested(comparisons)
     show_lines((in_words(found, count) for found in comparisons.pairs), console)
     notes = (f"note: {note}" for note in comparisons.notes)
     show_lines((*_footnotes(comparisons), *notes), console, "dim")
@@ -55,9 +58,16 @@ def in_words(comparison: Comparison, comparisons: int = 1) -> str:
     task, found = comparison.table.downstream, comparison.pair.difference
     metric, step = comparison.table.metric, step_of(comparison.table.unit)
     evidence = (
-        f"{metric} {comparison.b} − {comparison.a} = {difference_text(found, f' {step}')}, "
-        f"p {_equals(comparison.p_value)}"
-        + (f" adjusted for {comparisons} comparisons" if comparisons > 1 else "")
+        f"{metric} {comparison.b} − {comparison.a} = "
+        f"{difference_text(found, comparison.table.unit, step)}"
+    )
+    if comparison.p_value is None or comparison.detectable is None:
+        return (
+            f"{comparison.a} and {comparison.b} cannot be told apart in {task}: {evidence}, too "
+            f"few for an interval or a test, which take {FEWEST_CLUSTERS} speakers."
+        )
+    evidence += f", p {_equals(comparison.p_value)}" + (
+        f" adjusted for {comparisons} comparisons" if comparisons > 1 else ""
     )
     check = comparison.check_p_value
     if check is not None and (check < LEVEL) != (comparison.p_value < LEVEL):
@@ -92,8 +102,13 @@ def as_json(comparisons: Comparisons) -> dict[str, Any]:
     entries = []
     for found in comparisons.pairs:
         table, difference = found.table, found.pair.difference
+        ends = dict.fromkeys(("low", "high")) if no_interval(difference, table.unit) else {}
         sides = {
-            side: {"upstream": label, "run_id": cell.run_id, **_score(cell)}
+            side: {
+                "upstream": label,
+                "run_id": cell.run_id,
+                **shown_score(_score(cell), table.unit),
+            }
             for side, label, cell in (("a", found.a, found.a_cell), ("b", found.b, found.b_cell))
         }
         entries.append(
@@ -109,16 +124,16 @@ def as_json(comparisons: Comparisons) -> dict[str, Any]:
                 "layer": found.layer,
                 "seeds": found.a_cell.seeds,
                 **sides,
-                "difference": dataclasses.asdict(difference),
+                "difference": {**dataclasses.asdict(difference), **ends},
                 "identical": found.pair.identical,
-                "p_value": difference.p_value,
+                "p_value": found.pair.p_value,
                 "p_value_holm": found.p_value,
                 "check": found.pair.check,
                 "check_p_value": found.pair.check_p_value,
                 "check_p_value_holm": found.check_p_value,
                 "detectable": found.detectable,
                 "better": found.better,
-                "words": in_words(found, len(comparisons.pairs)),
+                "words": in_words(found, _tested(comparisons)),
             }
         )
     return {
@@ -127,6 +142,11 @@ def as_json(comparisons: Comparisons) -> dict[str, Any]:
         "comparisons": entries,
         "notes": list(comparisons.notes),
     }
+
+
+def _tested(comparisons: Comparisons) -> int:
+    """Comparisons that there is a p-value of: it is adjusted for their number."""
+    return sum(found.p_value is not None for found in comparisons.pairs)
 
 
 def _equals(p_value: float) -> str:
@@ -139,7 +159,7 @@ def _score(cell: Cell) -> MetricValue:
 
 
 def _footnotes(comparisons: Comparisons) -> list[str]:
-    count = len(comparisons.pairs)
+    count = _tested(comparisons)
     differences = [found.pair.difference for found in comparisons.pairs]
     over = "utterances" if all(found.by_utterance for found in differences) else "speakers"
     checks = " and ".join(sorted({found.pair.check for found in comparisons.pairs} - {""}))

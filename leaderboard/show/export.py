@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.errors import SuperbError, unknown
-from benchmark.scoring.results import Result, load_results
+from benchmark.scoring.results import Result, load_results, no_interval, shown_score
 from leaderboard.read.board import MAIN_LAYERS, Row, Table
-from leaderboard.read.collect import read_board
+from leaderboard.read.collect import read_board, warn_left_out
 from leaderboard.read.fields import find_metric
 from leaderboard.read.names import printable
 from leaderboard.show.board_csv import safe_cell
@@ -51,6 +51,7 @@ def model_card(folder: Path | str, upstream: str) -> str:
     from huggingface_hub import ModelCardData
 
     board, runs = read_board(folder)
+    warn_left_out(board.problems)
     rows = _rows_of(board.tables, upstream)
     results = [
         entry
@@ -108,13 +109,19 @@ def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
         name = _METRICS.get(metric, metric)
         unit = find_metric(result, metric).unit
         share = f"{100 * score['confidence']:g} %"
-        interval = f"[{score['low']:.1f}, {score['high']:.1f}]"
+        why = no_interval(score, unit)
+        interval = f"{share} interval [{score['low']:.1f}, {score['high']:.1f}]"
+        ends = shown_score(score, unit)
         arguments: dict[str, Any] = {
             "unit": "percent" if unit == "%" else unit,
-            "low": score["low"],
-            "high": score["high"],
-            "confidence": score["confidence"],
-            "interval_over": "utterances" if score.get("by_utterance") else "speakers",
+            "low": ends["low"],
+            "high": ends["high"],
+            "confidence": None if why else score["confidence"],
+            "interval_over": None
+            if why
+            else "utterances"
+            if score.get("by_utterance")
+            else "speakers",
             "layers": result.layer,
             "protocol": table.protocol,
             "protocol_version": table.protocol_version,
@@ -132,7 +139,8 @@ def _eval_results(table: Table, result: Result) -> Iterator[EvalResult]:
             metric_type=metric,
             metric_value=score["value"],
             metric_name=f"{table.downstream} test {name} in {unit}, frozen encoder, layers "
-            f"{result.layer}, {share} interval {interval}, protocol {table.protocol}",
+            f"{result.layer}, {f'no interval: {why}' if why else interval}, protocol "
+            f"{table.protocol}",
             metric_args={key: value for key, value in arguments.items() if value is not None},
         )
 

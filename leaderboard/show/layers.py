@@ -25,8 +25,8 @@ def show_layers(study: LayerStudy, console: Console) -> None:
                 Text(printable(row.upstream)),
                 _number(row.last),
                 _number(row.weighted_sum),
-                Text(_difference(row), style="bold" if separated else ""),
-                "" if row.p_value is None else p_text(row.p_value),
+                Text(_difference(row, table.unit), style="bold" if separated else ""),
+                "" if row.pair is None else p_text(row.p_value),
                 "–" if row.best is None else f"{row.best}: {_number(row.scores[row.best])}",
                 _correlation(row.weight_correlation),
                 _correlation(row.product_correlation),
@@ -44,10 +44,10 @@ def _correlation(value: float | None) -> str:
     return "–" if value is None else f"{value:+.2f}"
 
 
-def _difference(row: LayerRow) -> str:
+def _difference(row: LayerRow, unit: str) -> str:
     if row.pair is None:
         return "same: one layer" if len(row.scores) == 1 else "–"
-    return difference_text(row.pair.difference)
+    return difference_text(row.pair.difference, unit)
 
 
 def _footnotes(study: LayerStudy) -> list[str]:

@@ -9,7 +9,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import safe_name
+from benchmark.scoring.results import no_interval, safe_name
 from leaderboard.compare.encoders import LEVEL
 from leaderboard.compare.layers import LayerRow, LayerStudy, LayerTable
 from leaderboard.read.names import printable
@@ -83,13 +83,14 @@ def draw_differences(entry: LayerTable) -> Figure | None:
         assert row.pair is not None
         found = row.pair.difference
         clear = row.p_value is not None and row.p_value < LEVEL
-        axes.plot([found.low, found.high], [height, height], color=_BLUE, linewidth=2, zorder=2)
+        if not no_interval(found, entry.table.unit):
+            axes.plot([found.low, found.high], [height, height], color=_BLUE, linewidth=2, zorder=2)
         axes.plot(
             found.value, height, "o", color=_BLUE, markerfacecolor=_BLUE if clear else "white",
             markersize=8, markeredgewidth=2, zorder=3,
         )  # fmt: skip
         axes.annotate(
-            difference_text(found).replace("-", "−"),
+            difference_text(found, entry.table.unit).replace("-", "−"),
             (1.02, height), xycoords=("axes fraction", "data"), va="center",
             fontweight="bold" if clear else "normal",
         )  # fmt: skip

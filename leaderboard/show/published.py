@@ -89,7 +89,7 @@ def reproduction_grid(found: Reproduction) -> Grid:
         measured, difference = MISSING, MISSING
         if item.measured is not None:
             score = item.measured
-            measured = score_text(score, 2)
+            measured = score_text(score, "%", 2)
             difference = f"{score['value'] - figure.value:+.2f}"
         tolerance = MISSING
         if item.tolerance is not None:

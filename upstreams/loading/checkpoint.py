@@ -23,7 +23,9 @@ from upstreams.loading.files import (
     read_json,
     read_weights,
     refuse_differences,
+    refuse_not_finite,
     shapes,
+    some,
 )
 from upstreams.models.architecture import parameter_count, untrained_encoder
 from upstreams.models.transformer import EncoderConfig, TransformerEncoder, TransformerUpstream
@@ -335,7 +337,8 @@ def load_encoder(
         where: the checkpoint, for messages.
 
     Raises:
-        UpstreamError: a weight is missing, left over, or of the wrong shape; all are named.
+        UpstreamError: a weight is missing, left over, of the wrong shape, or no finite floating
+            point numbers; all are named.
     """
     with torch.device("meta"):  # no memory, no random numbers
         encoder = TransformerEncoder(config)
@@ -347,10 +350,17 @@ def load_encoder(
     refuse_differences(
         wanted, shapes(theirs), f"{where} does not hold the weights its config.json describes"
     )
+    if whole := sorted(name for name in wanted if not theirs[name].is_floating_point()):
+        raise UpstreamError(
+            f"{where} holds {some(whole)} as {theirs[whole[0]].dtype}: quantised weights are not "
+            "read; save the model in float32, float16 or bfloat16"
+        )
+    floats = {name: theirs[name].float() for name in wanted}
+    refuse_not_finite(floats, where)
     state = {
-        ours: converted(ours, [theirs[part].float() for part in parts])
-        for ours, parts in names.items()
+        ours: converted(ours, [floats[part] for part in parts]) for ours, parts in names.items()
     }
+    refuse_not_finite(state, where)  # a direction of no length has none
     encoder.load_state_dict(state, strict=True, assign=True)
     return encoder
 
@@ -423,9 +433,10 @@ def load_transformer(folder: Path, origin: Origin) -> TransformerUpstream:
     settings = read_json(folder, "config.json")
     config = encoder_config(settings)
     normalize, sample_rate = waveform_settings(folder)
-    encoder = load_encoder(config, read_weights(folder), str(folder))
+    weights, note = read_weights(folder, whole=PREFIXES)
+    encoder = load_encoder(config, weights, str(folder))
     card = transformer_card(config, origin, settings["model_type"], sample_rate)
-    card = replace(card, note=joined(tuned(settings), card.note))
+    card = replace(card, note=joined(tuned(settings), note, card.note))
     return TransformerUpstream(encoder, card, normalize)
 
 

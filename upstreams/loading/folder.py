@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from upstreams.loading import checkpoint, pretrained
-from upstreams.loading.files import Origin, joined, read_json
+from upstreams.loading.files import Origin, joined, read_json, refuse_adapter
 from upstreams.loading.untrained import SEED, untrained_card
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def load_folder(folder: Path, origin: Origin, trust_remote_code: bool = False) -
     Raises:
         UpstreamError: anything in the folder is missing, damaged or not as declared.
     """
+    refuse_adapter(folder)  # first, as it needs no config.json
     settings = read_json(folder, "config.json")
     if settings.get("model_type") == pretrained.PRETRAINED:
         return pretrained.load(folder, origin)

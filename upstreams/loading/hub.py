@@ -15,6 +15,7 @@ from huggingface_hub.errors import (
 )
 
 from benchmark.errors import UpstreamError
+from upstreams.loading.files import FORMS
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 # One look-up that fails fast: without a network the library's own retries take half a minute.
@@ -22,7 +23,7 @@ TIMEOUT_S = 10.0
 # Newer checkpoints have what is done to the waveform in processor_config.json alone.
 SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
-PICKLE = "pytorch_model.bin"
+PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin(\.index\.json)?")
 
 
 def download(repository: str, revision: str = "", weights: bool = True, code: bool = False) -> Path:
@@ -73,10 +74,10 @@ def download(repository: str, revision: str = "", weights: bool = True, code: bo
             return folder_or_none
         raise UpstreamError(_unreachable(repository, revision, error)) from error
     if not _complete(folder, weights):
+        forms = f", {' or '.join(FORMS)}" if weights else ""
         raise UpstreamError(
-            f"{repository} at {folder.name} has no config.json"
-            f"{f', model.safetensors or {PICKLE}' if weights else ''}; "
-            "only checkpoints in the transformers format can be read"
+            f"{repository} at {folder.name} has no config.json{forms}; only checkpoints in the "
+            "transformers format can be read"
         )
     return folder
 
@@ -95,7 +96,7 @@ def wanted(files: list[str], weights: bool = True, code: bool = False) -> list[s
     if not weights:
         return chosen
     safe = [file for file in files if SAFETENSORS.fullmatch(file)]
-    return chosen + (safe or [file for file in files if file == PICKLE])
+    return chosen + (safe or [file for file in files if PICKLES.fullmatch(file)])
 
 
 def _cached(repository: str, revision: str, weights: bool, code: bool) -> Path | None:
@@ -123,7 +124,7 @@ def _lacks_code(folder: Path) -> bool:
 
 def _complete(folder: Path, weights: bool) -> bool:
     names = [file.name for file in folder.iterdir() if file.exists()]
-    found = any(SAFETENSORS.fullmatch(name) or name == PICKLE for name in names)
+    found = any(SAFETENSORS.fullmatch(name) or PICKLES.fullmatch(name) for name in names)
     return "config.json" in names and (found or not weights)
 
 

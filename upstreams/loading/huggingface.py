@@ -34,13 +34,21 @@ from typing import Any, TypeAlias, TypeVar, cast
 import numpy as np
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from benchmark.core import Family, HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.loading.checkpoint import extractor_settings, is_head, tuned
-from upstreams.loading.files import Origin, joined, read_json, read_weights
+from upstreams.loading.files import (
+    Origin,
+    bare_names,
+    joined,
+    read_json,
+    read_weights,
+    refuse_not_finite,
+    weight_files,
+)
 from upstreams.models import batch
 
 # transformers gives its models and feature extractors no common interface a type checker knows.
@@ -536,8 +544,10 @@ def load_huggingface(
     Raises:
         UpstreamError: transformers cannot read it, or an encoder weight is missing or left over.
     """
+    files = weight_files(folder)
     config, extractor = _settings(folder, trust_remote_code)
     part = _part(config, trust_remote_code, folder)
+    unwrapped, note = _unwrapped(folder, files)
     options: dict[str, Any] = {
         "dtype": torch.float32,
         "output_loading_info": True,
@@ -547,20 +557,26 @@ def load_huggingface(
     with quiet(), torch.random.fork_rng(devices=[]):
         try:
             if part.model is not None:
-                kind, weights = type(part.model), _read_part(folder, part.path)
+                kind = type(part.model)
+                weights = _under(part.path, unwrapped) if note else _read_part(files, part.path)
                 model, report = kind.from_pretrained(
                     None, config=part.model.config, state_dict=weights, **options
                 )
                 # Names from before a renaming are known to the whole alone.
                 model = None if _problems(report, whole=False) else model
             if model is None:
-                whole, report = _auto(part.auto).from_pretrained(
-                    folder,
-                    config=config,
-                    trust_remote_code=trust_remote_code,
-                    local_files_only=True,
-                    **options,
-                )
+                if note:
+                    whole, report = part.whole.from_pretrained(
+                        None, config=config, state_dict=unwrapped, **options
+                    )
+                else:
+                    whole, report = _auto(part.auto).from_pretrained(
+                        folder,
+                        config=config,
+                        trust_remote_code=trust_remote_code,
+                        local_files_only=True,
+                        **options,
+                    )
                 if found := _problems(report, whole=True, path=part.path):
                     raise UpstreamError(
                         f"{folder} does not hold the weights its config.json describes. "
@@ -571,13 +587,15 @@ def load_huggingface(
             raise
         except Exception as error:  # damaged files raise what their format's reader likes
             raise UpstreamError(_unreadable(folder, error)) from error
+    # Buffers may hold infinities of their own, in masks.
+    refuse_not_finite(dict(model.named_parameters()), str(folder))
     remote = REMOTE_NOTE if _is_remote(model, config, extractor) else ""
     return HuggingFaceUpstream(
         model,
         extractor,
         origin,
         FAMILIES.get(config.model_type, "other"),
-        note=joined(tuned({"architectures": config.architectures}), remote),
+        note=joined(tuned({"architectures": config.architectures}), note, remote),
         codec=part.codec,
     )
 
@@ -659,9 +677,11 @@ class _FoundPart(Part):
     Attributes:
         model: a model without memory, when the part can be built and read alone; None when the
             whole is.
+        whole: the class of the model that the part is of.
     """
 
     model: Model = None
+    whole: Any = None
 
 
 def _part(config: Config, trust_remote_code: bool, folder: Path) -> _FoundPart:
@@ -683,7 +703,7 @@ def _part(config: Config, trust_remote_code: bool, folder: Path) -> _FoundPart:
     # Remote code may build its model by rules of its own, so it builds all of it.
     alone = bool(path) and isinstance(found, transformers.PreTrainedModel) and not _is_remote(whole)
     codec = part.codec if part else False
-    return _FoundPart(path, auto, codec, found if alone else None)
+    return _FoundPart(path, auto, codec, found if alone else None, type(whole))
 
 
 def _encoder(model: Model) -> Model:
@@ -699,19 +719,44 @@ def _submodule(model: Model, path: str) -> Model:
     return model.get_submodule(path) if path else model
 
 
-def _read_part(folder: Path, path: str) -> dict[str, Tensor]:
+def _unwrapped(folder: Path, files: Sequence[Path]) -> tuple[dict[str, Tensor], str]:
+    """Weights that transformers would not know for what they are wrapped in, and a note of it.
+
+    Nothing and no note where it can read them itself.
+    """
+    if files[0].suffix == ".safetensors":
+        names: list[str] = []
+        for file in files:
+            with _opened(file) as opened:
+                names += opened.keys()
+        if all(name == bare for name, bare in bare_names(names).items()):
+            return {}, ""
+    weights, note = read_weights(folder)
+    return (weights, note) if note else ({}, "")
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
+    """A file of weights, of which only what is asked for is read."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            yield opened
+    except (OSError, SafetensorError) as error:
+        raise UpstreamError(f"{file} is damaged or incomplete ({error}); fetch it again") from error
+
+
+def _read_part(files: Sequence[Path], path: str) -> dict[str, Tensor]:
     """The weights under a path, however the whole they belong to is prefixed."""
-    files = sorted(folder.glob("model*.safetensors"))
-    if not files:
-        return _under(path, read_weights(folder))
+    if files[0].suffix != ".safetensors":
+        return _under(path, read_weights(files[0].parent)[0])
     tensors: dict[str, Tensor] = {}
     names: dict[str, Path] = {}
     for file in files:
-        with safe_open(file, framework="pt") as opened:
+        with _opened(file) as opened:
             names.update(dict.fromkeys(opened.keys(), file))
     wanted = _under(path, {name: name for name in names})
     for file in files:
-        with safe_open(file, framework="pt") as opened:
+        with _opened(file) as opened:
             for short, name in wanted.items():
                 if names[name] == file:
                     tensors[short] = opened.get_tensor(name)

@@ -156,12 +156,12 @@ def _locate(name: str, weights: bool, code: bool) -> tuple[Path, Origin]:
         from upstreams.loading.files import Origin
 
         return path, Origin(name=path.resolve().name, source=name)
+    if path.is_file():
+        raise UpstreamError(
+            f"{name} is a file; pass the checkpoint's folder, or {name}:Name for a class in it"
+        )
     match = _HUB_ID.fullmatch(name)
     if match is None:
-        if path.is_file():
-            raise UpstreamError(
-                f"{name} is a file; pass the checkpoint's folder, or {name}:Name for a class in it"
-            )
         if name.startswith((".", "/", "~")):
             raise UpstreamError(f"there is no folder {name}. {FORMS}")
         raise _unknown(name)

@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import UpstreamError
-from upstreams.loading.files import named_tensors, read_pickle, refuse_differences, shapes
+from upstreams.loading.files import (
+    named_tensors,
+    read_pickle,
+    refuse_differences,
+    refuse_not_finite,
+    shapes,
+)
 from upstreams.models.architecture import Architecture, Encoder, Layout
 
 
@@ -52,7 +58,8 @@ def load_strictly(
         where: the file, for messages.
 
     Raises:
-        UpstreamError: a weight is missing, left over, or of another shape; all are named.
+        UpstreamError: a weight is missing, left over, of another shape or not finite; all are
+            named.
     """
     ours = encoder.state_dict()
     wanted, given = shapes({theirs: ours[name] for name, theirs in names.items()}), shapes(weights)
@@ -60,6 +67,7 @@ def load_strictly(
         if _bare(given.get(name, ())) == _bare(shape) and name in given:
             given[name] = shape
     refuse_differences(wanted, given, f"{where} does not hold the weights expected")
+    refuse_not_finite({theirs: weights[theirs] for theirs in names.values()}, where)
     state = {name: weights[theirs].view(ours[name].shape) for name, theirs in names.items()}
     encoder.load_state_dict(
         {name: part.float() if part.is_floating_point() else part for name, part in state.items()},

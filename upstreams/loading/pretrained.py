@@ -23,7 +23,7 @@ from torch import nn
 
 from benchmark.core import UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
-from upstreams.loading.files import Origin, read_json
+from upstreams.loading.files import Origin, read_json, refuse_not_finite, refuse_pointer
 from upstreams.models.architecture import Encoder, untrained_encoder
 from upstreams.models.cpc import BidirectionalCPCConfig, CPCConfig
 from upstreams.models.generative import APCConfig, MelTransformerConfig
@@ -223,6 +223,7 @@ def _value(name: str, declared: object, value: Json, where: str) -> Json:
 def _weights(folder: Path, encoder: nn.Module) -> dict[str, torch.Tensor]:
     path = folder / "model.safetensors"
     try:
+        refuse_pointer(path)
         # Names, types and shapes stand in the file's head: nothing else is read before they fit.
         with safe_open(path, framework="pt") as file:
             heads = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -245,10 +246,7 @@ def _weights(folder: Path, encoder: nn.Module) -> dict[str, torch.Tensor]:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UpstreamError(f"cannot read {path}: {error}; copy the folder again") from error
-    if broken := [name for name, weight in weights.items() if not bool(weight.isfinite().all())]:
-        raise UpstreamError(
-            f"{path} holds numbers that are none, in {', '.join(broken[:5])}; copy the folder again"
-        )
+    refuse_not_finite(weights, str(path))
     return {
         name: weight.float() if weight.is_floating_point() else weight
         for name, weight in weights.items()

@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from benchmark.core import Family, HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError, unknown
-from upstreams.loading.files import named_tensors, read_pickle, refuse_differences, shapes
+from upstreams.loading.files import (
+    named_tensors,
+    read_pickle,
+    refuse_differences,
+    refuse_not_finite,
+    shapes,
+)
 from upstreams.models import batch
 
 PREFIX = "torchaudio:"
@@ -173,6 +179,7 @@ def load_bundle(name: str) -> TorchaudioUpstream:
         shapes(weights),
         f"{path} does not hold the weights of {PREFIX}{name}; delete it to fetch it again",
     )
+    refuse_not_finite(weights, str(path))
     model.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
     return TorchaudioUpstream(model, _card(name, bundle, model), bool(bundle._normalize_waveform))
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmark.scoring.results import MetricValue
+from benchmark.scoring.results import MetricValue, no_interval
 from leaderboard.show.report.markup import Html, element, join
 
 WIDTH = 340.0
@@ -40,13 +40,14 @@ class Point:
     high: float | None = None
 
 
-def interval_bar(score: MetricValue, ends: tuple[float, float]) -> Html:
-    """A score and its interval as a band with a tick, on a scale between `ends`."""
+def interval_bar(score: MetricValue, unit: str, ends: tuple[float, float]) -> Html:
+    """A score and its interval, if it has one, as a band with a tick, on a scale of `ends`."""
     x = _Scale(*ends, 2, 98)
+    reach = element("line", x1=x(score["low"]), x2=x(score["high"]), y1=5, y2=5, class_="reach")
     return element(
         "svg",
         element("line", x1=2, x2=98, y1=5, y2=5, class_="track"),
-        element("line", x1=x(score["low"]), x2=x(score["high"]), y1=5, y2=5, class_="reach"),
+        None if no_interval(score, unit) else reach,
         element("line", x1=x(score["value"]), x2=x(score["value"]), y1=1, y2=9, class_="tick"),
         viewBox="0 0 100 10",
         class_="interval",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import Result, read_records
+from benchmark.scoring.results import Result, no_interval, read_records
 from leaderboard.compare.difference import pair_results
 from leaderboard.compare.layers import single_layers
 from leaderboard.read.board import MAIN_LAYERS, Row, Table
@@ -63,8 +63,8 @@ def gain(table: Table, row: Row, runs: Mapping[str, Run]) -> Html | None:
     units = "utterances" if found.by_utterance else "speakers"
     return element(
         "p",
-        f"Weighted sum − last: {difference_text(found)} {step_of(table.unit)} of {table.metric}, "
-        f"paired interval over {units}",
+        f"Weighted sum − last: {difference_text(found, table.unit)} {step_of(table.unit)} of "
+        f"{table.metric}, paired interval over {units}",
     )
 
 
@@ -150,8 +150,8 @@ def _layers(table: Table, results: Mapping[str, Result]) -> list[Html]:
     layers = max((layer_count(result) for result in results.values()), default=0)
     scores = [
         charts.Point(
-            place, score["value"], f"layer {place}: {score_text(score)}", "finished", score["low"],
-            score["high"],
+            place, score["value"], f"layer {place}: {score_text(score, table.unit)}", "finished",
+            *((None, None) if no_interval(score, table.unit) else (score["low"], score["high"])),
         )
         for place, result in enumerate(single_layers(results, layers))
         if result and (score := score_of(result))

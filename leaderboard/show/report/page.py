@@ -14,9 +14,10 @@ from string import Template
 from typing import Final, TypeAlias
 
 from benchmark.errors import SuperbError
+from benchmark.scoring.results import no_interval
 from leaderboard.compare.contamination import judge
 from leaderboard.read.board import Board, Row, Table
-from leaderboard.read.collect import Run, read_board
+from leaderboard.read.collect import Run, read_board, warn_left_out
 from leaderboard.show.board import label_of, notes_of, table_grid
 from leaderboard.show.grid import GridRow
 from leaderboard.show.report import audio, charts, details
@@ -85,6 +86,7 @@ def build_report(
     if detailed < 0:
         raise SuperbError(f"the number of upstreams with details is at least 0; got {detailed}")
     board, runs = read_board(folder, history=True)
+    warn_left_out(board.problems)
     shown = {cell.run_id for table in board.tables for cell in table.cells}
     sections = [
         _section(place, table, runs, detailed, recordings(table) if recordings else {})
@@ -186,8 +188,10 @@ class _Section:
     def _ends(self) -> tuple[float, float]:
         """Of the bars below the scores, in percent: tens, so that the reader can place them."""
         scores = [cell.score for cell in self.table.cells if cell.score is not None]
-        low = min((score["low"] for score in scores), default=0.0)
-        high = max((score["high"] for score in scores), default=100.0)
+        known = [score for score in scores if not no_interval(score, self.table.unit)]
+        values = [score["value"] for score in scores]
+        low = min([*values, *(score["low"] for score in known)], default=0.0)
+        high = max([*values, *(score["high"] for score in known)], default=100.0)
         return 10 * math.floor(low / 10), 10 * math.ceil(max(high, low + 1) / 10)
 
     def _row(self, place: int, shown: GridRow) -> Html:
@@ -211,7 +215,7 @@ class _Section:
             )
             bar, value = None, None
             if cell.score is not None:
-                bar = charts.interval_bar(cell.score, self._ends)
+                bar = charts.interval_bar(cell.score, self.table.unit, self._ends)
                 value = repr(float(cell.score["value"]))
             kind = "close" if item.bold else None
             cells.append(element("td", button, bar, class_=kind, data_value=value))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmark.scoring.results import MetricValue, Result
+from benchmark.scoring.results import MetricValue, Result, no_interval
 from leaderboard.read.collect import Run
 from leaderboard.read.fields import find_metric, identity_of, learning_rate_of, scores_by_seed
 from leaderboard.read.names import list_some, printable
@@ -81,11 +81,13 @@ def _facts(file: str, result: Result) -> Iterator[tuple[str, str]]:
 
 def _score(score: MetricValue, unit: str) -> str:
     units = "utterances" if score.get("by_utterance") else "speakers"
-    text = (
-        f"{score['value']:.3f} {unit}, {100 * score['confidence']:g} % interval "
-        f"[{score['low']:.3f}, {score['high']:.3f}] over {score['clusters']} {units}, "
-        f"{score['utterances']} utterances"
+    interval = (
+        f"{100 * score['confidence']:g} % interval [{score['low']:.3f}, {score['high']:.3f}] over "
+        f"{score['clusters']} {units}"
     )
+    if why := no_interval(score, unit):
+        interval = f"no interval ({why})"
+    text = f"{score['value']:.3f} {unit}, {interval}, {score['utterances']} utterances"
     if score["seed_std"] is not None:
         text += f", standard deviation over seeds {score['seed_std']:.3f}"
     return text

@@ -52,19 +52,28 @@ def test_what_cannot_be_told_apart_has_a_size_that_would_be_seen(tmp_path, write
     assert f"{found.detectable:.1f} points or more to be seen with 80 % power" in words
 
 
-def test_a_test_set_that_can_show_nothing_says_so(tmp_path, result):
+@pytest.mark.parametrize("speakers", [3, 4])
+def test_a_test_set_that_can_show_nothing_says_so(tmp_path, result, speakers):
     for name, wrong in (("hubert", 0), ("apc", 3)):
         made = result(name, "ks", "weighted-sum", 50.0, seeds=(0,))
         records = [
             Record(
-                f"u{place}", (f"s{place % 2}",), "on", "on", {"accuracy": (int(place != wrong), 1)}
+                f"u{place}",
+                (f"s{place % speakers}",),
+                "on",
+                "on",
+                {"accuracy": (int(place != wrong), 1)},
             )
-            for place in range(6)
+            for place in range(4)
         ]
         write_result(tmp_path / "results", made, {0: records})
     (found,) = compare(tmp_path / "results", ["hubert", "apc"]).pairs
-    assert found.detectable > 100
-    assert "no difference of less than 100 points would have been seen" in in_words(found)
+    if speakers == 4:
+        assert found.detectable > 100
+        assert "no difference of less than 100 points would have been seen" in in_words(found)
+    else:
+        assert (found.p_value, found.check_p_value, found.detectable, found.better) == (None,) * 4
+        assert "[3 speakers], too few for an interval or a test" in in_words(found)
 
 
 def test_identical_answers(tmp_path, write_counts, counts):
