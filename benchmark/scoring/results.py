@@ -485,7 +485,13 @@ def to_frame(results: Sequence[Result]) -> pandas.DataFrame:
         rows += [{**common, "metric": name, **scores} for name, scores in shown.items()]
         if not result.metrics:
             rows.append(common)
-    return pandas.DataFrame(rows, columns=columns)
+    # pandas has no text with half a surrogate pair, as the name of a file may have one
+    plain = [{name: _spelled(value) for name, value in row.items()} for row in rows]
+    return pandas.DataFrame(plain, columns=columns)
+
+
+def _spelled(value: object) -> object:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 # Reading

@@ -39,7 +39,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
@@ -702,7 +702,7 @@ def fuzz(kind: Kind, examples: int, outcome: Outcome, *, derandomize: bool = Fal
 
     @settings(
         max_examples=examples, derandomize=derandomize, database=None, deadline=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=list(HealthCheck), phases=(Phase.generate, Phase.shrink),
     )  # fmt: skip
     @given(kind.inputs)
     def read(given: Any) -> None:
@@ -777,7 +777,7 @@ def _watched() -> Iterator[None]:
                 os.dup2(kept, number)
                 os.close(kept)
             said.seek(0)
-            text = re.sub(rb"(?m)^(\n?\[src/libmpg123|Note: |Warning: ).*\n+", b"", said.read())
+            text = said.read()
             assert not text, f"printed: {text!r:.200}"
 
 
