@@ -17,8 +17,9 @@ import logging
 import math
 import operator
 import os
+import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -614,6 +615,10 @@ _METRIC_ENTRIES: dict[str, tuple[type, ...]] = {
 def _check_fields(path: Path, document: dict[str, Any]) -> None:
     """Make sure that what the dataclass promises holds, as a checksum says nothing of sense."""
     _check_entries(path, "result", document, _FIELD_TYPES)
+    try:  # of the history, only drawings are made
+        _refuse_not_finite({**document, "history": []}, "result")
+    except (ValueError, RecursionError) as error:
+        raise DamagedResultError(f"{path} is not a result of superb: {error}.") from error
     extra = sorted(set(document) - set(_FIELD_TYPES))
     if extra:
         raise DamagedResultError(f"{path} is not a result of superb: unknown {', '.join(extra)}.")
@@ -625,6 +630,12 @@ def _check_fields(path: Path, document: dict[str, Any]) -> None:
         _check_entries(path, f"metrics.{name}", scores, _METRIC_ENTRIES)
     for name, entries in _LIST_ENTRIES.items():
         _check_list(path, name, document[name], entries)
+    _check_items(path, "seeds", document["seeds"], int)
+    for name in ("layer_weights", "layer_norms"):
+        _check_items(path, name, document[name] or (), *_NUMBER)
+    for name in ("per_seed", "folds"):
+        for entry in document[name]:
+            _check_items(path, f"{name}.metrics", entry["metrics"].values(), *_NUMBER)
     metrics = document["downstream"]["metrics"]
     _check_list(path, "downstream.metrics", metrics, _CARD_METRIC)
     for metric in metrics:
@@ -642,6 +653,13 @@ def _check_fields(path: Path, document: dict[str, Any]) -> None:
     if document["status"] not in get_args(Status):
         raise DamagedResultError(
             f"{path}: status is one of {', '.join(get_args(Status))}; got {document['status']!r}."
+        )
+
+
+def _check_items(path: Path, where: str, items: Iterable[object], *allowed: type) -> None:
+    if wrong := [item for item in items if not isinstance(item, allowed)]:
+        raise DamagedResultError(
+            f"{path} is not a result of superb: {where} holds {wrong[0]!r:.40}."
         )
 
 
@@ -790,8 +808,8 @@ def _with_checksum(text: bytes) -> bytes:
 
 
 def _refuse_not_finite(value: object, where: str) -> None:
-    if isinstance(value, float) and not (value - value == 0):
-        raise ValueError(f"{where} is {value}: a result holds finite numbers or null")
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{where} is {value!s:.40}: a result holds finite numbers or null")
     if isinstance(value, Mapping):
         for key, entry in value.items():
             _refuse_not_finite(entry, f"{where}.{key}")

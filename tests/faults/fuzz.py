@@ -154,6 +154,9 @@ def _cell(draw: DrawFn, data: bytes) -> bytes:
 _BYTES = [_flip, _insert, _cut, _repeat, _number]
 _LINES = [_flip, _insert, _cut, _repeat, _encode, *[_swap_lines, _double_line, _cell] * 2]
 
+FIGURES = st.sampled_from(
+    [0, -1, 1, 2, 10**400, 1e308, -1e308, 5e-324, 2**63, 0.5, 1.0, True, "<huge>", "<nan>"]
+)
 # A str with half of a pair is what JSON can hold and UTF-8 cannot.
 VALUES = st.sampled_from(
     [None, True, False, 0, -1, 1, 3, 0.5, 1e308, -1e308, 10**400, 2**63, "", " ", "x", "\x00", "\n",
@@ -169,13 +172,12 @@ def changed(draw: DrawFn, document: Any) -> Any:
     for _ in range(draw(st.integers(0, 3))):
         holder, key = root, 0
         while isinstance(below := holder[key], dict | list) and below and draw(st.integers(0, 5)):
-            holder = below
-            key = draw(
-                st.sampled_from(list(below) if isinstance(below, dict) else range(len(below)))
-            )
+            keys: Sequence[Any] = list(below) if isinstance(below, dict) else range(len(below))
+            holder, key = below, draw(st.sampled_from(keys))
         how = draw(st.sampled_from(("replace", "replace", "drop", "add")))
         if how == "replace":
-            holder[key] = draw(VALUES)
+            number = type(below) in (int, float) and draw(st.booleans())
+            holder[key] = draw(FIGURES if number else VALUES)
         elif how == "drop" and holder is not root:
             del holder[key]
         elif isinstance(below, dict):
@@ -267,18 +269,14 @@ _CELLS = st.one_of(
 )
 
 
-def _column(draw: DrawFn, kind: pa.DataType, size: int) -> pa.Array:
+def _column(draw: DrawFn, kind: pa.DataType, count: int) -> pa.Array:
     """Values of a type, the same bytes whatever the type: also such as no value of it has."""
-    count = size
     try:
         if pa.types.is_string(kind):  # bytes that are no UTF-8
             cells = [draw(st.binary(max_size=3)) for _ in range(2)] * count
             return pa.array(cells[:count], pa.binary()).view(pa.string())
-        if (
-            not isinstance(kind, pa.DictionaryType)
-            and kind.num_buffers == 2
-            and kind.bit_width % 8 == 0
-        ):
+        plain = kind.num_buffers == 2 and kind.bit_width % 8 == 0
+        if plain and not isinstance(kind, pa.DictionaryType):
             data = draw(st.binary(min_size=16, max_size=16)) * count
             return pa.Array.from_buffers(kind, count, [None, pa.py_buffer(data)])
         return pa.array([draw(_CELLS)] * count, kind)
@@ -313,6 +311,15 @@ def parquet(draw: DrawFn) -> bytes:
     return draw(damaged(st.just(data))) if draw(st.integers(0, 2)) == 0 else data
 
 
+@cache
+def _many_rows() -> bytes:
+    """A few kilobytes that say nothing, twenty million times."""
+    sink = io.BytesIO()
+    pq.write_table(pa.table(dict.fromkeys(ROWS[0], pa.nulls(20_000_000, pa.string()))), sink)
+    return sink.getvalue()
+
+
+@cache
 def _cards() -> list[Any]:
     from downstreams.load import load_downstream
 
@@ -325,7 +332,7 @@ def _manifest(given: tuple[str, bytes, int]) -> None:
     suffix, data, task = given
     path = place() / f"own{suffix}"
     path.write_bytes(data)
-    card = _cached_cards()[task]
+    card = _cards()[task]
     corpus = manifest.load(path, card)
     ids = [utterance.id for utterance in corpus.utterances]
     assert len(set(ids)) == len(ids)
@@ -339,10 +346,6 @@ def _manifest(given: tuple[str, bytes, int]) -> None:
         assert all(utterance.value(column) for column in card.columns)
         audio = utterance.audio
         assert isinstance(audio, bytes) or (isinstance(audio, Path) and audio.is_file())
-    json.dumps(corpus.sha256)
-
-
-_cached_cards = cache(_cards)
 
 
 def _of(suffix: str, inputs: SearchStrategy[bytes]) -> Kind:
@@ -363,7 +366,7 @@ _BASE = {
 
 @dataclass(frozen=True)
 class Files:
-    """The two files of a result, and whether somebody signed what stands in them."""
+    """The two files of a result; whether what stands in them was signed; what is made of them."""
 
     name: str
     document: bytes
@@ -650,7 +653,9 @@ KINDS = [
     _of(".csv", damaged(st.just(_table(",")), lines=True)),
     _of(".tsv", damaged(st.just(_table("\t")), lines=True)),
     _of(".jsonl", _JSONL),
-    _of(".parquet", parquet()),
+    _of(
+        ".parquet", st.one_of(*[parquet()] * 5, damaged(st.deferred(lambda: st.just(_many_rows()))))
+    ),
     Kind("result", results(), _result),
     Kind(
         "audio",
@@ -710,11 +715,8 @@ def fuzz(kind: Kind, examples: int, outcome: Outcome, *, derandomize: bool = Fal
             with _watched():
                 kind.read(given)
         except SuperbError as error:
-            cause: BaseException | None = error
-            while cause is not None:
-                if isinstance(cause, MemoryError):
-                    raise cause
-                cause = cause.__cause__
+            if isinstance(error.__cause__, MemoryError):  # refused, but only after trying
+                raise MemoryError(str(error)) from error
             outcome.counts["refused"] += 1
             outcome.messages["".join(c for c in str(error)[-60:] if c.isalpha())] += 1
         else:
@@ -805,9 +807,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--messages", action="store_true", help="print how often each was said")
     chosen = parser.parse_args(arguments)
     failed = 0
-    print(
-        "| file | examples | seconds | accepted | refused | messages | |\n|---|---|---|---|---|---|---|"
-    )
+    print("| file | examples | seconds | accepted | refused | messages | |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for kind in KINDS:
         if kind.name not in chosen.kinds.split(","):
             continue
