@@ -28,9 +28,19 @@ def cache_folder() -> Path:
 
 
 def free_bytes(root: Path) -> int:
-    """What features may still take on the disk of `root`, a little being left free."""
-    root.mkdir(parents=True, exist_ok=True)
-    return max(0, shutil.disk_usage(root).free - _SPARE_BYTES)
+    """What features may still take on the disk of `root`, a little being left free.
+
+    Raises:
+        SuperbError: when there is no such folder, and none can be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return max(0, shutil.disk_usage(root).free - _SPARE_BYTES)
+    except OSError as error:
+        raise SuperbError(
+            f"features cannot be kept in {root}: {error}. Choose a folder that you can write to "
+            "with --cache-dir DIR or SUPERB_CACHE"
+        ) from error
 
 
 def require_room(root: Path, needed: int) -> None:

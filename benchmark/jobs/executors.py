@@ -290,9 +290,18 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _start(gpu: int | None) -> None:
-    """A worker's first act: see no GPU but its own, before anything asks for them."""
-    if gpu is not None:
+    """A worker's first acts: end with its driver, even a killed one; see no GPU but its own."""
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+    if gpu is not None:  # before anything asks for them
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+
+
+def _end_with_driver() -> None:
+    """Nobody wants what a worker does any more, and it would wait for more for ever."""
+    driver = multiprocessing.parent_process()
+    if driver is not None:
+        driver.join()
+        os._exit(1)
 
 
 def _end(pool: ProcessPoolExecutor) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from benchmark.encoding.cache import TRAINING
 from benchmark.encoding.features import Encoded, Extraction, Skipped
 from benchmark.jobs.claim import claimed
 from benchmark.jobs.cost import PREFERRED, WORTH_A_TABLE, amounts, plan_run, plan_table, size
@@ -9,8 +12,9 @@ from benchmark.jobs.executors import Executor
 from benchmark.jobs.plan import Encode, Job, Plan, Write, make_plan
 from benchmark.jobs.site import Cell, Site
 from benchmark.jobs.work import Outcome, Written
+from benchmark.probing.snapshot import clear
 from benchmark.progress import Progress
-from benchmark.scoring.results import Result
+from benchmark.scoring.results import Result, clear_partial, result_path
 
 
 def run_site(site: Site, executor: Executor, progress: Progress) -> list[Result]:
@@ -29,9 +33,15 @@ def run_site(site: Site, executor: Executor, progress: Progress) -> list[Result]
     """
     plan = make_plan(site, progress, executor.workers)
     _show_big(site, plan, progress)
-    results: dict[Cell, Result] = dict(plan.found)
     skipped: dict[tuple[str, float], list[tuple[int, list[Skipped]]]] = {}
-    with claimed(site.output, _run_ids(site, plan)):
+    runs = _runs(site, plan)
+    with claimed(site.output, runs):
+        clear_partial(site.output, runs)
+        if any(path.exists() for path in runs.values()):  # another process has just made them
+            plan = make_plan(site, progress, executor.workers)
+        results: dict[Cell, Result] = dict(plan.found)
+        for result in results.values():  # whoever made them may have been killed before this
+            clear(site.settings.cache_dir / TRAINING, result.run_id)
         for job, outcome in executor.run(plan.needs, site, progress):
             if isinstance(job, Encode) and isinstance(outcome, Encoded):
                 found = skipped.setdefault((job.encoder, job.gain_db), [])
@@ -63,14 +73,16 @@ def _show_big(site: Site, plan: Plan, progress: Progress) -> None:
             progress.console.print(plan_table(plan_run(extraction, reason)))
 
 
-def _run_ids(site: Site, plan: Plan) -> list[str]:
-    """The runs that a plan makes."""
-    return [
-        site.run_id((job.encoder, job.task, choice), job.storage)
-        for job in plan.needs
-        if isinstance(job, Write)
-        for choice in job.choices
-    ]
+def _runs(site: Site, plan: Plan) -> dict[str, Path]:
+    """The runs that a plan makes, and the files of their results."""
+    runs = {}
+    for job in plan.needs:
+        if isinstance(job, Write):
+            name = site.encoders[job.encoder].card.name
+            for choice in job.choices:
+                run_id = site.run_id((job.encoder, job.task, choice), job.storage)
+                runs[run_id] = result_path(site.output, job.task, name, run_id)
+    return runs
 
 
 def _warn_skipped(skipped: list[Skipped], progress: Progress) -> None:

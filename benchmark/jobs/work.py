@@ -40,7 +40,7 @@ from benchmark.probing.notes import (
     missing_information,
     shared_audio,
 )
-from benchmark.probing.snapshot import Snapshot
+from benchmark.probing.snapshot import Snapshot, clear
 from benchmark.progress import Progress
 from benchmark.registry import cause
 from benchmark.scoring.outcome import Choice, Fitted, Subject, Trained, build_result
@@ -111,15 +111,17 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             *shared_audio(data, partition.corpus, files),
             *inaudible(data, next(iter(features.stores.values()))),
         ]
+        runs = [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices]
         snapshot = Snapshot(
             site.settings.cache_dir / TRAINING,
             {
-                "runs": [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices],
+                "runs": runs,
                 "fold": job.fold,
                 "audio": _digest(data["train"].keys + data["valid"].keys),
                 "task": code_sha256(task.downstream),
             },
             progress,
+            run=runs[0],
         )
         started = time.perf_counter()
         metric = task.downstream.card.metric
@@ -161,7 +163,6 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
                 "training_s": training_s,
             },
             features=_about_features(task, features),
-            snapshot=snapshot.path,
         )
 
 
@@ -181,8 +182,8 @@ def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
         )
         result, records = build_result(subject, layer, folds)
         results[layer] = read_result(write_result(site.output, result, records))
-    for fold in folds:
-        fold.snapshot.unlink(missing_ok=True)
+    for result in results.values():
+        clear(site.settings.cache_dir / TRAINING, result.run_id)
     return Written(results)
 
 

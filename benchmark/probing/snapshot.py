@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
+import uuid
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -38,6 +38,18 @@ _ENGINE = hashlib.sha256(
 ).hexdigest()
 
 
+def clear(folder: Path, run: str) -> None:
+    """Remove all states of a run that is finished, those that killed processes left half-written.
+
+    Args:
+        folder: of all such files.
+        run: as the snapshots were told.
+    """
+    with suppress(OSError):
+        for path in folder.glob(f"{run}-*"):
+            path.unlink(missing_ok=True)
+
+
 class Snapshot:
     """Where the state of a training is kept until it is done.
 
@@ -47,6 +59,7 @@ class Snapshot:
             names the file, so that what was begun differently is not found.
         progress: where to warn.
         every_s: seconds between two savings, at least.
+        run: what the training is for, so that `clear` finds the file.
     """
 
     def __init__(
@@ -55,12 +68,13 @@ class Snapshot:
         depends_on: Mapping[str, Any],
         progress: Progress,
         every_s: float = EVERY_S,
+        run: str = "run",
     ) -> None:
         about = {"engine": _ENGINE, "torch": torch.__version__, **depends_on}
-        name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
-        self.path = folder / f"{name}.pt"
-        # of this process alone: the same command may be running twice
-        self._temporary = folder / f"{name}.{os.getpid()}.tmp"
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:24]
+        self.path = folder / f"{run}-{digest}.pt"
+        # of this process alone: the same command may be running twice, here or elsewhere
+        self._temporary = self.path.with_suffix(f".{uuid.uuid4().hex}.tmp")
         self._progress = progress
         self._every_s = every_s
         self._saved = time.monotonic()

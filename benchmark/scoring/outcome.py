@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,7 +75,6 @@ class Fitted:
         skipped: utterances left out.
         timings: seconds by phase.
         features: what a result says of them: norms, throughput and rounding.
-        snapshot: the file that training would have gone on from.
     """
 
     fold: str
@@ -86,7 +84,6 @@ class Fitted:
     skipped: tuple[SkippedAudio, ...]
     timings: Mapping[str, float]
     features: Mapping[str, Any]
-    snapshot: Path
 
 
 @dataclass(frozen=True)

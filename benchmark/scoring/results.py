@@ -19,8 +19,8 @@ import operator
 import os
 import sys
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypedDict, get_args
@@ -58,6 +58,7 @@ MOST_PERCENT = 1000.0
 Status = Literal["finished", "failed"]
 PointStatus = Literal["finished", "dropped", "failed"]
 
+_PARTIAL = ".tmp"
 _NAME_LIMIT = 150  # file systems allow 255 bytes a name; the rest is for the hash and safety
 
 _log = logging.getLogger(__name__)
@@ -319,6 +320,14 @@ def write_result(
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace_together([(utterances_path(path), table), (path, _signed(document))])
     return path
+
+
+def clear_partial(output: Path | str, run_ids: Collection[str]) -> None:
+    """Remove what killed writers of some runs left half-written; nobody may be writing them now."""
+    for path in Path(output).glob(f"*/*/.*{_PARTIAL}"):
+        if path.name[1:].partition(".")[0] in run_ids:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def find_result(output: Path | str, downstream: str, upstream: str, run_id: str) -> Result | None:
@@ -822,7 +831,7 @@ def _replace_together(files: Sequence[tuple[Path, bytes]]) -> None:
     """Give all files their content, in order, once all of it is on disk."""
     # Two processes may write the same run at once; each has temporary files of its own.
     token = uuid.uuid4().hex[:12]
-    pairs = [(path.with_name(f".{path.name}.{token}.tmp"), path) for path, _ in files]
+    pairs = [(path.with_name(f".{path.name}.{token}{_PARTIAL}"), path) for path, _ in files]
     try:
         for (temporary, _), (_, data) in zip(pairs, files, strict=True):
             with temporary.open("xb") as stream:

@@ -1,17 +1,15 @@
 """Intervals for scores: speakers, not utterances, are what a test set samples.
 
 Utterances of one speaker succeed and fail together, so the variance is taken between speakers
-(clusters), never between utterances. `interval` and `difference` are for ratios of sums over
-utterances, in percent: ``100 * sum(numerators) / sum(denominators)``. `interval_of` and
-`difference_of` are for any metric of records, which may belong to two speakers, and use the former
-for ratios.
+(clusters), never between utterances. `interval_of` and `difference_of` are for any metric of
+records, which may belong to two speakers.
 
 How the interval is made, and why it is not a percentile bootstrap:
 
-1. The variance of the ratio is its delete-one-speaker jackknife (Quenouille 1956; for ratios,
-   Cochran, *Sampling Techniques*, 3rd ed. 1977, section 6.17). It is deterministic, takes one
-   pass, and stays honest where few speakers of unequal size make a bootstrap too narrow
-   (MacKinnon & Webb 2017, "Wild bootstrap inference for wildly different cluster sizes").
+1. The variance is the delete-one-speaker jackknife (Quenouille 1956; for ratios, Cochran,
+   *Sampling Techniques*, 3rd ed. 1977, section 6.17). It is deterministic, takes one pass, and
+   stays honest where few speakers of unequal size make a bootstrap too narrow (MacKinnon & Webb
+   2017, "Wild bootstrap inference for wildly different cluster sizes").
 2. Divided by the variance of independent trials it is the design effect, which enters a score
    interval (Wilson 1927, "Probable inference"; with a design effect for clustered data, Dean &
    Pagano 2015, "Evaluating confidence interval methods for binomial proportions in clustered
@@ -37,11 +35,10 @@ mean would move with other speakers and other reruns (`_with_reruns`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist, stdev
-from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,7 +54,8 @@ IntArray = NDArray[np.int64]
 # expansion around the normal quantile is exact to double precision anyway.
 _EXACT_DEGREES = 2_000
 
-_Found = TypeVar("_Found", bound="Interval")
+# Fields of values that say which kind a record is of, where a statistic needs some of every kind.
+_KINDS = ("class", "target")
 
 
 @dataclass(frozen=True)
@@ -70,10 +68,12 @@ class Interval:
         high: upper end, likewise.
         confidence: e.g. 0.95.
         clusters: how many units the variance comes from: speakers, unless `by_utterance`.
-        utterances: how many different utterances (or trials) were scored.
-        by_utterance: True if utterances had to stand in for speakers, all of them because fewer
-            than two speakers are known, or those without a speaker's name. The interval then
-            says nothing about other speakers, and `clusters` is no number of speakers.
+        utterances: how many different utterances (or trials) were scored, those that several
+            folds share once.
+        by_utterance: True if utterances had to stand in for speakers: those without a speaker's
+            name, and those of a speaker without whom there would be nothing to score, or no class
+            or kind of trial as theirs, such as an only speaker. The interval then says nothing
+            about others in their place, and `clusters` is no number of speakers.
     """
 
     value: float
@@ -121,157 +121,34 @@ class Difference(Interval):
         return self.standard_error * sum(quantiles)
 
 
-def interval(
-    numerators: ArrayLike,
-    denominators: ArrayLike,
-    clusters: Sequence[str],
-    *,
-    confidence: float = 0.95,
-    seeds: int = 1,
-) -> Interval:
-    """Score of a set of utterances, in percent, with its interval over speakers.
-
-    Args:
-        numerators: whole counts, one per utterance: errors, or 1 for a right answer.
-        denominators: whole counts, one per utterance: reference words, or 1.
-        clusters: the speaker of each utterance; ``""`` makes an utterance its own cluster.
-        confidence: the share of such intervals that hold the true score.
-        seeds: how many seeds are stacked one after the other in the arrays, each with the same
-            utterances in the same order. The same utterance under another seed is no new
-            evidence about speakers: it stays in its cluster.
-
-    Returns:
-        The interval; ends within [0, 100] where every utterance counts 0 or 1 out of 1, and
-        not below 0 otherwise.
-
-    Raises:
-        SuperbError: when there is nothing to divide by, or the counts do not fit together.
-    """
-    top, bottom = _counts(numerators, denominators, "numerators", "denominators")
-    index, by_utterance = _cluster_index(clusters, len(top), seeds)
-    groups = int(index.max()) + 1
-    ratio = float(top.sum() / bottom.sum())
-    bottom_sums = _sums(index, bottom)
-    variance, degrees = _with_reruns(
-        _jackknife_variance(_sums(index, top), bottom_sums),
-        _degrees(bottom_sums),
-        [_by_seed(top, bottom, seeds)],
-    )
-    proportion = _is_proportion(top, bottom)
-    low, high = _score_ends(
-        ratio,
-        variance,
-        trials=float(bottom.sum()) / seeds,
-        quantile=student_quantile((1 + confidence) / 2, degrees),
-        proportion=proportion,
-    )
-    return Interval(
-        100 * ratio,
-        100 * low,
-        100 * high,
-        confidence,
-        groups,
-        len(top) // seeds,
-        by_utterance,
-    )
-
-
-def difference(
-    a_numerators: ArrayLike,
-    a_denominators: ArrayLike,
-    b_numerators: ArrayLike,
-    b_denominators: ArrayLike,
-    clusters: Sequence[str],
-    *,
-    confidence: float = 0.95,
-    seeds: int = 1,
-) -> Difference:
-    """Score of b minus score of a, in percentage points, on the same utterances.
-
-    Paired: leaving out a speaker leaves it out of both, so what makes a speaker hard for both
-    systems cancels. The standard error is at least one error in the whole test set: two systems
-    that never differed in 100 utterances are not known to be equal to a tenth of a percent
-    (half an observation in each cell: Agresti & Min 2005, "Simple improved confidence intervals
-    for comparing matched proportions").
-
-    Args:
-        a_numerators: counts of system a, one per utterance.
-        a_denominators: likewise.
-        b_numerators: counts of system b for the same utterances in the same order.
-        b_denominators: likewise.
-        clusters: the speaker of each utterance; ``""`` makes an utterance its own cluster.
-        confidence: the share of such intervals that hold the true difference.
-        seeds: how many seeds are stacked, as in `interval`. A seed of a and the same seed of b are
-            two reruns that have nothing to do with each other.
-
-    Raises:
-        SuperbError: when there is nothing to divide by, or the counts do not fit together.
-    """
-    a_top, a_bottom = _counts(a_numerators, a_denominators, "a_numerators", "a_denominators")
-    b_top, b_bottom = _counts(b_numerators, b_denominators, "b_numerators", "b_denominators")
-    if len(a_top) != len(b_top):
-        raise SuperbError(
-            f"a paired difference needs the same utterances: got {len(a_top)} and {len(b_top)}"
-        )
-    index, by_utterance = _cluster_index(clusters, len(a_top), seeds)
-    groups = int(index.max()) + 1
-    sums = [_sums(index, counts) for counts in (a_top, a_bottom, b_top, b_bottom)]
-    value = float(b_top.sum() / b_bottom.sum() - a_top.sum() / a_bottom.sum())
-    trials = float(min(a_bottom.sum(), b_bottom.sum())) / seeds
-    variance, degrees = _with_reruns(
-        _jackknife_variance(*sums),
-        _degrees(sums[1]),
-        [_by_seed(a_top, a_bottom, seeds), _by_seed(b_top, b_bottom, seeds)],
-    )
-    error = max(math.sqrt(variance), 1 / (trials + 2))
-    half = error * student_quantile((1 + confidence) / 2, degrees)
-    low, high = value - half, value + half
-    if _is_proportion(a_top, a_bottom) and _is_proportion(b_top, b_bottom):
-        low, high = max(low, -1.0), min(high, 1.0)
-    return Difference(
-        100 * value,
-        100 * low,
-        100 * high,
-        confidence,
-        groups,
-        len(a_top) // seeds,
-        by_utterance,
-        standard_error=100 * error,
-        degrees=degrees,
-    )
-
-
 def interval_of(
     records: Sequence[Record], metric: Metric, *, confidence: float = 0.95, seeds: int = 1
 ) -> Interval:
     """Any metric over records, with its interval over their clusters.
 
-    A ratio of sums over records with one cluster each is `interval`. For every other statistic the
-    variance is `_Sample.variance`, and the ends are those of a score interval too where the
-    statistic lies between 0 and 1. The value is the mean of the seeds' and, within each, of the
-    folds' values.
+    The value is the mean of the seeds' and, within each, of the folds' values. The ends are those
+    of a score interval where the statistic has bounds: within [0, 100] % where it lies between 0
+    and 1, and not below 0 for other ratios. A mean of values has a plain t interval.
 
     Args:
         records: of one test set; with several seeds one after the other, each with the same ids
-            in the same order.
+            in the same order. The same record under another seed or in another fold is no new
+            evidence about speakers: it stays in its clusters. A cluster of the name ``""`` is the
+            record's own.
         metric: which of their values.
         confidence: the share of such intervals that hold the true score.
         seeds: how many are stacked.
 
+    Returns:
+        The interval, in the unit of the metric.
+
     Raises:
-        SuperbError: when there is nothing to score, or the seeds do not fit together.
+        SuperbError: when there is nothing to score, the values do not fit the metric or the seeds
+            each other, or there is but one record and its value has no bounds.
     """
     sample = _Sample(records, metric, seeds)
-    if sample.is_plain_ratio:
-        found = interval(
-            sample.columns[0],
-            sample.columns[1],
-            [record.clusters[0] for record in records],
-            confidence=confidence,
-            seeds=seeds,
-        )
-        return found if metric.unit == "%" else _in_unit(found, 0.01)
-    variance, degrees = _with_reruns(*sample.variance(), [sample.by_seed])
+    units = _units([sample])
+    variance, degrees = _with_reruns(*_variance(units, [sample]), [sample.by_seed])
     quantile = student_quantile((1 + confidence) / 2, degrees)
     if sample.trials is None:
         half = quantile * math.sqrt(variance)
@@ -284,10 +161,16 @@ def interval_of(
             quantile=quantile,
             proportion=sample.is_proportion,
         )
-    found = Interval(
-        sample.value, low, high, confidence, sample.clusters, sample.length, sample.by_utterance
+    scale = 100.0 if metric.unit == "%" else 1.0
+    return Interval(
+        scale * sample.value,
+        scale * low,
+        scale * high,
+        confidence,
+        units.count,
+        sample.utterances,
+        units.by_utterance,
     )
-    return _in_unit(found, 100.0) if metric.unit == "%" else found
 
 
 def difference_of(
@@ -298,36 +181,33 @@ def difference_of(
     confidence: float = 0.95,
     seeds: int = 1,
 ) -> Difference:
-    """Any metric of b minus that of a, on the same test set: paired, as in `difference`.
+    """Any metric of b minus that of a, on the same test set.
+
+    Paired: leaving out a speaker leaves it out of both, so what makes a speaker hard for both
+    systems cancels. Where the metric has bounds, the standard error is at least one error in the
+    whole test set: two systems that never differed in 100 utterances are not known to be equal to
+    a tenth of a percent (half an observation in each cell: Agresti & Min 2005, "Simple improved
+    confidence intervals for comparing matched proportions").
 
     Args:
         a_records: of system a, as in `interval_of`.
         b_records: of system b, with the same ids in the same order.
         metric: which of their values.
         confidence: the share of such intervals that hold the true difference.
-        seeds: how many are stacked in each.
+        seeds: how many are stacked in each. A seed of a and the same seed of b are two reruns that
+            have nothing to do with each other.
 
     Raises:
-        SuperbError: when there is nothing to score, or the records do not fit together.
+        SuperbError: as in `interval_of`, and when the records of b are not of those of a.
     """
     a, b = _Sample(a_records, metric, seeds), _Sample(b_records, metric, seeds)
-    if [_place(record) for record in a_records] != [_place(record) for record in b_records]:
+    if a.places != b.places:
         raise SuperbError(
             "a paired difference needs the same records in the same order: "
             f"got {len(a_records)} and {len(b_records)}, or other ids, clusters or folds"
         )
-    if a.is_plain_ratio:
-        found = difference(
-            a.columns[0],
-            a.columns[1],
-            b.columns[0],
-            b.columns[1],
-            [record.clusters[0] for record in a_records],
-            confidence=confidence,
-            seeds=seeds,
-        )
-        return found if metric.unit == "%" else _in_unit(found, 0.01)
-    variance, degrees = _with_reruns(*b.variance(a), [a.by_seed, b.by_seed])
+    units = _units([a, b])
+    variance, degrees = _with_reruns(*_variance(units, [b, a]), [a.by_seed, b.by_seed])
     error = math.sqrt(variance)
     if a.trials is not None and b.trials is not None:
         error = max(error, 1 / (min(a.trials, b.trials) + 2))
@@ -336,18 +216,18 @@ def difference_of(
     low, high = value - half, value + half
     if a.is_proportion and b.is_proportion:
         low, high = max(low, -1.0), min(high, 1.0)
-    found = Difference(
-        value,
-        low,
-        high,
+    scale = 100.0 if metric.unit == "%" else 1.0
+    return Difference(
+        scale * value,
+        scale * low,
+        scale * high,
         confidence,
-        a.clusters,
-        a.length,
-        a.by_utterance,
-        standard_error=error,
+        units.count,
+        a.utterances,
+        units.by_utterance,
+        standard_error=scale * error,
         degrees=degrees,
     )
-    return _in_unit(found, 100.0) if metric.unit == "%" else found
 
 
 def mcnemar(a_right: ArrayLike, b_right: ArrayLike) -> float:
@@ -355,8 +235,8 @@ def mcnemar(a_right: ArrayLike, b_right: ArrayLike) -> float:
 
     Of the utterances that one gets right and the other wrong, half should favour each: a binomial,
     which is added up exactly however many there are. It takes utterances for independent, which
-    those of one speaker are not, and so is a check beside `difference` rather than the test that
-    counts.
+    those of one speaker are not, and so is a check beside `difference_of` rather than the test
+    that counts.
 
     Args:
         a_right: 1 for each right answer of system a, and 0 otherwise.
@@ -495,13 +375,14 @@ class _Sample:
     Attributes:
         value: the mean over seeds of the statistic, itself the mean over folds.
         by_seed: the statistic of each seed.
-        columns: all that the values of the records hold, field by field, seeds stacked.
-        length: records of one seed.
-        clusters: how many different ones.
-        by_utterance: True where records had to stand in for clusters.
+        places: id, clusters and fold of the records of one seed.
+        names: a number for the id of each of them.
+        kinds: a number for the kind of each of them, if the statistic needs some of every kind.
+        influence: how the value moves with the weight of each of them; see `metrics.Linear`.
+        share: likewise.
+        utterances: how many different ids there are.
         trials: what one seed is worth in independent answers; None for what has no bounds.
         is_proportion: whether the statistic lies between 0 and 1.
-        is_plain_ratio: whether `interval` and `difference` are meant for it.
     """
 
     def __init__(self, records: Sequence[Record], metric: Metric, seeds: int) -> None:
@@ -510,9 +391,10 @@ class _Sample:
             raise nothing_to_score(metric)
         if seeds < 1 or len(records) % seeds:
             raise SuperbError(f"{len(records)} records cannot be {seeds} seeds of the same ones")
-        self.length = len(records) // seeds
-        places = [_place(record) for record in records]
-        if places != places[: self.length] * seeds:
+        length = len(records) // seeds
+        places = [(record.id, record.clusters, record.fold) for record in records]
+        self.places = places[:length]
+        if places != self.places * seeds:
             raise SuperbError("the seeds must hold the same records in the same order")
         values: FloatArray = np.asarray(
             [record.values[metric.name] for record in records], dtype=np.float64
@@ -524,125 +406,148 @@ class _Sample:
             )
         if not np.all(np.isfinite(values)):
             raise SuperbError(f"the values of {metric.name} must be finite numbers")
-        self.columns = values.T
-        own = records[: self.length]
-        self.is_plain_ratio = metric.statistic == "ratio" and all(
-            len(record.clusters) == 1 and record.fold == own[0].fold for record in own
-        )
-        if self.is_plain_ratio:
-            return
-        own_values = values.reshape(seeds, self.length, -1)
-        folds = [
-            np.flatnonzero([record.fold == fold for record in own])
-            for fold in dict.fromkeys(record.fold for record in own)
-        ]
-        self._influence: FloatArray = np.zeros(self.length)
-        self._share: FloatArray = np.zeros(self.length)
+        if metric.statistic in ("ratio", "f1") and np.any(values < 0):
+            raise SuperbError(f"the values of {metric.name} must be counts, which are not negative")
+        own_values = values.reshape(seeds, length, -1)
+        in_fold = _numbers([fold for _, _, fold in self.places])
+        folds = [np.flatnonzero(in_fold == fold) for fold in range(in_fold.max() + 1)]
+        self.influence: FloatArray = np.zeros(length)
+        self.share: FloatArray = np.zeros(length)
         self.by_seed: FloatArray = np.zeros(seeds)
         for seed, seed_values in enumerate(own_values):
-            parts = [statistic.linear(seed_values[fold]) for fold in folds]
+            parts = [statistic.linear(seed_values[rows]) for rows in folds]
             self.by_seed[seed] = mean = np.mean([part.value for part in parts])
-            for fold, part in zip(folds, parts, strict=True):
+            for rows, part in zip(folds, parts, strict=True):
                 # Folds differ by their speakers too.
                 influence = part.influence + part.share * (part.value - mean)
-                self._influence[fold] += influence / len(folds) / seeds
-                self._share[fold] += part.share / len(folds) / seeds
+                self.influence[rows] += influence / len(folds) / seeds
+                self.share[rows] += part.share / len(folds) / seeds
         self.value = float(self.by_seed.mean())
         if self.value != self.value:
             raise nothing_to_score(metric)
-        self._members, self.by_utterance = _members(own)
-        self.clusters = int(self._members.max()) + 1
+        self.names = _numbers([name for name, _, _ in self.places])
+        self.utterances = int(self.names.max()) + 1
+        different = own_values[:, np.unique(self.names, return_index=True)[1]]
+        self.kinds = np.zeros(length, np.int64)
+        if statistic.fields[-1] in _KINDS:
+            self.kinds = np.unique(own_values[0, :, -1], return_inverse=True)[1]
         if metric.statistic == "ratio":
-            self.trials: float | None = float(values[:, 1].sum()) / seeds
-            self.is_proportion = _is_proportion(values[:, 0], values[:, 1])
+            self.trials: float | None = float(different[..., 1].sum()) / seeds
+            self.is_proportion = bool(np.all(values[:, 1] == 1) and np.all(values[:, 0] <= 1))
         else:
             self.is_proportion = statistic.trials is not None
-            self.trials = statistic.trials(own_values[0]) if statistic.trials else None
-
-    def variance(self, other: _Sample | None = None) -> tuple[float, int]:
-        """What other clusters would change, and its degrees of freedom; with `other`, of self − it.
-
-        The jackknife that leaves out one cluster at a time, with all records that it is in
-        (Arvesen 1969, "Jackknifing U-statistics"), of the statistic made linear: where it turns on
-        single scores, as the equal error rate does, a plain jackknife measures their gaps as well
-        and comes out at about twice the variance.
-
-        A record between two clusters is left out with either, so what is particular to a pair of
-        them counts twice; leaving out one pair at a time shows how much that is, and it is taken
-        off once (as for regressions: Aronow, Samii & Assenova 2015, "Cluster-robust variance
-        estimation for dyadic data"). At least half is kept, which is right where nothing but
-        pairs vary.
-        """
-        first, second = self._members.T
-        two = first != second
-        clusters = np.append(first, second[two])
-        rows = np.append(np.arange(self.length), np.flatnonzero(two))
-        moved = self._without(clusters, rows, other)
-        if len(moved) < 2:
-            return 0.0, 1
-        variance = (len(moved) - 1) / len(moved) * float(np.sum(moved**2))
-        if two.any():
-            names = np.sort(self._members[two], axis=1) @ [self.clusters, 1]
-            pairs = np.unique(names, return_inverse=True)[1]
-            twice = float(np.sum(self._without(pairs, np.flatnonzero(two), other) ** 2))
-            variance = max(variance - twice, variance / 2)
-        return variance, _degrees(_sums(clusters, self._share[rows]))
-
-    def _without(self, units: IntArray, rows: IntArray, other: _Sample | None) -> FloatArray:
-        """How far the value moves without the records of each unit ``[unit]``.
-
-        Args:
-            units: which unit each of `rows` is in.
-            rows: records, once for each unit that they are in.
-            other: the other system; the movement of the difference then.
-        """
-        influence, share = (_sums(units, own[rows]) for own in (self._influence, self._share))
-        moved: FloatArray = np.zeros_like(influence)
-        # Without what leaves nothing to score, nothing can be said to move.
-        np.divide(-influence, 1 - share, out=moved, where=share < 1 - 1e-9)
-        return moved if other is None else moved - other._without(units, rows, None)
+            self.trials = statistic.trials(different[0]) if statistic.trials else None
+        if self.trials is None and self.utterances < 2:
+            raise SuperbError(
+                f"one test record, {self.places[0][0]}, does not tell how sure its {metric.name} "
+                "is: that takes two or more"
+            )
 
 
-def _place(record: Record) -> tuple[str, tuple[str, ...], str]:
-    return record.id, record.clusters, record.fold
+@dataclass(frozen=True)
+class _Units:
+    """What is left out at a time.
 
-
-def _members(records: Sequence[Record]) -> tuple[IntArray, bool]:
-    """Numbers of the clusters of records ``[record, 2]``; True when records stand in for them.
-
-    A record with one cluster names it twice.
+    Attributes:
+        of: the two units of each record ``[record, 2]``, the same twice where it is in one.
+        count: how many there are.
+        by_utterance: whether some are records.
     """
-    names: list[list[tuple[str, int]]] = []
-    for position, record in enumerate(records):
-        if not 1 <= len(record.clusters) <= 2:
-            raise SuperbError(f"a record has one cluster or two, got {record.clusters!r:.80}")
-        own = [(name, -1) if name else ("", position) for name in record.clusters]
-        names.append([own[0], own[-1]])
-    by_utterance = any(not name for record in records for name in record.clusters)
-    if len({name for own in names for name in own}) == 1:
-        by_utterance = True
-        names = [[("", position)] * 2 for position in range(len(records))]
-    numbers: dict[tuple[str, int], int] = {}
-    for own in names:
-        for name in own:
-            numbers.setdefault(name, len(numbers))
-    return np.asarray([[numbers[name] for name in own] for own in names]), by_utterance
+
+    of: IntArray
+    count: int
+    by_utterance: bool
 
 
-def _in_unit(found: _Found, scale: float) -> _Found:
-    ends = {name: scale * getattr(found, name) for name in ("value", "low", "high")}
-    if isinstance(found, Difference):
-        ends["standard_error"] = scale * found.standard_error
-    changed: Any = replace(found, **ends)
-    return cast(_Found, changed)
+def _units(systems: Sequence[_Sample]) -> _Units:
+    """The clusters of records; where one is not known, or cannot be left out, the records.
+
+    Without a cluster that all records of a kind are in, there is nothing to tell how that kind
+    would come out for another (in surveys, a stratum with a single sampling unit). The other
+    cluster of these records is their unit then, and a record without another stands for itself.
+
+    Args:
+        systems: that scored the same records.
+    """
+    places, names, kinds = systems[0].places, systems[0].names, systems[0].kinds
+    of_records = [clusters for _, clusters, _ in places]
+    numbers: dict[str, int] = {}
+    known = []
+    for clusters in dict.fromkeys(of_records):
+        if not 1 <= len(clusters) <= 2:
+            raise SuperbError(f"a record has one cluster or two, got {clusters!r:.80}")
+        own = [numbers.setdefault(name, len(numbers)) if name else -1 for name in clusters]
+        known.append((own[0], own[-1]))
+    given = np.asarray(known)[_numbers(of_records)]
+    itself = (len(numbers) + names)[:, None]
+    members = np.where(given < 0, itself, given)
+    units = members.copy()
+    for kind in range(int(kinds.max()) + 1):
+        rows = np.flatnonzero(kinds == kind)
+        for counted in (members[rows[system.share[rows] > 0]] for system in systems):
+            for cluster in np.unique(counted[:1]):
+                if np.all((counted[:, 0] == cluster) | (counted[:, 1] == cluster)):
+                    own_units = units[rows]
+                    other = np.where(own_units == cluster, own_units[:, ::-1], own_units)
+                    units[rows] = np.where(other == cluster, itself[rows], other)
+    present = np.bincount(units.ravel()) > 0
+    by_utterance = bool(np.any(present[len(numbers) :]))
+    return _Units((np.cumsum(present) - 1)[units], int(present.sum()), by_utterance)
 
 
-def _by_seed(top: FloatArray, bottom: FloatArray, seeds: int) -> FloatArray:
-    """The ratio of each seed."""
-    if seeds == 1:
-        return np.asarray([top.sum() / bottom.sum()])
-    tops, bottoms = (counts.reshape(seeds, -1).sum(axis=1) for counts in (top, bottom))
-    return np.asarray(tops / np.where(bottoms > 0, bottoms, np.nan), dtype=np.float64)
+def _variance(units: _Units, systems: Sequence[_Sample]) -> tuple[float, int]:
+    """What other units would change, and its degrees of freedom; of the first less the second.
+
+    The jackknife that leaves out one unit at a time, with all records that it is in (Arvesen 1969,
+    "Jackknifing U-statistics"), of the statistic made linear: where it turns on single scores, as
+    the equal error rate does, a plain jackknife measures their gaps as well and comes out at about
+    twice the variance.
+
+    A record between two clusters is left out with either, so what is particular to a pair of
+    them counts twice; leaving out one pair at a time shows how much that is, and it is taken
+    off once (as for regressions: Aronow, Samii & Assenova 2015, "Cluster-robust variance
+    estimation for dyadic data"). At least half is kept, which is right where nothing but
+    pairs vary.
+    """
+    first, second = units.of.T
+    two = np.flatnonzero(first != second)
+    left_out, rows = np.append(first, second[two]), np.append(np.arange(len(first)), two)
+    variance = (units.count - 1) / units.count * _moved(left_out, rows, systems)
+    if len(two):
+        pairs = np.sort(units.of[two], axis=1) @ [units.count, 1]
+        twice = _moved(np.unique(pairs, return_inverse=True)[1], two, systems)
+        variance = max(variance - twice, variance / 2)
+    shares = _sums(left_out, systems[0].share[rows])
+    # Halves are rounded alike however the shares were rounded.
+    effective = round(float(shares.sum() ** 2 / np.sum(shares**2)), 9)
+    return variance, max(round(effective) - 1, 1)
+
+
+def _moved(units: IntArray, rows: IntArray, systems: Sequence[_Sample]) -> float:
+    """Sum over units of the squares of how far the value moves without the records of each.
+
+    Args:
+        units: which unit each of `rows` is in.
+        rows: records, once for each unit that they are in.
+        systems: one, or two whose difference is the value.
+    """
+    moves = []
+    for system in systems:
+        influence, share = (_sums(units, own[rows]) for own in (system.influence, system.share))
+        # Without what leaves nothing to score, nothing can be said to move.
+        moves.append(np.divide(influence, 1 - share, where=share < 1 - 1e-9, out=0 * influence))
+    return float(np.sum((moves[0] - (moves[1] if len(moves) > 1 else 0.0)) ** 2))
+
+
+def _numbers(names: Sequence[Hashable]) -> IntArray:
+    """0, 1, …, the same for the same name, in order of their first."""
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.fromiter(map(numbers.__getitem__, names), np.int64, len(names))
+
+
+def _sums(units: IntArray, counts: FloatArray) -> FloatArray:
+    """Counts per unit."""
+    return np.asarray(np.bincount(units, weights=counts), dtype=np.float64)
 
 
 def _with_reruns(variance: float, degrees: int, systems: Sequence[FloatArray]) -> tuple[float, int]:
@@ -695,46 +600,6 @@ def _score_ends(
     return min(low, ratio), max(ratio, min(high, 1.0) if proportion else high)
 
 
-def _jackknife_variance(
-    top: FloatArray,
-    bottom: FloatArray,
-    b_top: FloatArray | None = None,
-    b_bottom: FloatArray | None = None,
-) -> float:
-    """Delete-one-cluster variance of a ratio, or of the difference of two; 0 for one cluster.
-
-    A cluster without which nothing is left to divide by contributes no deviation.
-    """
-    groups = len(top)
-    if groups < 2:
-        return 0.0
-    deviations = _left_out(top, bottom)
-    if b_top is not None and b_bottom is not None:
-        deviations = _left_out(b_top, b_bottom) - deviations
-    return float((groups - 1) / groups * np.sum(deviations**2))
-
-
-def _degrees(bottom: FloatArray) -> int:
-    """Degrees of freedom: the effective number of clusters, rounded, less one."""
-    effective = float(bottom.sum() ** 2 / np.sum(bottom**2))
-    return max(round(effective) - 1, 1)
-
-
-def _sums(index: IntArray, counts: FloatArray) -> FloatArray:
-    """Counts per cluster."""
-    return np.asarray(np.bincount(index, weights=counts), dtype=np.float64)
-
-
-def _left_out(top: FloatArray, bottom: FloatArray) -> FloatArray:
-    """How far the ratio moves when each cluster is left out."""
-    ratio = top.sum() / bottom.sum()
-    rest = bottom.sum() - bottom
-    result: FloatArray = np.zeros_like(top)
-    np.divide(top.sum() - top, rest, out=result, where=rest > 0)
-    moved: FloatArray = np.where(rest > 0, result - ratio, 0.0)
-    return moved
-
-
 def _ranks(values: FloatArray) -> FloatArray:
     """Number of values below each, plus half of those equal to it: ranks up to a constant."""
     below = np.sum(values[:, None] > values[None, :], axis=1)
@@ -752,51 +617,3 @@ def _paired(a_counts: ArrayLike, b_counts: ArrayLike) -> FloatArray:
             f"got {a.size} and {b.size}"
         )
     return b - a
-
-
-def _is_proportion(top: FloatArray, bottom: FloatArray) -> bool:
-    return bool(np.all(bottom == 1) and np.all(top <= 1))
-
-
-def _counts(
-    top: ArrayLike, bottom: ArrayLike, top_name: str, bottom_name: str
-) -> tuple[FloatArray, FloatArray]:
-    pair: list[FloatArray] = []
-    for name, given in ((top_name, top), (bottom_name, bottom)):
-        counts: NDArray[Any] = np.asarray(given, dtype=np.float64)
-        if counts.ndim != 1 or not np.all(np.isfinite(counts)) or np.any(counts < 0):
-            raise SuperbError(f"{name} must be counts, one per utterance: not negative, finite")
-        pair.append(counts)
-    if len(pair[0]) != len(pair[1]):
-        raise SuperbError(
-            f"{top_name} has {len(pair[0])} utterances and {bottom_name} has {len(pair[1])}"
-        )
-    if pair[1].sum() <= 0:
-        raise SuperbError(
-            f"{bottom_name} add up to 0: there is nothing to score. "
-            "Check that the test split has utterances with a reference."
-        )
-    return pair[0], pair[1]
-
-
-def _cluster_index(clusters: Sequence[str], length: int, seeds: int) -> tuple[IntArray, bool]:
-    """Number the clusters 0, 1, …; True when utterances stand in for speakers."""
-    if len(clusters) != length:
-        raise SuperbError(f"{length} utterances, but {len(clusters)} clusters")
-    if seeds < 1 or length % seeds:
-        raise SuperbError(f"{length} rows cannot be {seeds} seeds of the same utterances")
-    utterances = length // seeds
-    if list(clusters) != list(clusters[:utterances]) * seeds:
-        raise SuperbError("the seeds must hold the same utterances in the same order")
-    names: list[tuple[str, int]] = [
-        (name, -1) if name else ("", position)
-        for position, name in enumerate(clusters[:utterances])
-    ]
-    by_utterance = not all(clusters[:utterances])
-    if len(set(names)) == 1:  # one speaker, or one utterance
-        by_utterance = True
-        names = [("", position) for position in range(utterances)]
-    numbers: dict[tuple[str, int], int] = {}
-    for name in names:
-        numbers.setdefault(name, len(numbers))
-    return np.tile(np.array([numbers[name] for name in names], dtype=np.int64), seeds), by_utterance

@@ -60,7 +60,7 @@ class Row:
     @property
     def place(self) -> str:
         """Where it stands, for messages."""
-        return f"row {self.part}/{self.line}" if self.part else f"line {self.line}"
+        return f"{self.part}/{self.line}" if self.part else f"line {self.line}"
 
 
 def load(path: Path, card: DownstreamCard) -> Corpus:

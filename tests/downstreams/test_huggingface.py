@@ -182,7 +182,7 @@ def test_without_a_validation_split_train_gives_a_part(tmp_path):
 
 def test_classes_that_are_not_known_are_empty_cells(tmp_path):
     table = dataset(label=lambda split, row: -1 if row == 1 else 0)
-    with pytest.raises(SuperbError, match="empty 'label': line 1: train/1; line 1: valid"):
+    with pytest.raises(SuperbError, match="empty 'label': train/1; validation/1; test/1"):
         load(saved(tmp_path / "data", table))
 
 

@@ -39,11 +39,14 @@ class Log:
     def __init__(self, folder: Path | None, step: int) -> None:
         self.folder, self.step = folder, step
         self.writer: Any = None
+        self._hook = threading.excepthook
 
     def __enter__(self) -> Log:
         if self.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
+            # its thread hands what goes wrong to the next write, and need not print it too
+            threading.excepthook = self._leave_to_writer
             with writing(self.folder):
                 # What a killed run logged past its checkpoint is hidden.
                 self.writer = SummaryWriter(
@@ -51,10 +54,17 @@ class Log:
                 )
         return self
 
+    def _leave_to_writer(self, error: threading.ExceptHookArgs) -> None:
+        if not type(error.thread).__module__.startswith("tensorboard"):
+            self._hook(error)
+
     def __exit__(self, *error: object) -> None:
-        if self.writer is not None and self.folder is not None:
-            with writing(self.folder):
-                self.writer.close()
+        try:
+            if self.writer is not None and self.folder is not None:
+                with writing(self.folder):
+                    self.writer.close()
+        finally:
+            threading.excepthook = self._hook
 
     def write(self, row: Row) -> None:
         """Log the numbers of a step."""

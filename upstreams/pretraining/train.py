@@ -212,6 +212,7 @@ class Trainer:
         if self.step >= steps:
             self.report.note(f"all {steps} steps are done")
             self._measure_last(steps)
+            self._show()
             return
         self.report.note(
             f"{'going on with' if resumed else 'training'} {self.run.objective} from step "
@@ -462,7 +463,13 @@ class Trainer:
             finally:
                 temporary.unlink(missing_ok=True)
             self.kept = self.step
-            write_history(self.folder, self.history, self.run.objective)
+        self._show()
+
+    def _show(self) -> None:
+        """Write the losses for readers; a run that was killed just before this has yet to."""
+        if self.main:
+            with writing(self.folder):
+                write_history(self.folder, self.history, self.run.objective)
 
     def _resume(self) -> bool:
         path = self.folder / "checkpoint.pt"

@@ -41,13 +41,11 @@ def another_process(output):
             process.communicate("end\n")
 
 
-def elsewhere(output, ago_s, started):
+def elsewhere(output, ago_s, name="elsewhere", **more):
     """A mark of another machine."""
     output.mkdir(exist_ok=True)
-    mark = output / ".running-elsewhere"
-    mark.write_text(
-        json.dumps({"host": "elsewhere", "pid": os.getpid(), "started": started, "runs": ["a"]})
-    )
+    mark = output / f".running-{name}"
+    mark.write_text(json.dumps({"host": "elsewhere", "pid": os.getpid(), "runs": ["a"], **more}))
     os.utime(mark, (time.time() - ago_s,) * 2)
     return mark
 
@@ -65,13 +63,14 @@ def test_the_same_results_are_refused_and_others_are_not(tmp_path):
         pass
 
 
-def test_the_mark_of_a_dead_process_is_cleared(tmp_path):
+@pytest.mark.parametrize("wanted", [["a"], []])
+def test_the_mark_of_a_dead_process_is_cleared(tmp_path, wanted):
     with another_process(tmp_path) as other:
         other.send_signal(signal.SIGKILL)
         other.wait()
     assert len(list(tmp_path.iterdir())) == 1
-    with claimed(tmp_path, ["a"]):
-        assert len(list(tmp_path.iterdir())) == 1
+    with claimed(tmp_path, wanted):
+        assert len(list(tmp_path.iterdir())) == len(wanted)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,20 +83,53 @@ def test_nothing_is_left_over_and_nothing_made_for_nothing(tmp_path):
 
 
 def test_another_machine_is_believed_as_long_as_it_touches_its_mark(tmp_path):
-    before = time.time() - 1000
-    mark = elsewhere(tmp_path, ago_s=30, started=before)
+    mark = elsewhere(tmp_path, ago_s=30)
     with pytest.raises(SuperbError, match=r"on elsewhere is making the same"):
         claimed(tmp_path, ["a"]).__enter__()
     assert mark.exists()
-    elsewhere(tmp_path, ago_s=300, started=before)
+    half = elsewhere(tmp_path, ago_s=300, name="half.tmp")
+    for ago_s in (300, -300):  # also from before the clock was set back
+        elsewhere(tmp_path, ago_s)
+        with claimed(tmp_path, ["a"]):
+            assert not mark.exists()
+            assert not half.exists()
+
+
+def test_of_those_that_begin_together_the_first_by_name_waits_and_others_give_way(
+    tmp_path, monkeypatch
+):
+    elsewhere(tmp_path, 0, name="0", held=False)
+    with pytest.raises(SuperbError, match="making the same"):
+        claimed(tmp_path, ["a"]).__enter__()
+    (tmp_path / ".running-0").unlink()
+    other = elsewhere(tmp_path, 0, name="z", held=False)
+    monkeypatch.setattr(module.time, "sleep", lambda _: other.unlink())
+    with claimed(tmp_path, ["a"]):
+        assert not other.exists()
+    elsewhere(tmp_path, 0, name="z", held=True)
+    with pytest.raises(SuperbError, match="making the same"):
+        claimed(tmp_path, ["a"]).__enter__()
+
+
+def test_a_clock_that_is_set_back_changes_nothing(tmp_path, monkeypatch):
+    with another_process(tmp_path):
+        now = time.time
+        monkeypatch.setattr(module.time, "time", lambda: now() - 86_400)
+        with pytest.raises(SuperbError, match="making the same"):
+            claimed(tmp_path, ["a"]).__enter__()
+
+
+def test_a_process_that_got_the_number_of_a_dead_one_is_not_taken_for_it(tmp_path):
+    host = module.socket.gethostname()
+    mark = elsewhere(tmp_path, 0, host=host, pid=os.getpid(), born="another start 1")
     with claimed(tmp_path, ["a"]):
         assert not mark.exists()
 
 
-def test_of_two_that_begin_together_the_later_gives_way(tmp_path):
-    elsewhere(tmp_path, ago_s=0, started=time.time() + 1000)
-    with claimed(tmp_path, ["a"]):
-        pass
+def test_a_folder_that_cannot_be_written_is_one_message(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SuperbError, match="nothing can be written to"):
+        claimed(tmp_path / "file", ["a"]).__enter__()
 
 
 def test_a_mark_is_touched_while_the_run_lives(tmp_path, monkeypatch):

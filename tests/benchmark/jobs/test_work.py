@@ -92,7 +92,6 @@ def test_each_fold_is_the_corpus_that_it_makes(site_of, bands, folded, tmp_path)
 def test_folds_that_chose_different_rates_have_no_common_one(site_of, folded):
     site = site_of(corpus=folded, layers=("last",))
     job, parts = fitted(site)
-    assert len({part.snapshot for part in parts}) == 3
 
     def written(rates):
         inputs = [

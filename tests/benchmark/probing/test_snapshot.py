@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmark.probing import snapshot as resume
-from benchmark.probing.snapshot import Snapshot
+from benchmark.probing.snapshot import Snapshot, clear
 from benchmark.progress import Progress
 
 STATE = {"update": 3, "probes": [{"losses": [0.1, float("inf")], "weight": torch.arange(3.0)}]}
@@ -28,6 +28,17 @@ def test_what_is_saved_is_read_and_then_gone(tmp_path):
     snapshot.discard()  # a second time is no mistake
 
 
+def test_what_killed_processes_left_of_a_run_is_cleared(tmp_path):
+    folder = tmp_path / "training"
+    for run in ("a", "b"):
+        snapshot = Snapshot(folder, {}, Progress(), run=run)
+        snapshot.save(STATE)
+        snapshot._temporary.write_bytes(b"half of it")
+    clear(folder, "a")
+    assert {path.name[:2] for path in folder.iterdir()} == {"b-"}
+    clear(tmp_path / "none", "a")
+
+
 def test_another_training_is_not_found(tmp_path, monkeypatch):
     make(tmp_path).save(STATE)
     assert make(tmp_path, {"runs": ["b"]}).read() is None
@@ -36,9 +47,7 @@ def test_another_training_is_not_found(tmp_path, monkeypatch):
 
 
 def test_two_processes_do_not_write_to_one_file(tmp_path, monkeypatch):
-    ours = make(tmp_path)
-    monkeypatch.setattr("benchmark.probing.snapshot.os.getpid", lambda: -1)
-    theirs = make(tmp_path)
+    ours, theirs = make(tmp_path), make(tmp_path)
     assert ours.path == theirs.path
     save = resume.torch.save
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from benchmark.core import Record
+from benchmark.core import Metric, Record
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import utterances_path, write_result
-from benchmark.scoring.statistics import difference, holm
+from benchmark.scoring.statistics import difference_of, holm
 from leaderboard.compare.encoders import LEVEL, compare
 from leaderboard.show.comparison import in_words
 
@@ -16,8 +16,14 @@ def test_a_clear_difference(tmp_path, write_counts, counts):
     write_counts("hubert", "ks", better)
     write_counts("apc", "ks", worse)
     (found,) = compare(tmp_path / "results", ["hubert", "apc"], ["ks"]).pairs
-    ones, speakers = [1] * 60, [f"s{position // 5}" for position in range(60)]
-    expected = difference(better, ones, worse, ones, speakers)
+    a, b = (
+        [
+            Record(f"u{place}", (f"s{place // 5}",), "", "", {"accuracy": (right, 1)})
+            for place, right in enumerate(own.tolist())
+        ]
+        for own in (better, worse)
+    )
+    expected = difference_of(a, b, Metric("accuracy", "higher"))
     assert found.pair.difference == expected
     assert found.p_value == expected.p_value < LEVEL
     assert found.pair.check == "McNemar"
