@@ -40,7 +40,7 @@ def patched(data: bytes, place: int, new: bytes) -> bytes:
     return data[:place] + new + data[place + len(new) :]
 
 
-def bad(audio: bytes | Path, reason: str, says: str = "", **asked: int) -> None:
+def bad(audio: bytes | Path, reason: str, says: str = "clip-7", **asked: int) -> None:
     """Decoding fails for one of these reasons and says so."""
     with pytest.raises(AudioError, match=says) as caught:
         decode(audio, RATE, name="clip-7", **asked)
@@ -128,7 +128,7 @@ def cut_ogg(folder: Path) -> None:
 def damaged_streams(folder: Path) -> None:
     for container, subtype in (("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16")):
         whole = encoded(wave(10.0), container=container, subtype=subtype)
-        bad(patched(whole, len(whole) // 2, b"\x00\xff\x00\xff"), "unreadable")
+        bad(patched(whole, len(whole) // 2, b"\x00\xff\x00\xff"), "truncated, unreadable")
     two = (encoded(wave(10.0, level=level), container="OGG") for level in (0.1, 0.3))
     bad(b"".join(two), "unreadable", "several Ogg streams|a page is damaged")
 
@@ -291,7 +291,7 @@ def unfinished_wav(folder: Path) -> None:
 def streamed_flac(folder: Path) -> None:
     whole = encoded(wave(3.0), container="FLAC")
     streamed = patched(whole, 21, bytes([whole[21] & 0xF0]) + bytes(4))
-    bad(streamed, "unreadable", "does not say how long it is: write it again")
+    bad(streamed, "unreadable", "does not say how long it is; write it again")
     answer = superb("data", "check", corpus(folder, {"ada-yes-0.wav": streamed}), "-q", "--quick")
     assert answer.code == 1, answer
     assert "undecodable" in answer.out, answer

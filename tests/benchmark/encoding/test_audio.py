@@ -80,7 +80,7 @@ def bad_float(value: float) -> bytes:
         (b"this is no audio at all, but text\n" * 9, "unreadable", "cannot decode .*clip-7: "),
         (encoded(tone())[:8000], "truncated", "promises more"),
         (encoded(tone(), format="FLAC")[:3000], "unreadable", "cannot decode"),
-        (encoded(tone(), format="OGG", subtype="VORBIS")[:900], "unreadable", "cannot decode"),
+        (encoded(tone(), format="OGG", subtype="VORBIS")[:900], "truncated", "ends within a page"),
         (encoded(tone(0.01)), "too short", "160 samples at 16000 Hz, the encoder needs 400"),
     ],
 )

@@ -220,19 +220,19 @@ def test_the_first_encode_does_not_wait_for_the_last_file(tmp_path, monkeypatch)
 
 def test_few_waveforms_are_in_memory_at_a_time(tmp_path, monkeypatch):
     alive, most = weakref.WeakSet(), []
-    decode = module.decode
+    hear = module.hear
 
     def watched(*arguments, **options):
-        waveform = decode(*arguments, **options)
-        alive.add(waveform)
-        return waveform
+        sound = hear(*arguments, **options)
+        alive.add(sound.waveform)
+        return sound
 
     class Watching(Toy):
         def __call__(self, waveforms):
             most.append(len(alive))
             return super().__call__(waveforms)
 
-    monkeypatch.setattr(module, "decode", watched)
+    monkeypatch.setattr(module, "hear", watched)
     go(Watching(), {"frames": files(tmp_path / "audio", 80)}, tmp_path / "cache")
     assert len(most) == 80
     assert 1 <= max(most) <= module._DECODE_AHEAD + 2
