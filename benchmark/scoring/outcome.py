@@ -239,9 +239,15 @@ def _about_interval(value: MetricValue, unit: str, records: Sequence[Record]) ->
             f"the speakers of {unknown} of {len(records)} test utterances are not known: in the "
             "interval, each of these utterances stands for a speaker"
         ]
-    speaker = records[0].clusters[0]
-    why = "no test speaker is known" if unknown else f"test has one speaker, {speaker}"
-    return [f"the interval is over utterances: {why}"]
+    names = sorted({name for record in records for name in record.clusters})
+    if unknown:
+        return ["the interval is over utterances: no test speaker is known"]
+    if len(names) == 1:
+        return [f"the interval is over utterances: test has one speaker, {names[0]}"]
+    return [
+        "the interval is over utterances, in part or in all: without some test speaker nothing, or "
+        "none of a kind, would be left to score"
+    ]
 
 
 def _metric(records: Mapping[int, Sequence[Record]], metric: Metric) -> MetricValue:

@@ -114,7 +114,8 @@ def _check(
     """The field's usual test on counts, and its p-value."""
     from benchmark.scoring.statistics import matched_pairs, mcnemar
 
-    answers = seeds == 1 and right_or_wrong(counts_of(record, metric) for record in (*one, *other))
+    once = seeds == 1 and len({record.id for record in one}) == len(one)
+    answers = once and right_or_wrong(counts_of(record, metric) for record in (*one, *other))
     sums = _by_utterance(one, metric), _by_utterance(other, metric)
     return ("McNemar", mcnemar(*sums)) if answers else ("matched pairs", matched_pairs(*sums))
 
@@ -133,11 +134,10 @@ def _rows(path: Path | str) -> dict[tuple[int, str, str], Record]:
 
 
 def _by_utterance(records: Sequence[Record], metric: str) -> list[float]:
-    """Numerators added over seeds, in a fixed order of utterances."""
-    sums: dict[tuple[str, str], float] = {}
+    """Numerators added over seeds and folds, in a fixed order of utterances."""
+    sums: dict[str, float] = {}
     for record in records:
-        place = record.fold, record.id
-        sums[place] = sums.get(place, 0) + counts_of(record, metric)[0]
+        sums[record.id] = sums.get(record.id, 0) + counts_of(record, metric)[0]
     return [sums[place] for place in sorted(sums)]
 
 
