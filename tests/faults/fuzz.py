@@ -312,7 +312,7 @@ def parquet(draw: DrawFn) -> bytes:
 
 
 @cache
-def _many_rows() -> bytes:
+def many_rows() -> bytes:
     """A few kilobytes that say nothing, twenty million times."""
     sink = io.BytesIO()
     pq.write_table(pa.table(dict.fromkeys(ROWS[0], pa.nulls(20_000_000, pa.string()))), sink)
@@ -376,7 +376,7 @@ class Files:
 
     def __repr__(self) -> str:
         """What was changed, in a few words."""
-        kept = _intact(self.name).splitlines() + _records(self.name).splitlines()
+        kept = _intact(self.name).splitlines() + records_of(self.name).splitlines()
         lines = self.document.splitlines() + self.table.splitlines()
         new = [line[:200] for line in lines if line not in kept]
         return f"Files({self.name}, signed={self.signed}, {self.view}, new={new!r:.600})"
@@ -387,7 +387,7 @@ def _with_suffix(path: Path, suffix: str) -> Path:
 
 
 @cache
-def _document(name: str) -> dict[str, Any]:
+def document_of(name: str) -> dict[str, Any]:
     """As it would be written today, with less of its history."""
     from benchmark.scoring.results import SCHEMA, read_result
 
@@ -396,7 +396,7 @@ def _document(name: str) -> dict[str, Any]:
 
 
 @cache
-def _records(name: str) -> bytes:
+def records_of(name: str) -> bytes:
     """The first few utterances of each seed."""
     lines = _with_suffix(_BASE[name], ".utterances.csv").read_bytes().splitlines(keepends=True)
     counts: Counter[bytes] = Counter()
@@ -408,7 +408,7 @@ def _records(name: str) -> bytes:
     return b"".join(kept)
 
 
-def _sign(document: Any, table: bytes) -> bytes:
+def sign(document: Any, table: bytes) -> bytes:
     if isinstance(document, dict):
         document = {key: value for key, value in document.items() if key != "checksum"}
         document["utterances_sha256"] = hashlib.sha256(table).hexdigest()
@@ -420,14 +420,14 @@ def _sign(document: Any, table: bytes) -> bytes:
 def results(draw: DrawFn) -> Files:
     """Files of a result, edited without or with a new signature."""
     name = draw(st.sampled_from(list(_BASE)))
-    table, how, view = _records(name), draw(st.integers(0, 5)), draw(st.integers(0, 6))
+    table, how, view = records_of(name), draw(st.integers(0, 5)), draw(st.integers(0, 6))
     if how == 0:
         document = draw(damaged(st.just(_intact(name)), lines=True))
         return Files(name, document, table, False, view)
     if how == 1:
         table = draw(damaged(st.just(table), lines=True))
-        return Files(name, _sign(_document(name), table), table, True, view)
-    return Files(name, _sign(draw(changed(_document(name))), table), table, True, view)
+        return Files(name, sign(document_of(name), table), table, True, view)
+    return Files(name, sign(draw(changed(document_of(name))), table), table, True, view)
 
 
 def _result(given: Files) -> None:
@@ -447,7 +447,7 @@ def _result(given: Files) -> None:
     for name in _BASE:
         path = folder / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        own = given if name == given.name else Files(name, _intact(name), _records(name), True, 0)
+        own = given if name == given.name else Files(name, _intact(name), records_of(name), True, 0)
         path.write_bytes(own.document)
         path.with_suffix(".utterances.csv").write_bytes(own.table)
     path = folder / f"{given.name}.json"
@@ -486,7 +486,7 @@ def _result(given: Files) -> None:
 
 @cache
 def _intact(name: str) -> bytes:
-    return _sign(_document(name), _records(name))
+    return sign(document_of(name), records_of(name))
 
 
 def _finite(*values: Any) -> None:
@@ -654,7 +654,7 @@ KINDS = [
     _of(".tsv", damaged(st.just(_table("\t")), lines=True)),
     _of(".jsonl", _JSONL),
     _of(
-        ".parquet", st.one_of(*[parquet()] * 5, damaged(st.deferred(lambda: st.just(_many_rows()))))
+        ".parquet", st.one_of(*[parquet()] * 5, damaged(st.deferred(lambda: st.just(many_rows()))))
     ),
     Kind("result", results(), _result),
     Kind(
@@ -712,7 +712,7 @@ def fuzz(kind: Kind, examples: int, outcome: Outcome, *, derandomize: bool = Fal
     @given(kind.inputs)
     def read(given: Any) -> None:
         try:
-            with _watched():
+            with watched():
                 kind.read(given)
         except SuperbError as error:
             if isinstance(error.__cause__, MemoryError):  # refused, but only after trying
@@ -758,7 +758,7 @@ def _bounded_memory() -> Iterator[None]:
 
 
 @contextmanager
-def _watched() -> Iterator[None]:
+def watched() -> Iterator[None]:
     """Neither slow nor loud, C libraries included."""
 
     def stop(*_: object) -> None:
