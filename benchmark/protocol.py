@@ -346,7 +346,7 @@ def _read(path: Path, folder: Path, derived: tuple[Path, ...]) -> dict[str, Any]
     """The tables of a file, laid over those of its base."""
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers of 5,000 digits
         raise SuperbError(f"protocol {path} is not valid TOML: {error}") from error
     base = data.pop("base", None)
     if base is None:

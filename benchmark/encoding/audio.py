@@ -128,7 +128,8 @@ def hear(
     if channel is not None:
         channels = channels[:, channel : channel + 1]
     # numpy, not torch: on clips this short, waking threads costs more than the work.
-    mono = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # what they come from is refused below
+        mono = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
     if mono.size == 0:
         raise _no_samples(audio, name)
     lowest, highest = float(channels.min()), float(channels.max())  # NaN if any is
@@ -330,6 +331,19 @@ _LOCK: Final = threading.Lock()
 _quiet: list[int] = []  # where errors went before, once for each thread that is at it
 
 
+class _Bytes(io.BytesIO):
+    """Bytes as a file in which a seek to nowhere leaves the place as it is.
+
+    A header can make libsndfile try; as it asks through C, an exception would only be printed.
+    """
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (ValueError, OverflowError):
+            return self.tell()
+
+
 @contextmanager
 def opened(audio: Path | bytes) -> Iterator[soundfile.SoundFile]:
     """A file as soundfile opens it; what libmpg123 has to say of MP3 reaches no terminal.
@@ -352,7 +366,7 @@ def opened(audio: Path | bytes) -> Iterator[soundfile.SoundFile]:
     if loud:
         _shut()
     try:
-        with soundfile.SoundFile(io.BytesIO(audio) if isinstance(audio, bytes) else audio) as file:
+        with soundfile.SoundFile(_Bytes(audio) if isinstance(audio, bytes) else audio) as file:
             if file.frames >= _LENGTH_UNKNOWN:  # FLAC from a pipe
                 raise soundfile.SoundFileRuntimeError(
                     "its header does not say how long it is; write it again, not through a pipe"

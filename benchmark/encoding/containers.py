@@ -67,7 +67,8 @@ def find_fault(data: bytes | mmap) -> Fault | None:
 
 def is_mpeg(head: bytes) -> bool:
     """Whether a file starts like MP3, by itself or inside WAV."""
-    bare = head[:3] == b"ID3" or (len(head) > 2 and head[0] == 0xFF and bool(_frame(*head[1:3])))
+    # Any sync word, also before a header that is none: libmpg123 searches on, and talks.
+    bare = head[:3] == b"ID3" or (head[:1] == b"\xff" and head[1:2] >= b"\xe0")
     return bare or (head[8:16] == b"WAVEfmt " and head[20:22] == b"U\0")
 
 

@@ -14,10 +14,12 @@ import hashlib
 import io
 import json
 import logging
+import math
 import operator
 import os
+import sys
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -493,7 +495,13 @@ def to_frame(results: Sequence[Result]) -> pandas.DataFrame:
         rows += [{**common, "metric": name, **scores} for name, scores in shown.items()]
         if not result.metrics:
             rows.append(common)
-    return pandas.DataFrame(rows, columns=columns)
+    # pandas has no text with half a surrogate pair, as the name of a file may have one
+    plain = [{name: _spelled(value) for name, value in row.items()} for row in rows]
+    return pandas.DataFrame(plain, columns=columns)
+
+
+def _spelled(value: object) -> object:
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
 
 
 # Reading
@@ -616,6 +624,10 @@ _METRIC_ENTRIES: dict[str, tuple[type, ...]] = {
 def _check_fields(path: Path, document: dict[str, Any]) -> None:
     """Make sure that what the dataclass promises holds, as a checksum says nothing of sense."""
     _check_entries(path, "result", document, _FIELD_TYPES)
+    try:  # of the history, only drawings are made
+        _refuse_not_finite({**document, "history": []}, "result")
+    except (ValueError, RecursionError) as error:
+        raise DamagedResultError(f"{path} is not a result of superb: {error}.") from error
     extra = sorted(set(document) - set(_FIELD_TYPES))
     if extra:
         raise DamagedResultError(f"{path} is not a result of superb: unknown {', '.join(extra)}.")
@@ -627,6 +639,12 @@ def _check_fields(path: Path, document: dict[str, Any]) -> None:
         _check_entries(path, f"metrics.{name}", scores, _METRIC_ENTRIES)
     for name, entries in _LIST_ENTRIES.items():
         _check_list(path, name, document[name], entries)
+    _check_items(path, "seeds", document["seeds"], int)
+    for name in ("layer_weights", "layer_norms"):
+        _check_items(path, name, document[name] or (), *_NUMBER)
+    for name in ("per_seed", "folds"):
+        for entry in document[name]:
+            _check_items(path, f"{name}.metrics", entry["metrics"].values(), *_NUMBER)
     metrics = document["downstream"]["metrics"]
     _check_list(path, "downstream.metrics", metrics, _CARD_METRIC)
     for metric in metrics:
@@ -644,6 +662,13 @@ def _check_fields(path: Path, document: dict[str, Any]) -> None:
     if document["status"] not in get_args(Status):
         raise DamagedResultError(
             f"{path}: status is one of {', '.join(get_args(Status))}; got {document['status']!r}."
+        )
+
+
+def _check_items(path: Path, where: str, items: Iterable[object], *allowed: type) -> None:
+    if wrong := [item for item in items if not isinstance(item, allowed)]:
+        raise DamagedResultError(
+            f"{path} is not a result of superb: {where} holds {wrong[0]!r:.40}."
         )
 
 
@@ -680,11 +705,24 @@ def _read_table(path: Path, result: Result) -> dict[int, list[Record]]:
         raise DamagedResultError(
             f"{table} was changed after it was written: it does not match {path.name}."
         )
+    try:
+        return _parse_table(data.decode(errors="surrogatepass"), result)
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise DamagedResultError(
+            f"{table} is no table of the utterances of {path.name} ({type(error).__name__}: "
+            f"{error!s:.80})."
+        ) from error
+
+
+def _parse_table(text: str, result: Result) -> dict[int, list[Record]]:
     records: dict[int, list[Record]] = {}
-    rows = csv.DictReader(io.StringIO(data.decode(errors="surrogatepass"), newline=""))
+    rows = csv.DictReader(io.StringIO(text, newline=""))
     columns = {metric.name: _value_columns(metric) for metric in card_metrics(result)}
     # A failed run has no scores.
-    columns = {name: own for name, own in columns.items() if set(own) <= set(rows.fieldnames or ())}
+    present = set(rows.fieldnames or ())
+    columns = {
+        name: own for name, own in columns.items() if name in result.metrics or set(own) <= present
+    }
     for row in rows:
         other = row.get(_OTHER, "")
         record = Record(
@@ -702,11 +740,14 @@ def _read_table(path: Path, result: Result) -> dict[int, list[Record]]:
 
 
 def _number(text: str) -> float:
-    """An int stays one."""
+    """An int stays one; what is not finite is no number of ours."""
     try:
-        return int(text)
+        number: float = int(text)
     except ValueError:
-        return float(text)
+        number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
 
 
 # The table of records. Text is always quoted: it may hold commas, quotes and line ends.
@@ -776,8 +817,8 @@ def _with_checksum(text: bytes) -> bytes:
 
 
 def _refuse_not_finite(value: object, where: str) -> None:
-    if isinstance(value, float) and not (value - value == 0):
-        raise ValueError(f"{where} is {value}: a result holds finite numbers or null")
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{where} is {value!s:.40}: a result holds finite numbers or null")
     if isinstance(value, Mapping):
         for key, entry in value.items():
             _refuse_not_finite(entry, f"{where}.{key}")

@@ -42,6 +42,8 @@ _OTHER_NAMES: Final = {
 }
 
 
+# Paths that differ take a bit or two each, however well they are compressed.
+_ROWS_PER_BYTE: Final = 8
 _DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # What a program has quoted that quotes cells only where it must.
 _QUOTED: Final = re.compile(r'"(|(?:[^"]|"")*""(?:[^"]|"")*)"')
@@ -251,7 +253,7 @@ def _read_json_lines(path: Path) -> list[Row]:
             where = f"{path}, line {number}"
             try:
                 cells = json.loads(line, object_pairs_hook=unique)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # also of numbers of 5,000 digits
                 raise SuperbError(f"{where}: not JSON: {error}") from error
             if not isinstance(cells, dict):
                 raise SuperbError(f"{where}: not a JSON object but {line[:40]!r}")
@@ -266,11 +268,19 @@ def _read_parquet(path: Path) -> list[Row]:
     try:
         # Not read_table(path), which takes folders named like split=train for columns.
         with path.open("rb") as file:
-            table = pq.ParquetFile(file).read()  # type: ignore[no-untyped-call]
+            content = pq.ParquetFile(file)  # type: ignore[no-untyped-call]
+            if content.metadata.num_rows > _ROWS_PER_BYTE * path.stat().st_size:
+                raise SuperbError(
+                    f"{path} promises {content.metadata.num_rows} rows, more than a file of its "
+                    "size can hold with an audio path in each; make it again"
+                )
+            table = content.read()  # type: ignore[no-untyped-call]
         _check_names(str(path), table.column_names)
-    except ArrowException as error:
+        cells = table.to_pylist()
+    except (ArrowException, OSError, ValueError, OverflowError) as error:
+        # The last two are of values that Python has not, such as years after 9999.
         raise SuperbError(f"{path} is not a readable Parquet file: {error}") from error
-    return [Row(number, cells) for number, cells in enumerate(table.to_pylist(), start=1)]
+    return [Row(number, own) for number, own in enumerate(cells, start=1)]
 
 
 def _utterance(path: Path, row: Row, card: DownstreamCard) -> Utterance:

@@ -84,6 +84,9 @@ FIXED = (
     "add_adapter",
 )
 
+# Modules are made one by one, and a wrong number should not take for ever.
+_MOST_LAYERS = 1_000
+
 # Pretraining and fine-tuning heads: after the encoder, or in the place of masked frames.
 HEADS = (
     "masked_spec_embed",
@@ -129,7 +132,8 @@ def tuned(settings: Mapping[str, Any]) -> str:
 
 def unsupported_options(config: Mapping[str, Any]) -> list[str]:
     """Settings of a ``config.json`` that `TransformerEncoder` does not implement; [] for none."""
-    if config.get("model_type") not in OWN_FAMILIES:
+    # Text, as a list could not be looked up.
+    if str(config.get("model_type")) not in OWN_FAMILIES:
         return [f"model_type={config.get('model_type')!r}"]
     return [
         f"{key}={config[key]!r}" for key in FIXED if config.get(key, DEFAULTS[key]) != DEFAULTS[key]
@@ -151,10 +155,12 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
     family = config["model_type"]
     config = {**DEFAULTS, **DEFAULTS_OF.get(family, {}), **config}
 
-    def integer(key: str) -> int:
+    def integer(key: str, most: int = 2**31) -> int:
         value = config[key]
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UpstreamError(f"config.json: {key} must be a positive integer, got {value!r}")
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+            raise UpstreamError(
+                f"config.json: {key} must be an integer from 1 to {most}, got {value!r:.40}"
+            )
         return value
 
     def positive(key: str) -> float:
@@ -185,7 +191,7 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
         conv_bias=switch("conv_bias"),
         conv_norm=cast("Literal['group', 'layer']", conv_norm),
         dim=integer("hidden_size"),
-        layers=integer("num_hidden_layers"),
+        layers=integer("num_hidden_layers", _MOST_LAYERS),
         heads=integer("num_attention_heads"),
         feed_forward_dim=integer("intermediate_size"),
         position_kernel=integer("num_conv_pos_embeddings"),
@@ -208,7 +214,7 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
             conv_norm="layer",
             pre_norm=False,
             position_kernel=integer("conv_pos_kernel_size"),
-            position_layers=integer("num_conv_pos_embeddings"),
+            position_layers=integer("num_conv_pos_embeddings", _MOST_LAYERS),
             position_norm=True,
         )
     return encoder
