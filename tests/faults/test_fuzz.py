@@ -84,7 +84,13 @@ def test_protocols_and_settings_that_are_too_much():
     refused("protocol", b"version = " + b"9" * 5_000, "not valid TOML")
     refused("protocol", b"version = " + b"[" * 20_000, "not valid TOML")
     settings, weights, extractor = fuzz.checkpoint()
-    for changes in ({"num_hidden_layers": 10**9}, {"model_type": []}):
+    for changes in (
+        {"num_hidden_layers": 10**9},
+        {"hidden_size": 10**20},
+        {"conv_dim": [True] + [4] * 6},
+        {"conv_dim": [10**400] + [4] * 6},
+        {"model_type": []},
+    ):
         given = json.dumps(settings | changes), weights, json.dumps(extractor)
         refused("checkpoint", given, "config.json")
 

@@ -86,6 +86,8 @@ FIXED = (
 
 # Modules are made one by one, and a wrong number should not take for ever.
 _MOST_LAYERS = 1_000
+# Of any dimension: torch multiplies three of them, and the bytes of a number, in 64 bits.
+_MOST_SIZE = 1 << 20
 
 # Pretraining and fine-tuning heads: after the encoder, or in the place of masked frames.
 HEADS = (
@@ -155,9 +157,12 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
     family = config["model_type"]
     config = {**DEFAULTS, **DEFAULTS_OF.get(family, {}), **config}
 
-    def integer(key: str, most: int = 2**31) -> int:
-        value = config[key]
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+    def is_size(value: object, most: int = _MOST_SIZE) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
+
+    def integer(key: str, most: int = _MOST_SIZE) -> int:
+        value: int = config[key]
+        if not is_size(value, most):
             raise UpstreamError(
                 f"config.json: {key} must be an integer from 1 to {most}, got {value!r:.40}"
             )
@@ -171,8 +176,10 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
 
     def integers(key: str) -> tuple[int, ...]:
         value = config[key]
-        if not isinstance(value, list) or not all(isinstance(n, int) and n > 0 for n in value):
-            raise UpstreamError(f"config.json: {key} must list positive integers, got {value!r}")
+        if not isinstance(value, list) or not all(map(is_size, value)):
+            raise UpstreamError(
+                f"config.json: {key} must list integers from 1 to {_MOST_SIZE}, got {value!r:.80}"
+            )
         return tuple(value)
 
     def switch(key: str) -> bool:
