@@ -54,6 +54,8 @@ _WORKING: Final = (
     "Formats that work: WAV, RF64, W64, AIFF, AU, CAF, NIST SPHERE, FLAC, Ogg Vorbis, Ogg Opus, MP3"
 )
 _LEAST_RATE: Final = 4_000
+# Beyond what any converter does; from a header's 2^31 the filter alone would take minutes.
+_MOST_RATE: Final = 1_000_000
 # Of the table that torchaudio makes for two rates; of odd ones it would take gigabytes.
 _MOST_WEIGHTS: Final = 2**24
 
@@ -280,7 +282,7 @@ def _read(audio: Path | bytes, name: str, span: tuple[float, float] | None) -> t
             expected, said = file.frames, file.extra_info
             declared = _CUT.search(said) if "should be" in said else None
             rate = int(file.samplerate)
-            if rate < _LEAST_RATE:
+            if not _LEAST_RATE <= rate <= _MOST_RATE:
                 raise soundfile.SoundFileRuntimeError(f"{rate} Hz is no rate of speech")
             lead, count = 0, -1
             if span is not None:

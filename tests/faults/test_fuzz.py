@@ -89,13 +89,16 @@ def test_protocols_and_settings_that_are_too_much():
         refused("checkpoint", given, "config.json")
 
 
-def test_headers_make_no_library_talk():
+def test_headers_cost_nothing_and_make_no_library_talk():
     formats = [form for form, _ in fuzz.FORMATS]
     aiff = fuzz.recordings()[formats.index("AIFF")]
     # the search for the next chunk leads before the start
     refused("audio", (aiff.replace(b"SSND", b"SND"), True, None), "sound")
     mp3 = fuzz.recordings()[formats.index("MP3")]
     refused("audio", (mp3[:2] + b"\0" + mp3[3:], True, None), "sound")
+    wav = fuzz.recordings()[formats.index("WAV")]
+    rate = (2**31 - 1).to_bytes(4, "little")  # minutes of filtering
+    refused("audio", (wav[:24] + rate + wav[28:], True, None), "no rate of speech")
     loud = io.BytesIO()
     samples = np.full((1_600, 2), 3e38, np.float32)
     soundfile.write(loud, samples, 16_000, format="WAV", subtype="FLOAT")
