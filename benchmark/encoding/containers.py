@@ -51,6 +51,9 @@ def find_fault(data: bytes | mmap) -> Fault | None:
         data: all of it.
     """
     head = data[:64]
+    for start, what in _STRANGER:
+        if start.match(head):
+            return Fault("unreadable", f"it is {what}")
     if head[:4] == b"OggS":
         return _ogg(data)
     if is_mpeg(head):
@@ -59,9 +62,6 @@ def find_fault(data: bytes | mmap) -> Fault | None:
         return _nist(data)
     if head[:4] in (b"RIFF", b"RIFX") and head[8:12] == b"WAVE":
         return _wave(data)
-    for start, what in _STRANGER:
-        if start.match(head):
-            return Fault("unreadable", f"it is {what}")
     return None
 
 

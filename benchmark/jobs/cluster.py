@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
+
 from benchmark.errors import SuperbError
 from benchmark.jobs.executors import Build, Needs, make_order, share, work_on
 from benchmark.jobs.plan import Encode, Fit, Job
@@ -98,9 +100,13 @@ class Cluster:
         # Ray would do again without end what it killed for want of memory
         sender = ray.remote(max_retries=0)(work_on)
         waiting: dict[Any, Job] = {}
+        # last bits depend on threads: as many everywhere, and a core for each where there are
+        cores = (int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
+        threads = min(torch.get_num_threads(), *cores)
 
         def begin(job: Job, inputs: list[Any]) -> Any:  # noqa: ANN401 - Ray's own
-            reference = sender.options(**_resources(job, site)).remote(order, job, *inputs)
+            resources = _resources(job, site, threads)
+            reference = sender.options(**resources).remote(order, job, *inputs)
             waiting[reference] = job
             return reference
 
@@ -118,11 +124,11 @@ class Cluster:
             ray.shutdown()
 
 
-def _resources(job: Job, site: Site) -> dict[str, float]:
+def _resources(job: Job, site: Site, threads: int) -> dict[str, float]:
     """What a job takes of its machine: all of them are done where the site's kind of device is."""
     framed = isinstance(job, Fit) and site.tasks[job.task].downstream.card.features == "frames"
     heavy = isinstance(job, Encode) or framed
-    cores = {"num_cpus": 1 if heavy else _LIGHT_CORES}
+    cores = {"num_cpus": threads if isinstance(job, Encode) else 1 if heavy else _LIGHT_CORES}
     if site.settings.device == "cpu":
         return cores
     return {**cores, "num_gpus": _HEAVY_GPUS if heavy else _LIGHT_GPUS}

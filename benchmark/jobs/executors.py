@@ -194,9 +194,7 @@ def _require_visible(places: Sequence[Path]) -> None:
             time.sleep(0.5)
 
 
-def make_order(
-    build: Build, site: Site, threads: int = 1, cores: int = 1, marks: Sequence[Path] = ()
-) -> Order:
+def make_order(build: Build, site: Site, cores: int = 1, marks: Sequence[Path] = ()) -> Order:
     """What workers are told, once it is sure that it can be sent.
 
     Raises:
@@ -214,7 +212,7 @@ def make_order(
             name: replace(site, encoders={name: encoder}).digest
             for name, encoder in site.encoders.items()
         },
-        threads=threads,
+        threads=torch.get_num_threads(),
         cores=cores,
         folder=Path.cwd(),
         marks=tuple(mark.resolve() for mark in marks),
@@ -293,10 +291,7 @@ class LocalWorkers:
 
     def run(self, needs: Needs, site: Site, progress: Progress) -> Iterator[tuple[Job, Outcome]]:
         """Do jobs as soon as what they need is done; those of a worker that dies, again."""
-        threads, cores = (
-            max(1, found // self.workers) for found in (torch.get_num_threads(), available_cores())
-        )
-        order = make_order(self.build, site, threads, cores)
+        order = make_order(self.build, site, max(1, available_cores() // self.workers))
         # a pool of one process each: when one breaks, it is known whose job took it down
         pools = [_worker(place, site) for place in range(self.workers)]
         busy: dict[Future[bytes], int] = {}
