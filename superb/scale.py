@@ -61,7 +61,7 @@ def make_manifest(folder: Path, rows: int) -> Path:
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).hardlink_to(folder / f"source-{row % _SOURCES}.flac")
             split = "test" if row % 20 == 0 else "valid" if row % 20 == 1 else "train"
-            file.write(f"{name}\t{split}\ts{row % 1000}\tyes\n")
+            file.write(f"{name}\t{split}\ts{row % 1000}\t{('yes', 'no')[row % 2]}\n")
     return manifest
 
 

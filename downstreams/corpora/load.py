@@ -88,8 +88,8 @@ def _from_table(name: str, card: DownstreamCard, options: CorpusOptions) -> Corp
     served = {name: _served(entry, card) for name, entry in CORPORA.items()}
     if not served[name]:
         raise SuperbError(
-            f"corpus {name!r} does not serve task {card.name!r}; it has what "
-            f"{', '.join(entry.tasks)} need. "
+            f"corpus {name!r} does not serve task {card.name!r}, only "
+            f"{', '.join(entry.tasks)} and tasks that need no more. "
             f"Corpora for {card.name}: {', '.join(filter(served.get, served)) or 'none'}, or your "
             f"own manifest ({', '.join(MANIFEST_SUFFIXES)}) with columns "
             f"{', '.join(('audio', 'split', *card.columns))}, or your own my_corpus.py:load"

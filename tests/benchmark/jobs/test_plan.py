@@ -96,6 +96,7 @@ def test_shares_hear_every_recording_once(site_of, bands):
 def test_no_share_is_left_without_a_recording(site_of, tones):
     rows = tones.read_text().splitlines()
     few = [rows[0], *(row for row in rows[1:] if row.startswith("ada-yes"))]
+    few[1] = few[1].removesuffix("yes") + "no"
     path = tones.with_name("few.tsv")
     path.write_text("\n".join(few))
     shares = of_kind(make_plan(site_of(corpus=str(path)), QUIET, workers=8), Encode)

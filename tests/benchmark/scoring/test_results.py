@@ -437,7 +437,7 @@ def test_records_of_two_speakers_and_of_folds(tmp_path):
         (Record("a", (), "", "", {"accuracy": (1, 1)}), "belongs to one or two"),
         (Record("a", ("x", "y", "z"), "", "", {"accuracy": (1, 1)}), "belongs to one or two"),
         (Record("a", ("x",), "", "", {"wer": (1, 1), "accuracy": (1, 1)}), "wer: scored, but no"),
-        (Record("a", ("x",), "", "", {"accuracy": (1,)}), "not .numerator, denominator."),
+        (Record("a", ("x",), "", "", {"accuracy": (1,)}), "not a tuple .numerator, denominator."),
         (Record("a", ("x",), "", "", {"accuracy": (float("nan"), 1)}), "not finite numbers"),
     ],
 )
