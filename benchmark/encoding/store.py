@@ -455,8 +455,11 @@ def _shape(stored: Sequence[int]) -> tuple[int, ...]:
 
 
 def _write_once(path: Path, text: str) -> None:
-    if path.exists():
-        return
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    partial.write_text(text)
-    partial.replace(path)
+    """Write a file that is the same whoever writes it, and clear what killed writers of it left."""
+    while not path.exists():
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        partial.write_text(text)
+        with suppress(FileNotFoundError):  # cleared by another, who has written it
+            partial.replace(path)
+        for other in path.parent.glob(f"{path.name}.*"):
+            other.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The main job on the bundled speech, with the default protocol: minutes, but the real thing."""
+"""The main job on the bundled speech, with the default protocol but for two rates of ASR."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from superb.running import run
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("main-job")
+    protocol = folder / "shorter.toml"
+    protocol.write_text(
+        'name = "shorter"\nversion = 1\nsummary = "mini"\nbase = "mini"\n'
+        "[asr]\nlearning_rates = [1e-3, 3e-3, 1e-2]\n"
+    )
     found = run(
         "fbank",
         "all",
+        protocol=str(protocol),
         layers="last",
         output=folder / "results",
         cache_dir=folder / "cache",

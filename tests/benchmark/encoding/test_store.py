@@ -319,6 +319,14 @@ def test_what_a_killed_writer_left_half_done_is_missing(tmp_path):
         assert np.array_equal(store.read("key1"), array(1).astype("float16"))
 
 
+def test_what_a_writer_left_that_was_killed_at_the_very_start_is_cleared(tmp_path):
+    with FeatureStore(tmp_path, about()) as store:
+        folder = store.folder
+    (folder / "about.json").rename(folder / "about.json.38550e")
+    with FeatureStore(tmp_path, about()):
+        assert [path.name for path in folder.glob("about*")] == ["about.json"]
+
+
 def test_arrays_are_synced_before_the_records_that_name_them(tmp_path, monkeypatch):
     sizes, sync = [], os.fsync
     with FeatureStore(tmp_path, about()) as store:
