@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 # Lossy decoders and resampling exceed full scale (1) by a half; integers kept as floats, by
 # far more than this.
 MOST_PEAK: Final = 4.0
-# 60 dB below full scale: far under the quietest speech, far above the noise of 16-bit rounding.
-SILENT_RMS: Final = 1e-3
+# 70 dB below full scale: under the quietest speech and the background of a quiet room, which tasks
+# may have a class for, and far above the noise of 16-bit rounding.
+SILENT_RMS: Final = 10 ** (-70 / 20)
 # Of the channels' power, what is left in their mean when they are one signal with opposite signs.
 CANCELLED_SHARE: Final = 0.01
 

@@ -68,7 +68,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "extra": Kind(False, "audio that no list or transcript names; it is not used"),
     "wrong rate": Kind(False, "resampled whenever it is used"),
     "clipped": Kind(False, f"{CLIPPED_SHARE:.1%} of samples or more at full scale"),
-    "silent": Kind(False, "nothing louder than 60 dB below full scale (RMS), or a constant"),
+    "silent": Kind(False, "nothing louder than 70 dB below full scale (RMS), or a constant"),
     "cancelled": Kind(False, "channels that cancel out in their mean; choose with --channel"),
     "partial": Kind(False, "less than the corpus officially holds"),
     "not official": Kind(False, "other figures than the official ones"),

@@ -131,7 +131,7 @@ def clip(path: Path) -> None:
         (lambda path: write(path, noise(4), 8_000), "wrong rate", False),
         (clip, "clipped", False),
         (lambda path: write(path, np.zeros(4000)), "silent", False),
-        (lambda path: write(path, noise(5, level=0.001)), "silent", False),
+        (lambda path: write(path, noise(5, level=0.0003)), "silent", False),
     ],
 )
 def test_a_planted_fault_is_found_and_nothing_else(root, plant, kind, error):

@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from benchmark.core import SPLITS, DownstreamCard, Metric
-from benchmark.encoding.audio import decode
+from benchmark.encoding.audio import decode, hear
 from benchmark.errors import SuperbError
 from downstreams.corpora import CORPORA, CorpusOptions, mini
 from downstreams.corpora.load import load_corpus
@@ -149,3 +149,10 @@ def test_corpora_are_found_by_name(corpora):
 def test_options_mean_nothing_to_it(tmp_path):
     with pytest.raises(SuperbError, match=r"'mini' takes no --data-root or --test-split: it is"):
         load_corpus("mini", card("ks"), CorpusOptions(tmp_path, {"test": "other"}))
+
+
+def test_what_stands_for_silence_can_be_heard():
+    """Backgrounds are a class of KS, not a fault of its recordings."""
+    quiet = [u for u in mini.load("ks").utterances if u.label == "_silence_"]
+    assert len(quiet) == 185
+    assert [u.id for u in quiet if hear(u.audio, 16_000, name=u.id).oddity] == []
