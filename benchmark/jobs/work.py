@@ -255,7 +255,7 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
         ) from error
     wrong = ""
     if logits.shape[-1] != len(partition.vocabulary):
-        wrong = f"logits {list(logits.shape)} for {len(partition.vocabulary)} symbols"
+        wrong = f"logits {list(logits.shape)} for {len(partition.vocabulary)} outputs"
     elif not math.isfinite(value):
         wrong = f"a loss of {value}"
     elif len(answers) != len(batch.utterances):

@@ -16,7 +16,13 @@ from benchmark.scoring.results import (
     read_records,
     read_result,
 )
-from leaderboard.read.fields import counts_of, find_metric, metric_of, skipped_utterances
+from leaderboard.read.fields import (
+    channel_of,
+    counts_of,
+    find_metric,
+    metric_of,
+    skipped_utterances,
+)
 from leaderboard.read.names import list_some
 
 if TYPE_CHECKING:
@@ -150,6 +156,7 @@ def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
         "task version": (a.downstream["version"], b.downstream["version"]),
         "corpus": (a.corpus["sha256"], b.corpus["sha256"]),
         "audio": audio if all(audio) else (None, None),
+        "channel": (channel_of(a) or "the mean of all", channel_of(b) or "the mean of all"),
         "protocol": (a.identity.get("protocol"), b.identity.get("protocol")),
         "engine version": (a.identity.get("engine"), b.identity.get("engine")),
         "seeds": (sorted(a.seeds), sorted(b.seeds)),

@@ -99,6 +99,7 @@ class Table:
         audio_sha256: the content of its audio; "" when the result does not say.
         corpus_note: one line about it.
         skipped: ids of its utterances that every run left out, sorted.
+        channel: the one that was heard; "" for the mean of all.
         protocol: its name.
         protocol_version: its version.
         protocol_sha256: its content; "" when the result does not say.
@@ -116,6 +117,7 @@ class Table:
     audio_sha256: str
     corpus_note: str
     skipped: tuple[str, ...]
+    channel: str
     protocol: str
     protocol_version: str
     protocol_sha256: str
@@ -146,8 +148,10 @@ class Table:
     @property
     def content(self) -> str:
         """What tells its corpus from another of the same name, in short."""
-        audio = f", audio {self.audio_sha256[:8]}" if self.audio_sha256 else ""
-        return self.corpus_sha256[:8] + audio
+        parts = [self.corpus_sha256[:8]]
+        parts += [f"audio {self.audio_sha256[:8]}"] * bool(self.audio_sha256)
+        parts += [f"channel {self.channel}"] * bool(self.channel)
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """From a folder of result files to a board: a pure function, the same files give the same board.
 
 Only what is comparable stands in one table: the same task and task version, the same corpus by
-content with the same utterances left out, the same protocol by content, the same version of the
-engine. Reads JSON alone: no torch, no pandas.
+content, of which one channel was heard and the same utterances were left out, the same protocol by
+content, the same version of the engine. Reads JSON alone: no torch, no pandas.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from benchmark.scoring.results import (
 from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
 from leaderboard.read.fields import (
     audio_of,
+    channel_of,
     engine_of,
     identity_of,
     over_reruns,
@@ -148,6 +149,7 @@ def _group_key(result: Result) -> tuple[object, ...]:
         result.corpus["name"],
         result.corpus["sha256"],
         (len(skipped), skipped),  # the whole corpus comes first
+        channel_of(result),
         result.protocol["name"],
         str(result.protocol["version"]),
         identity_of(result, "protocol", "sha256"),
@@ -213,6 +215,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         audio_sha256=max(map(audio_of, results)),
         corpus_note=str(newest.corpus.get("note", "")),
         skipped=skipped_utterances(newest),
+        channel=channel_of(newest),
         protocol=str(newest.protocol["name"]),
         protocol_version=str(newest.protocol["version"]),
         protocol_sha256=identity_of(newest, "protocol", "sha256"),

@@ -84,6 +84,11 @@ def audio_of(result: Result) -> str:
     return str(result.corpus.get("audio_sha256") or "")
 
 
+def channel_of(result: Result) -> str:
+    """The channel of the recordings that was heard; "" for the mean of all."""
+    return str(result.identity.get("channel", ""))
+
+
 def engine_of(result: Result) -> str:
     """Version of what trained and scored; "" when the result does not say."""
     return str(result.identity.get("engine", ""))

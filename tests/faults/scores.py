@@ -43,6 +43,7 @@ def result(
     source: str = "",
     weights: str = "",
     task: str = "ks",
+    channel: int | None = None,
 ) -> Path:
     """Write what a run of one seed on so many test speakers would; every `wrong`th answer is."""
     metric = Metric("wer", "lower") if task == "asr" else Metric("accuracy", "higher")
@@ -71,6 +72,8 @@ def result(
         "layer": layer,
         "seeds": [0],
     }
+    if channel is not None:
+        identity["channel"] = channel
     score: Any = {**asdict(found), "seed_std": None}
     made = Result(
         run_id=run_id(identity),
@@ -259,6 +262,18 @@ def edited(folder: Path) -> None:
     ):
         shown = "".join(superb(*words).out.split())  # however it was wrapped
         assert bad.name in shown, words
+
+
+@fault("results of one channel beside those of the mean", "a table of their own; not compared")
+def channels(folder: Path) -> None:
+    result(folder, "one")
+    result(folder, "two", channel=0)
+    shown = table(folder).out
+    assert "(c0c0c0c0), protocol" in shown, shown
+    assert "(c0c0c0c0, channel 0), protocol" in shown, shown
+    answer = superb("compare", "one", "two", folder)
+    assert answer.code == 2, answer
+    assert "channel" in answer.err, answer
 
 
 @fault("a result with NaN as its score", "left out, and named")

@@ -20,7 +20,7 @@ def table(task="ks", lower=False):
     return Table(
         downstream=task, title="", version=1, metrics=(metric,),
         corpus="mini", corpus_sha256="c0" * 32, audio_sha256="",
-        corpus_note="", skipped=(),
+        corpus_note="", skipped=(), channel="",
         protocol="mini", protocol_version="1", protocol_sha256="", engine="", layers=(), rows=(),
     )  # fmt: skip
 
