@@ -7,7 +7,6 @@ and of the number of the step alone.
 
 from __future__ import annotations
 
-import io
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 from torchaudio.functional import resample
 
+from benchmark.encoding.audio import opened
 from benchmark.encoding.folders import visible
 from benchmark.errors import AudioError, SuperbError
 from upstreams.models.batch import SAMPLE_RATE
@@ -120,10 +120,11 @@ def measure(audio: Path | bytes, speaker: str, name: str = "") -> Clip:
     """
     name = name or str(audio)
     try:
-        info = soundfile.info(io.BytesIO(audio) if isinstance(audio, bytes) else audio)
+        with opened(audio) as file:
+            samples = file.frames * SAMPLE_RATE // file.samplerate
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(f"cannot read {name} as audio: {error}", reason="unreadable") from error
-    return Clip(audio, name, speaker, info.frames * SAMPLE_RATE // info.samplerate)
+    return Clip(audio, name, speaker, samples)
 
 
 def _speaker(path: Path, pattern: re.Pattern[str]) -> str:
@@ -143,8 +144,7 @@ def read_crop(clip: Clip, start: int, samples: int) -> Tensor:
         AudioError: the file is gone or damaged, or holds less than its header promised.
     """
     try:
-        source = io.BytesIO(clip.audio) if isinstance(clip.audio, bytes) else clip.audio
-        with soundfile.SoundFile(source) as file:
+        with opened(clip.audio) as file:
             rate = file.samplerate
             file.seek(start * rate // SAMPLE_RATE)
             # One sample more where a rate does not divide ours.
