@@ -491,6 +491,19 @@ class Downstream(Protocol):
 
 
 @runtime_checkable
+class ChecksData(Protocol):
+    """A task that can tell data on which it would have no right answers."""
+
+    def check_data(self, utterances: Sequence[Utterance]) -> None:
+        """Look at all splits, before anything is encoded.
+
+        Raises:
+            SuperbError: what is wrong, naming the first few utterances.
+        """
+        ...
+
+
+@runtime_checkable
 class NotesTraining(Protocol):
     """A task that has something to say of its training data."""
 

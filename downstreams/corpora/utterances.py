@@ -134,8 +134,7 @@ def checked(
     )
     _check_folds(where, corpus)
     if card.closed_set:
-        for fold, part in corpus.partitions().items():
-            check_closed_set(f"{where}, fold {fold}" if fold else where, part.utterances)
+        _check_closed_sets(where, corpus)
     return corpus
 
 
@@ -147,6 +146,7 @@ def built(
     *,
     licence: str,
     source: str,
+    folds: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Corpus:
     """A corpus of a known layout, whose texts are brought to one form as in `checked`.
 
@@ -157,21 +157,27 @@ def built(
         notes: for results; empty ones are left out.
         licence: of the audio.
         source: where it comes from.
+        folds: several partitions in place of the splits of utterances, as in `Corpus.folds`.
 
     Raises:
-        SuperbError: a text that is none, and what `check_closed_set` refuses.
+        SuperbError: a text that is none, a fold without a split, and what `check_closed_set`
+            refuses.
     """
     complete, dropped = cleaned(str(where), utterances)
-    if any(utterance.label for utterance in complete):
-        check_closed_set(where, complete)
-    return Corpus(
+    own_folds = {fold: dict(of_fold) for fold, of_fold in (folds or {}).items()}
+    corpus = Corpus(
         name=name,
-        sha256=content_sha256(complete),
+        sha256=content_sha256(complete, folds=own_folds),
         utterances=tuple(complete),
         licence=licence,
         source=source,
         note="; ".join(filter(None, (*notes, dropped))),
+        folds=own_folds,
     )
+    _check_folds(str(where), corpus)
+    if any(utterance.label for utterance in complete):
+        _check_closed_sets(str(where), corpus)
+    return corpus
 
 
 def is_file(path: Path) -> bool:
@@ -293,29 +299,43 @@ def _check_folds(where: str, corpus: Corpus) -> None:
             )
 
 
-def check_closed_set(where: str | Path, utterances: Sequence[Utterance]) -> None:
+def _check_closed_sets(where: str, corpus: Corpus) -> None:
+    """Raise for a partition whose labels are no closed set."""
+    for fold, part in corpus.partitions().items():
+        check_closed_set(f"{where}, fold {fold}" if fold else where, part.utterances)
+
+
+def check_closed_set(
+    where: str | Path, utterances: Sequence[Utterance], column: str = "label"
+) -> None:
     """Raise when train has one label only, or valid or test asks for one that it lacks.
 
     Args:
         where: what the message names.
         utterances: of all splits.
+        column: the column that holds the label.
+
+    Raises:
+        SuperbError: naming the first few labels and their splits.
     """
-    known = {utterance.label for utterance in utterances if utterance.split == "train"}
+    what = "label" if column == "label" else f"value of {column!r}"
+    labels = what.replace("value", "values") if column != "label" else "labels"
+    known = {utterance.value(column) for utterance in utterances if utterance.split == "train"}
     unseen = Counter(
-        f"{utterance.label!r} ({utterance.split})"
+        f"{utterance.value(column)!r} ({utterance.split})"
         for utterance in utterances
-        if utterance.label not in known
+        if utterance.value(column) not in known
     )
     if unseen:
         raise SuperbError(
-            f"{where}: labels that train does not have: {_some(unseen)}. No classifier can "
-            f"answer these; train has {len(known)} labels. Move some of their utterances to train "
-            "or leave them out"
+            f"{where}: {labels} that train does not have: {_some(unseen)}. No classifier can "
+            f"answer these; train has {len(known)} {labels}. Move some of their utterances to "
+            "train or leave them out"
         )
     if len(known) == 1:
         raise SuperbError(
-            f"{where}: every utterance of train has the label {min(known)!r}: there is nothing to "
-            "tell apart. Give train utterances of at least two labels"
+            f"{where}: every utterance of train has the {what} {min(known)!r}: there is nothing to "
+            "tell apart. Give train utterances of at least two"
         )
 
 
