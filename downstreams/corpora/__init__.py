@@ -62,8 +62,8 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
         CorpusEntry(
             name="mini",
             title="superb mini (synthetic English)",
-            tasks=("asr", "sid", "ks"),
-            hours="1.4 h",
+            tasks=("asr", "sid", "ks", "pr", "ic", "sf"),
+            hours="1.9 h",
             licence="MIT",
             where="bundled",
             target="downstreams.corpora.mini:load",

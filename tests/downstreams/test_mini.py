@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 
 from benchmark.core import SPLITS, DownstreamCard, Metric
@@ -13,13 +15,27 @@ from benchmark.errors import SuperbError
 from downstreams.corpora import CORPORA, CorpusOptions, mini
 from downstreams.corpora.load import load_corpus
 
-FILES = ("sentences.parquet", "keywords.parquet")
+TABLES = ("sentences.parquet", "keywords.parquet", "commands.parquet")
+FILES = (*TABLES, "lexicon.txt")
+TASKS = ("asr", "sid", "ks", "pr", "ic", "sf")
+INTENT = ("action", "object", "location")
+# ARPAbet as in CMUdict: vowels carry a digit for their stress, consonants none.
+VOWELS = ("AA", "AE", "AH", "AO", "AW", "AY", "EH", "ER", "EY", "IH", "IY", "OW", "OY", "UH", "UW")
+CONSONANTS = {"B", "CH", "D", "DH", "F", "G", "HH", "JH", "K", "L", "M", "N", "NG", "P", "R", "S"}
+CONSONANTS |= {"SH", "T", "TH", "V", "W", "Y", "Z", "ZH"}
+PHONES = CONSONANTS | {f"{vowel}{stress}" for vowel in VOWELS for stress in "012"}
 KEYWORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
 
 
 @pytest.fixture(scope="module")
 def corpora():
-    return {task: mini.load(task) for task in ("asr", "sid", "ks")}
+    return {task: mini.load(task) for task in TASKS}
+
+
+def commands():
+    return pq.read_table(
+        mini.FOLDER / "commands.parquet", columns=["text", "tagged", "split"]
+    ).to_pylist()
 
 
 def disjoint(corpus, attribute):
@@ -34,25 +50,85 @@ def test_files_are_the_ones_published(file):
     assert hashlib.sha256((mini.FOLDER / file).read_bytes()).hexdigest() == published[file]
 
 
-def test_the_whole_corpus_is_at_most_15_megabytes():
-    assert sum((mini.FOLDER / file).stat().st_size for file in FILES) <= 15_000_000
+def test_the_whole_corpus_is_at_most_16_megabytes():
+    assert sum((mini.FOLDER / file).stat().st_size for file in FILES) <= 16_000_000
 
 
-@pytest.mark.parametrize("task", ["asr", "sid", "ks"])
-def test_every_split_has_unique_utterances_with_speaker_and_answer(corpora, task):
+@pytest.mark.parametrize(
+    ("task", "answers"),
+    [
+        ("asr", {"text"}),
+        ("sid", {"label"}),
+        ("ks", {"label"}),
+        ("pr", {"phones"}),
+        ("ic", set(INTENT)),
+        ("sf", {"tagged"}),
+    ],
+)
+def test_every_split_has_unique_utterances_with_speaker_and_no_other_answer(corpora, task, answers):
     corpus = corpora[task]
     ids = [utterance.id for utterance in corpus.utterances]
     assert len(set(ids)) == len(ids)
     assert {utterance.split for utterance in corpus.utterances} == set(SPLITS)
     assert all(utterance.speaker for utterance in corpus.utterances)
-    answer = "text" if task == "asr" else "label"
-    assert all(getattr(utterance, answer).strip() for utterance in corpus.utterances)
+    for utterance in corpus.utterances:
+        known = {"text": utterance.text, "label": utterance.label, **utterance.columns}
+        assert {name for name, value in known.items() if value.strip()} == answers
 
 
 def test_asr_splits_share_no_speaker_and_no_sentence(corpora):
     assert disjoint(corpora["asr"], "speaker")
     assert disjoint(corpora["asr"], "text")
     assert len({utterance.text for utterance in corpora["asr"].utterances}) >= 500
+
+
+def test_pr_spells_the_sentences_of_asr(corpora):
+    lines = (mini.FOLDER / "lexicon.txt").read_text("utf-8").splitlines()
+    lexicon = dict(line.split("\t") for line in lines)
+    assert list(lexicon) == sorted(lexicon)
+    assert len(lexicon) == len(lines)
+    assert {phone for phones in lexicon.values() for phone in phones.split(" ")} <= PHONES
+    assert {word for command in commands() for word in command["text"].split()} <= set(lexicon)
+    for said, spelt in zip(corpora["asr"].utterances, corpora["pr"].utterances, strict=True):
+        assert (said.id, said.split, said.audio) == (spelt.id, spelt.split, spelt.audio)
+        assert spelt.columns["phones"] == " ".join(lexicon[word] for word in said.text.split())
+
+
+def test_commands_are_closed_in_intents_and_share_no_speaker(corpora):
+    corpus = corpora["ic"]
+    assert disjoint(corpus, "speaker")
+    role = {utterance.speaker: utterance.split for utterance in corpora["asr"].utterances}
+    assert all(role[utterance.speaker] == utterance.split for utterance in corpus.utterances)
+    intents = [
+        {tuple(map(utterance.value, INTENT)) for utterance in corpus.split(split)}
+        for split in SPLITS
+    ]
+    assert intents[0] >= intents[1] | intents[2]
+    assert len(intents[0]) >= 10
+    assert [u.audio for u in corpus.utterances] == [u.audio for u in corpora["sf"].utterances]
+
+
+def test_tags_are_well_formed_and_mark_words_of_the_text():
+    slots = {split: set() for split in SPLITS}
+    counts = Counter()
+    for command in commands():
+        tag = re.compile(r"<([a-z_]+)>([a-z']+(?: [a-z']+)*)</\1>")
+        found = tag.findall(command["tagged"])
+        assert tag.sub(r"\2", command["tagged"]) == command["text"]
+        assert re.fullmatch(r"[a-z']+( [a-z']+){2,7}", command["text"])
+        slots[command["split"]].update(found)
+        counts[len(found)] += 1
+    assert set(counts) == {0, 1, 2, 3}
+    names = [{name for name, _ in slots[split]} for split in SPLITS]
+    assert names[0] == names[1] == names[2]
+    assert len(names[0]) == 6
+    # Some values are new, but no room is: it is an intent's value too.
+    assert {name for name, _ in slots["test"] - slots["train"]} == {
+        "food",
+        "person",
+        "song",
+        "time",
+    }
 
 
 def test_ks_splits_share_no_speaker_and_have_twelve_balanced_labels(corpora):
@@ -79,7 +155,7 @@ def test_no_recording_is_in_two_splits(corpora):
         assert max(audio.values()) == 1
 
 
-@pytest.mark.parametrize("task", ["asr", "ks"])
+@pytest.mark.parametrize("task", ["asr", "ks", "ic"])
 def test_audio_decodes_at_16_khz(corpora, task):
     for utterance in corpora[task].utterances[::50]:
         waveform = decode(utterance.audio, 16_000, name=utterance.id, min_samples=400)
@@ -87,7 +163,7 @@ def test_audio_decodes_at_16_khz(corpora, task):
         assert 1e-4 < float(waveform.abs().max()) <= 1.1
 
 
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", TABLES)
 def test_hugging_face_datasets_reads_the_files(file, tmp_path):
     table = datasets.load_dataset(
         "parquet",
@@ -104,12 +180,15 @@ def test_hugging_face_datasets_reads_the_files(file, tmp_path):
 
 def test_identity_is_stable_and_differs_by_task(corpora):
     assert mini.load("ks").sha256 == corpora["ks"].sha256
-    assert len({corpus.sha256 for corpus in corpora.values()}) == 3
+    assert len({corpus.sha256 for corpus in corpora.values()}) == len(TASKS)
     # Every result so far carries these: nothing that is added to utterances may change them.
     assert {task: corpus.sha256[:16] for task, corpus in corpora.items()} == {
         "asr": "5bcae7d2acbf3873",
         "sid": "bbfb8697c1fb03f3",
         "ks": "d0f44e9d11d9f0ea",
+        "pr": "14caff05d00394a5",
+        "ic": "IC",
+        "sf": "SF",
     }
 
 
@@ -136,7 +215,9 @@ def test_corpora_are_found_by_name(corpora):
     assert load_corpus("mini", card("ks")).sha256 == corpora["ks"].sha256
     with pytest.raises(SuperbError, match=r"unknown corpus 'minni'. Did you mean mini\?.*\.csv"):
         load_corpus("minni", card("ks"))
-    with pytest.raises(SuperbError, match=r"does not serve task 'st', only asr, sid, ks.*split"):
+    with pytest.raises(
+        SuperbError, match=r"'mini' does not serve task 'st', only asr.* sf and.*split"
+    ):
         load_corpus("mini", card("st", ("translation",)))
     with pytest.raises(SuperbError, match="no manifest at"):
         load_corpus("nowhere/mine.csv", card("ks"))

@@ -1,9 +1,10 @@
-"""The bundled corpus `mini`: synthetic English speech for ASR, SID and KS.
+"""The bundled corpus `mini`: synthetic English speech for ASR, PR, SID, KS, IC and SF.
 
-Audio and answers lie in two Parquet files beside this one, in the layout that Hugging Face
+Audio and answers lie in three Parquet files beside this one, in the layout that Hugging Face
 ``datasets`` reads: ``audio`` is a struct of encoded bytes and a name. ``sentences.parquet`` serves
-ASR (column ``split``: new speakers and new sentences in every split) and SID (column
-``sid_split``: the same speakers, new sentences); ``keywords.parquet`` serves KS.
+ASR and, by way of ``lexicon.txt``, PR (column ``split``: new speakers and new sentences in every
+split), and SID (column ``sid_split``: the same speakers, new sentences); ``keywords.parquet``
+serves KS; ``commands.parquet`` serves IC and SF.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +27,36 @@ CHECKSUMS: Final = "checksums.json"
 LICENCE: Final = "MIT"
 SOURCE: Final = "bundled, synthetic speech"
 
-# Task -> file, column of the split, column of the label ("" for none), column of the text.
+LEXICON: Final = "lexicon.txt"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What one task reads: a file, and columns of it; "" for what the task has not.
+
+    Attributes:
+        file: name of the Parquet file.
+        split: column of the split; rows without one are left out.
+        label, text: columns that become the label and the text.
+        columns: those that stay columns of the utterance.
+        spelt: column of the text whose pronunciation becomes column ``phones``.
+    """
+
+    file: str
+    split: str = "split"
+    label: str = ""
+    text: str = ""
+    columns: tuple[str, ...] = ()
+    spelt: str = ""
+
+
 _TABLES: Final = {
-    "asr": ("sentences.parquet", "split", "", "text"),
-    "sid": ("sentences.parquet", "sid_split", "speaker", ""),
-    "ks": ("keywords.parquet", "split", "label", ""),
+    "asr": _Table("sentences.parquet", text="text"),
+    "sid": _Table("sentences.parquet", split="sid_split", label="speaker"),
+    "ks": _Table("keywords.parquet", label="label"),
+    "pr": _Table("sentences.parquet", spelt="text"),
+    "ic": _Table("commands.parquet", columns=("action", "object", "location")),
+    "sf": _Table("commands.parquet", columns=("tagged",)),
 }
 
 
@@ -36,7 +64,7 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     """Load the part of the corpus that serves one task.
 
     Args:
-        task: ``asr``, ``sid`` or ``ks``.
+        task: ``asr``, ``sid``, ``ks``, ``pr``, ``ic`` or ``sf``.
         options: none means anything to a corpus that is bundled with its splits.
 
     Raises:
@@ -46,32 +74,45 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     refuse_options("mini", options or CorpusOptions(), "it is bundled, and its splits are fixed")
     if task not in _TABLES:
         raise unknown("task of corpus 'mini'", task, _TABLES)
-    file, split_column, label_column, text_column = _TABLES[task]
+    table = _TABLES[task]
+    lexicon = _lexicon() if table.spelt else {}
+
+    def columns(row: Mapping[str, str]) -> dict[str, str]:
+        if table.spelt:
+            return {"phones": " ".join(lexicon[word] for word in row[table.spelt].split())}
+        return {name: row[name] for name in table.columns}
+
     utterances = [
         Utterance(
             id=row["utterance"],
             audio=row["audio"]["bytes"],
-            split=row[split_column],
+            split=row[table.split],
             speaker=row["speaker"],
-            text=row[text_column] if text_column else "",
-            label=row[label_column] if label_column else "",
+            text=row[table.text] if table.text else "",
+            label=row[table.label] if table.label else "",
+            columns=columns(row),
         )
-        for row in _rows(file, split_column, label_column, text_column)
+        for row in _rows(table)
     ]
     note = "synthetic speech, for trying out and for tests"
     return built("mini", FOLDER, utterances, [note], licence=LICENCE, source=SOURCE)
 
 
-def _rows(file: str, split_column: str, *columns: str) -> list[dict[str, Any]]:
+def _rows(table: _Table) -> list[dict[str, Any]]:
     """The rows of one verified Parquet file that are in a split of the task."""
     import pyarrow.parquet as pq
 
-    data = _verified(file)
-    wanted = {"utterance", "audio", "speaker", split_column, *columns} - {""}
-    table = pq.ParquetFile(io.BytesIO(data)).read(  # type: ignore[no-untyped-call]
-        columns=sorted(wanted)
+    own = {table.split, table.label, table.text, *table.columns, table.spelt} - {""}
+    data = pq.ParquetFile(io.BytesIO(_verified(table.file))).read(  # type: ignore[no-untyped-call]
+        columns=sorted({"utterance", "audio", "speaker"} | own)
     )
-    return [row for row in table.to_pylist() if row[split_column] in SPLITS]
+    return [row for row in data.to_pylist() if row[table.split] in SPLITS]
+
+
+def _lexicon() -> dict[str, str]:
+    """Word → its phones in ARPAbet, vowels with their stress, such as ``HH AH0 L OW1``."""
+    lines = _verified(LEXICON).decode().splitlines()
+    return dict(line.split("\t") for line in lines)
 
 
 def _verified(file: str) -> bytes:

