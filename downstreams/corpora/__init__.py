@@ -108,6 +108,36 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
             target="downstreams.corpora.speech_commands:load_v2",
             layout="downstreams.corpora.speech_commands:V2",
         ),
+        CorpusEntry(
+            name="fluent-speech-commands",
+            title="Fluent Speech Commands",
+            tasks=("ic",),
+            hours="19 h",
+            licence="on request",
+            where="own copy",
+            target="downstreams.corpora.fluent_speech_commands:load",
+            layout="downstreams.corpora.fluent_speech_commands:LAYOUT",
+        ),
+        CorpusEntry(
+            name="audio-snips",
+            title="Audio SNIPS (synthetic English)",
+            tasks=("sf",),
+            hours="unknown",
+            licence="MIT",
+            where="own copy",
+            target="downstreams.corpora.audio_snips:load",
+            layout="downstreams.corpora.audio_snips:LAYOUT",
+        ),
+        CorpusEntry(
+            name="iemocap",
+            title="IEMOCAP, 4 emotions, 5 folds",
+            tasks=("er",),
+            hours="part of 12 h",
+            licence="on request",
+            where="own copy",
+            target="downstreams.corpora.iemocap:load",
+            layout="downstreams.corpora.iemocap:LAYOUT",
+        ),
     )
 }
 

@@ -77,7 +77,7 @@ def load(path: Path, card: DownstreamCard) -> Corpus:
         SuperbError: for whatever is wrong with the manifest, naming the first few rows.
     """
     name = path.parent.resolve().name if path.stem == "manifest" else path.stem
-    return from_rows(path, _read(path), card, name=name, source=str(path))
+    return from_rows(path, read(path), card, name=name, source=str(path))
 
 
 def from_rows(
@@ -124,8 +124,8 @@ def from_rows(
 # Reading ---------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> list[Row]:
-    """All rows of a manifest, whatever its format.
+def read(path: Path) -> list[Row]:
+    """All rows of a manifest, or of another table, whatever its format.
 
     Raises:
         SuperbError: for an unknown suffix, a missing file and one that is not what it says.
