@@ -3,9 +3,10 @@
 Columns: ``audio`` (a path, relative to the manifest's folder or absolute), ``split`` (``train``,
 ``valid`` or ``test``) and what the task needs (``text``, ``speaker``, ``label``, ``phones`` or
 others). A column ``fold`` may stand in place of ``split``: see `downstreams.corpora.folds`; and
-``text`` in place of ``phones``: see `downstreams.corpora.pronunciation`. Optional: ``id`` (else the audio path as written) and ``speaker``, by which intervals are clustered. Columns
-that the task does not need are ignored. A Parquet manifest may also hold the audio itself, as the
-``{bytes, path}`` struct that Hugging Face ``datasets`` writes.
+``text`` in place of ``phones``: see `downstreams.corpora.pronunciation`. Optional: ``id`` (else the
+audio path as written) and ``speaker``, by which intervals are clustered. Columns that the task does
+not need are ignored. A Parquet manifest may also hold the audio itself, as the ``{bytes, path}``
+struct that Hugging Face ``datasets`` writes.
 
 Text is UTF-8. In CSV any cell may be quoted; a quotation mark in a quoted cell is written twice,
 and a quoted cell over several lines may not hold as many commas as a row has. In TSV quotation
