@@ -16,7 +16,7 @@ from benchmark.protocol import load_protocol
 from benchmark.registry import is_target, load_attribute, made
 from downstreams import PROTOCOLS
 from downstreams.corpora import CORPORA, MANIFEST_SUFFIXES, CorpusOptions
-from downstreams.corpora.load import corpus_names, load_corpus
+from downstreams.corpora.load import check_fits, corpus_names, load_corpus
 from downstreams.load import downstream_names, load_downstream
 from superb.data import ANY_TASK
 from upstreams.loading.load import load_upstream, upstream_names
@@ -94,6 +94,7 @@ def check_downstream(
     utterances = None
     if corpus is not None:
         found = load_corpus(corpus, loaded.card, CorpusOptions(data_root))
+        check_fits(loaded, found)
         utterances = next(iter(found.partitions().values())).split("train")
     return check_loaded_downstream(loaded, protocols=protocols, utterances=utterances)
 
@@ -112,10 +113,14 @@ def check_corpus(
     Raises:
         SuperbError: what was given cannot be loaded, or breaks what every corpus must keep.
     """
-    card = ANY_TASK if task is None else load_downstream(task).card
+    downstream = None if task is None else load_downstream(task)
+    card = ANY_TASK if downstream is None else downstream.card
 
     def load() -> Corpus:
-        return load_corpus(corpus, card, CorpusOptions(data_root))
+        found = load_corpus(corpus, card, CorpusOptions(data_root))
+        if downstream is not None:
+            check_fits(downstream, found)
+        return found
 
     return check_loaded_corpus(load(), again=load)
 

@@ -172,8 +172,15 @@ def run(
         typer.Option("--lm", help="N-gram model (ARPA, KenLM) to decode transcripts with as well."),
     ] = None,
     lexicon: Annotated[
-        Path | None, typer.Option(help="Words that it can find, one per line.")
+        Path | None,
+        typer.Option(help="Words that it can find, one per line; for pr, their phones behind."),
     ] = None,
+    slots: Annotated[
+        str,
+        typer.Option(
+            help="ic on own data: columns of the labels, with commas; else action,object,location."
+        ),
+    ] = "",
     log_dir: Annotated[Path | None, typer.Option(help="Folder of logs for TensorBoard.")] = None,
     storage: Storage = "auto",
     plan: Annotated[
@@ -207,9 +214,10 @@ def run(
     """Score frozen encoders on tasks: last layer beside the weighted sum, with intervals.
 
     The same command again skips what is finished and takes up what was interrupted. Ends with 1 if
-    training failed at every learning rate of some score.
+    training failed at every learning rate of some score, or a task has no bundled corpus.
     """
     from benchmark.progress import Progress
+    from superb.compose import unbundled
     from superb.running import run as run_all
     from superb.summary import print_summary
 
@@ -230,6 +238,7 @@ def run(
         precision=precision,
         lm=lm,
         lexicon=lexicon,
+        slots=_several([slots]),
         log_dir=log_dir,
         storage=storage,
         plan_only=plan,
@@ -250,7 +259,8 @@ def run(
         print(json.dumps([asdict(shown_result(result)) for result in results], indent=1))
     else:
         print_summary(results, output, Console(emoji=False))
-    if any(result.status == "failed" for result in results):
+    failed = any(result.status == "failed" for result in results)
+    if failed or unbundled(_several(downstream), corpus):
         raise typer.Exit(1)
 
 

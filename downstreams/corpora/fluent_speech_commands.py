@@ -26,7 +26,7 @@ from downstreams.corpora.layout import (
     partial,
     require_splits,
 )
-from downstreams.corpora.manifest import read
+from downstreams.corpora.manifest import read_rows
 from downstreams.corpora.utterances import built
 from downstreams.corpora.words import one_form
 
@@ -111,7 +111,7 @@ def survey(root: Path) -> Survey:
         path = base / list_name
         if not path.is_file():
             raise not_found("list of Fluent Speech Commands", path.parent, path.name, OBTAIN)
-        for row in read(path):
+        for row in read_rows(path):
             cells = {name: one_form(str(row.cells.get(name, ""))) for name in COLUMNS}
             if empty := [name for name, cell in cells.items() if not cell]:
                 raise SuperbError(

@@ -13,7 +13,10 @@ from benchmark.errors import SuperbError
 from downstreams.corpora import CorpusOptions, audio_snips
 from downstreams.corpora.audio_snips import LAYOUT, LIST, VOICES, tagged
 from downstreams.corpora.check import audit
+from downstreams.corpora.load import check_fits, load_corpus
+from downstreams.load import load_downstream
 
+SF = load_downstream("sf")
 SENTENCES = (
     ("BOOK THE FAT DUCK FOR FOUR", "O restaurant_name restaurant_name restaurant_name O party"),
     ("PLAY IT", "O O"),
@@ -51,7 +54,9 @@ def whole(tmp_path_factory):
 
 
 def load(root, **splits):
-    return audio_snips.load("sf", CorpusOptions(root, splits))
+    corpus = load_corpus("audio-snips", SF.card, CorpusOptions(root, splits))
+    check_fits(SF, corpus)
+    return corpus
 
 
 def test_every_split_has_its_sentences_in_its_voices(whole):

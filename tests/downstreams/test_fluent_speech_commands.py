@@ -13,7 +13,10 @@ from benchmark.errors import SuperbError
 from downstreams.corpora import CorpusOptions, fluent_speech_commands
 from downstreams.corpora.check import audit
 from downstreams.corpora.fluent_speech_commands import FOLDER, LAYOUT
+from downstreams.corpora.load import check_fits, load_corpus
+from downstreams.load import load_downstream
 
+IC = load_downstream("ic")
 HEADER = ["", "path", "speakerId", "transcription", "action", "object", "location"]
 COMMANDS = (
     ("Turn on the lights in the kitchen, please", "activate", "lights", "kitchen"),
@@ -60,7 +63,9 @@ def make(root):
 
 
 def load(root, **splits):
-    return fluent_speech_commands.load("ic", CorpusOptions(root, splits))
+    corpus = load_corpus("fluent-speech-commands", IC.card, CorpusOptions(root, splits))
+    check_fits(IC, corpus)
+    return corpus
 
 
 def test_the_lists_say_who_says_what_in_which_split(tmp_path):
@@ -86,7 +91,7 @@ def test_the_folder_of_the_archive_is_found_and_gives_the_same_corpus(tmp_path):
 def test_identity_depends_on_intents(tmp_path):
     before = load(make(tmp_path)).sha256
     path = tmp_path / "data/test_data.csv"
-    path.write_text(path.read_text().replace("kitchen\n", "washroom\n"))
+    path.write_text(path.read_text().replace("kitchen\n", "none\n"))
     assert load(tmp_path).sha256 != before
 
 

@@ -12,7 +12,10 @@ from benchmark.errors import SuperbError
 from downstreams.corpora import CorpusOptions, iemocap
 from downstreams.corpora.check import audit
 from downstreams.corpora.iemocap import FOLDER, LAYOUT
+from downstreams.corpora.load import check_fits, load_corpus
+from downstreams.load import load_downstream
 
+ER = load_downstream("er")
 # Who speaks, in which dialog, and how; each dialog is named after one of the two actors.
 TURNS = (
     ("F_impro01", "F000", "neu"),
@@ -61,7 +64,9 @@ def make(root):
 
 
 def load(root, **splits):
-    return iemocap.load("er", CorpusOptions(root, splits))
+    corpus = load_corpus("iemocap", ER.card, CorpusOptions(root, splits))
+    check_fits(ER, corpus)
+    return corpus
 
 
 def test_four_emotions_by_who_speaks(tmp_path):
