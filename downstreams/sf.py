@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
-from downstreams import ctc, slots
+from benchmark.scoring import slots
+from downstreams import ctc
+from downstreams.slots import symbols
 from downstreams.text import joined
 
 if TYPE_CHECKING:  # listing tasks is to stay instant
@@ -122,7 +124,7 @@ class Sf:
         vocabulary: Sequence[str],
     ) -> list[str]:
         """What is heard in each utterance, with its tags."""
-        return [joined(symbols) for symbols in ctc.best_paths(logits, lengths, vocabulary)]
+        return [joined(heard) for heard in ctc.best_paths(logits, lengths, vocabulary)]
 
     def records(self, utterances: Sequence[Utterance], answers: Sequence[str]) -> list[Record]:
         """F1 of slots and character errors of their values, of each utterance."""
@@ -139,4 +141,4 @@ class Sf:
 
 
 def _symbols(utterance: Utterance) -> list[str]:
-    return slots.symbols(utterance.value("tagged"))
+    return symbols(utterance.value("tagged"))

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from benchmark.core import Utterance
 from benchmark.errors import SuperbError
+from benchmark.scoring.slots import type_f1, value_errors, values
 from downstreams.ctc import BLANK
 from downstreams.sf import Sf
-from downstreams.slots import symbols, type_f1, value_errors, values
+from downstreams.slots import symbols
 from downstreams.text import joined
 
 TAGGED = "play <song>Hey, you</song> at <time>seven</time>"

@@ -35,7 +35,7 @@ ks version 1: accuracy in %, corpus mini (c0c0c0c0), protocol content abababab
 - ¹ one seed: no estimate of seed variance
 - † untrained: random weights, a floor for the others
 - no mean rank: fewer than two upstreams have a score in every task
-- no overall score: SUPERB's constants hold for asr on librispeech, sid on voxceleb1, ks on speech-commands-v1, whole test splits, under the published heads and budgets; here: asr on mini, ks on mini, protocol superb
+- no overall score: SUPERB's constants hold for its own corpora, whole test splits, under the published heads and budgets; here: asr on mini, ks on mini, protocol superb
 
 ## asr version 1: wer in % ↓ (lower is better)
 
