@@ -50,6 +50,7 @@ def layers_and_rates(table: Table, row: Row, runs: Mapping[str, Run]) -> Html:
         element("div", *_layers(table, results), class_="figures"),
         element("h4", "Learning rates"),
         element("div", *_rates(table, results), class_="figures"),
+        *_folds(table, results),
     )
 
 
@@ -174,6 +175,29 @@ def _layers(table: Table, results: Mapping[str, Result]) -> list[Html]:
         note = element("p", "Single layers are scored with ", command, ".", class_="note")
         figures.append(note)
     return figures
+
+
+def _folds(table: Table, results: Mapping[str, Result]) -> list[Html]:
+    """The score of each fold, of which the score is the mean; nothing without folds."""
+    figures = []
+    for layer, result in results.items():
+        if result.status != "finished" or not result.folds:
+            continue
+        title = f"{table.metric} of each fold, {layer}"
+        scores = [(fold, fold["metrics"][table.metric]) for fold in result.folds]
+        entries = [
+            (
+                fold["fold"],
+                value,
+                f"{fold['fold']}: {value:.1f} {table.unit}, {fold['utterances']} utterances",
+            )
+            for fold, value in scores
+        ]
+        drawing = charts.rows(entries, title, f"{table.metric} {table.unit}")
+        figures.append(_figure(drawing, f"Test {title}; the score is their mean"))
+    if not figures:
+        return []
+    return [element("h4", "Folds"), element("div", *figures, class_="figures")]
 
 
 def _rates(table: Table, results: Mapping[str, Result]) -> list[Html]:
