@@ -59,7 +59,7 @@ class Ic:
     def check_data(self, utterances: Sequence[Utterance]) -> None:
         """Raise for values that train does not have, and for slots with one value only."""
         for slot in self.card.needs:
-            check_closed_set("its intents", utterances, slot)
+            check_closed_set("intents", utterances, slot)
 
     def head(
         self,

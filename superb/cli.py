@@ -544,17 +544,22 @@ def upstreams(
         Console(emoji=False).print(upstream_table(wide=False))
 
 
+def _list(*columns: str) -> Table:
+    """A table of things that have a name, as narrow as can be."""
+    return Table(*columns, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+
+
 @app.command()
 def downstreams() -> None:
     """List the tasks, those of installed plug-ins among them; your own may be a file."""
     from downstreams import DOWNSTREAMS
     from downstreams.load import GROUP, load_downstream
 
-    table = Table("task", "what", "version", "metrics", "head", box=SIMPLE_HEAD)
+    table = _list("task", "what", "version", "metrics", "head")
     for name in DOWNSTREAMS:
         card = load_downstream(name).card
         arrow = "↓" if card.metric.direction == "lower" else "↑"
-        metrics = ", ".join([f"{card.metric.name} {arrow}", *(m.name for m in card.metrics[1:])])
+        metrics = "\n".join([f"{card.metric.name} {arrow}", *(m.name for m in card.metrics[1:])])
         table.add_row(name, card.title, str(card.version), metrics, card.head)
     for name, package in packages(GROUP).items():
         table.add_row(escape(name), f"of the installed package {escape(package)}", "", "", "")
@@ -569,9 +574,10 @@ def corpora() -> None:
     from downstreams.corpora import CORPORA
     from downstreams.corpora.load import GROUP
 
-    table = Table("corpus", "what", "tasks", "audio", "licence", "where", box=SIMPLE_HEAD)
+    table = _list("corpus", "what", "tasks", "audio", "licence", "where")
     table.columns[0].no_wrap = True  # names are there to be copied
     table.columns[1].min_width = 11
+    table.columns[5].min_width = len("own copy")
     table.caption = (
         "Your own: --corpus FILE.csv, .tsv, .jsonl or .parquet, hf:org/name, or my_corpus.py:load"
     )

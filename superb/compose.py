@@ -232,7 +232,12 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
             f"protocol {rules.name}, [{card.name}]: crop_s must be 0, since a crop of an utterance "
             f"does not have its transcript; got {training.crop_s:g}"
         )
-    corpus: Corpus = load_corpus(spec.corpus, card, spec.options)
+    try:
+        corpus: Corpus = load_corpus(spec.corpus, card, spec.options)
+    except SuperbError as error:
+        if isinstance(downstream, HasSlots) and not spec.slots:
+            raise SuperbError(f"{error}. --slots COLUMN,COLUMN names other columns") from error
+        raise
     check_fits(downstream, corpus)
     partitions = {
         fold: Partition(part, downstream.vocabulary(part.split("train")), downstream)
