@@ -14,5 +14,9 @@ DOWNSTREAMS: Final[dict[str, str]] = {
     "asr": "downstreams.asr:Asr",
     "sid": "downstreams.sid:Sid",
     "ks": "downstreams.ks:Ks",
+    "pr": "downstreams.pr:Pr",
+    "ic": "downstreams.ic:Ic",
+    "sf": "downstreams.sf:Sf",
+    "er": "downstreams.er:Er",
 }
 """Name → ``module:attribute``, as the entry points of a plug-in have it."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.protocol import LanguageModel
+from downstreams import ctc
 from downstreams.corpora.words import named
 from downstreams.text import (
     character_errors,
     characters,
-    decode_greedy,
     has_no_spaces,
+    joined,
     normalise,
     word_errors,
 )
@@ -53,9 +53,7 @@ class Asr:
             the metric ``wer_lm``; None leaves that metric out.
     """
 
-    training: Mapping[str, Any] = {
-        "head": {"frame_s": 0.04, "projection": 128, "hidden": 128, "layers": 2, "dropout": 0.2}
-    }
+    training: Mapping[str, Any] = {"head": dict(ctc.RECURRENT_HEAD)}
 
     def __init__(self, words: Callable[[Tensor], str] | None = None) -> None:
         extra = () if words is None else (Metric("wer_lm", "lower"),)
@@ -90,23 +88,10 @@ class Asr:
         settings: Mapping[str, Any],
         generator: Generator,
     ) -> nn.Module:
-        """Linear, BLSTM layers, linear.
-
-        Settings: ``projection``, ``hidden``, ``layers``, ``dropout``, and ``frame_s``, the seconds
-        that a frame of the head covers: shorter frames are stacked. 0 means no stacking.
-        """
+        """Linear, BLSTM layers, linear; settings as in `ctc.RECURRENT_HEAD`."""
         from downstreams.heads import RecurrentTranscriber
 
-        return RecurrentTranscriber(
-            dim,
-            outputs,
-            stack=_stack(hop_s, settings),
-            projection=settings["projection"],
-            hidden=settings["hidden"],
-            layers=settings["layers"],
-            dropout=settings["dropout"],
-            generator=generator,
-        )
+        return RecurrentTranscriber.of(dim, hop_s, outputs, settings, generator)
 
     def notes(
         self,
@@ -116,18 +101,13 @@ class Asr:
         settings: Mapping[str, Any],
     ) -> list[str]:
         """Count the transcripts that are too long for their frames."""
-        stack = _stack(hop_s, settings)
-        unfit = sum(
-            _frames_needed(normalise(utterance.text)) > -(-length // stack)
-            for utterance, length in zip(train, lengths, strict=True)
+        stack = ctc.stacked(hop_s, settings)
+        return ctc.too_long(
+            "characters",
+            [normalise(utterance.text) for utterance in train],
+            [-(-length // stack) for length in lengths],
+            stack * hop_s,
         )
-        if not unfit:
-            return []
-        return [
-            f"{unfit} of {len(train)} training transcripts have more characters than the head has "
-            f"frames ({stack * hop_s * 1000:.0f} ms each); CTC cannot align them, so they teach "
-            "nothing"
-        ]
 
     def test_notes(self, test: Sequence[Utterance], vocabulary: Sequence[str]) -> list[str]:
         """Count the words that no output can spell, and tell where words have no spaces."""
@@ -164,24 +144,9 @@ class Asr:
         utterances: Sequence[Utterance],
         vocabulary: Sequence[str],
     ) -> Tensor:
-        """CTC loss per character, averaged over the batch.
-
-        A transcript that cannot fit into its frames has no alignment; it contributes nothing.
-        """
-        import torch
-
-        index = {symbol: position for position, symbol in enumerate(vocabulary)}
-        # a character that train never had can be in valid: no output stands for it
-        targets = [
-            [index[c] for c in normalise(utterance.text) if c in index] for utterance in utterances
-        ]
-        return torch.nn.functional.ctc_loss(
-            logits.log_softmax(dim=-1).transpose(0, 1),
-            torch.tensor([symbol for target in targets for symbol in target]),
-            lengths.cpu(),
-            torch.tensor([len(target) for target in targets]),
-            zero_infinity=True,
-        )
+        """CTC loss per character, averaged over the batch."""
+        texts = [normalise(utterance.text) for utterance in utterances]
+        return ctc.loss(logits, lengths, [ctc.places(text, vocabulary) for text in texts])
 
     def answer(
         self,
@@ -191,13 +156,12 @@ class Asr:
         vocabulary: Sequence[str],
     ) -> list[Transcript]:
         """What is heard in each utterance."""
-        best = logits.argmax(dim=-1).cpu()
+        heard = [joined(symbols) for symbols in ctc.best_paths(logits, lengths, vocabulary)]
+        if self._words is None:
+            return [Transcript(text) for text in heard]
         return [
-            Transcript(
-                decode_greedy(path[:length].tolist(), vocabulary),
-                None if self._words is None else self._words(own[:length]),
-            )
-            for path, own, length in zip(best, logits, lengths.tolist(), strict=True)
+            Transcript(text, self._words(own[:length]))
+            for text, own, length in zip(heard, logits, lengths.tolist(), strict=True)
         ]
 
     def records(
@@ -217,13 +181,3 @@ class Asr:
                 Record(utterance.id, (utterance.speaker,), reference, answer.greedy, values)
             )
         return records
-
-
-def _stack(hop_s: float, settings: Mapping[str, Any]) -> int:
-    """How many frames of the encoder make one of the head."""
-    return max(1, round(float(settings["frame_s"]) / hop_s))
-
-
-def _frames_needed(text: str) -> int:
-    """CTC needs a frame per character and a blank between equal neighbours."""
-    return len(text) + sum(a == b for a, b in pairwise(text))

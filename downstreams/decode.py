@@ -17,7 +17,8 @@ from torch import Tensor
 
 from benchmark.errors import SuperbError
 from benchmark.protocol import LanguageModel
-from downstreams.text import BLANK, normalise
+from downstreams.ctc import BLANK
+from downstreams.text import normalise
 
 _BOUNDARY = "|"
 _SPECIAL = ("<s>", "</s>", "<unk>")

@@ -6,8 +6,13 @@ with their lengths. None looks beyond an utterance's length, so padding changes 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from downstreams import ctc
 
 
 class Dropout(nn.Module):
@@ -27,7 +32,7 @@ class Dropout(nn.Module):
 
 
 class PooledClassifier(nn.Module):
-    """Linear, mean over time, linear: the head of speaker identification and keyword spotting.
+    """Linear, mean over time, linear: the head of all tasks on whole utterances.
 
     Nothing in it is nonlinear before the mean, so it gives the same on frames and on their mean.
     """
@@ -45,8 +50,21 @@ class PooledClassifier(nn.Module):
         return self.classify(pooled), lengths
 
 
+class FrameClassifier(nn.Module):
+    """Linear, linear, of every frame by itself: the head of phone recognition."""
+
+    def __init__(self, dim: int, projection: int, outputs: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, projection)
+        self.classify = nn.Linear(projection, outputs)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``logits [utterance, frame, symbol]``, and `lengths` as they came."""
+        return self.classify(self.project(frames)), lengths
+
+
 class RecurrentTranscriber(nn.Module):
-    """Linear, bidirectional LSTM layers with dropout after each, linear: the head of ASR.
+    """Linear, bidirectional LSTM layers with dropout after each, linear: for ASR and slot filling.
 
     Args:
         dim: features per frame.
@@ -78,6 +96,27 @@ class RecurrentTranscriber(nn.Module):
         self.recurrent = nn.ModuleList(BidirectionalLSTM(width, hidden) for width in widths)
         self.dropout = Dropout(dropout, generator)
         self.classify = nn.Linear(2 * hidden, outputs)
+
+    @classmethod
+    def of(
+        cls,
+        dim: int,
+        hop_s: float,
+        outputs: int,
+        settings: Mapping[str, Any],
+        generator: torch.Generator,
+    ) -> RecurrentTranscriber:
+        """The head of some settings (`downstreams.ctc.RECURRENT_HEAD`), as a task makes it."""
+        return cls(
+            dim,
+            outputs,
+            stack=ctc.stacked(hop_s, settings),
+            projection=settings["projection"],
+            hidden=settings["hidden"],
+            layers=settings["layers"],
+            dropout=settings["dropout"],
+            generator=generator,
+        )
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``logits [utterance, frame, symbol]`` and the number of valid ones."""

@@ -1,17 +1,16 @@
-"""Transcripts as symbols: normalisation, characters, greedy CTC decoding, word errors."""
+"""Transcripts as symbols: normalisation, characters, word errors."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable
 
 import jiwer
 
 from downstreams.corpora.words import transcript
+from downstreams.ctc import BLANK
 
 _UNSPACED = ("CJK ", "HIRAGANA ", "KATAKANA", "THAI ", "LAO ", "KHMER ", "MYANMAR ")
-BLANK = "<blank>"
 
 
 def normalise(text: str) -> str:
@@ -30,9 +29,8 @@ def has_no_spaces(text: str) -> bool:
     return 2 * sum(name.startswith(_UNSPACED) for name in names) > len(names)
 
 
-def decode_greedy(best: Sequence[int], vocabulary: Sequence[str]) -> str:
-    """Collapse repeats, drop blanks (Graves et al. 2006, section 3.2, best path)."""
-    symbols = [vocabulary[index] for index, _ in groupby(best) if index != 0]
+def joined(symbols: Iterable[str]) -> str:
+    """Characters as a text, one space between words."""
     return " ".join("".join(symbols).split())
 
 

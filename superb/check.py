@@ -15,8 +15,8 @@ from benchmark.errors import SuperbError
 from benchmark.protocol import load_protocol
 from benchmark.registry import is_target, load_attribute, made
 from downstreams import PROTOCOLS
-from downstreams.corpora import CORPORA, MANIFEST_SUFFIXES, CorpusOptions
-from downstreams.corpora.load import corpus_names, load_corpus
+from downstreams.corpora import BUNDLED, CORPORA, MANIFEST_SUFFIXES, CorpusOptions
+from downstreams.corpora.load import check_fits, corpus_names, load_corpus
 from downstreams.load import downstream_names, load_downstream
 from superb.data import ANY_TASK
 from upstreams.loading.load import load_upstream, upstream_names
@@ -80,8 +80,9 @@ def check_downstream(
 
     Args:
         task: the object, or whatever ``--downstream`` takes.
-        corpus: try it on utterances of this one's train split, as ``--corpus`` takes it; None makes
-            some up from what its card needs.
+        corpus: try it on utterances of this one's train split, as ``--corpus`` takes it; None takes
+            the bundled one for tasks that it has, and makes some up from what the card of any other
+            needs.
         data_root: folder of the corpus.
 
     Raises:
@@ -92,8 +93,11 @@ def check_downstream(
     others = sorted(file.stem for file in PROTOCOLS.glob("*.toml"))
     protocols = [mini, *(load_protocol(name, PROTOCOLS) for name in others if name != mini.name)]
     utterances = None
+    if corpus is None and loaded.card.name in CORPORA[BUNDLED].tasks:
+        corpus = BUNDLED
     if corpus is not None:
         found = load_corpus(corpus, loaded.card, CorpusOptions(data_root))
+        check_fits(loaded, found)
         utterances = next(iter(found.partitions().values())).split("train")
     return check_loaded_downstream(loaded, protocols=protocols, utterances=utterances)
 
@@ -112,10 +116,14 @@ def check_corpus(
     Raises:
         SuperbError: what was given cannot be loaded, or breaks what every corpus must keep.
     """
-    card = ANY_TASK if task is None else load_downstream(task).card
+    downstream = None if task is None else load_downstream(task)
+    card = ANY_TASK if downstream is None else downstream.card
 
     def load() -> Corpus:
-        return load_corpus(corpus, card, CorpusOptions(data_root))
+        found = load_corpus(corpus, card, CorpusOptions(data_root))
+        if downstream is not None:
+            check_fits(downstream, found)
+        return found
 
     return check_loaded_corpus(load(), again=load)
 

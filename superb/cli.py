@@ -172,8 +172,15 @@ def run(
         typer.Option("--lm", help="N-gram model (ARPA, KenLM) to decode transcripts with as well."),
     ] = None,
     lexicon: Annotated[
-        Path | None, typer.Option(help="Words that it can find, one per line.")
+        Path | None,
+        typer.Option(help="Words that it can find, one per line; for pr, their phones behind."),
     ] = None,
+    slots: Annotated[
+        str,
+        typer.Option(
+            help="ic on own data: columns of the labels, with commas; else action,object,location."
+        ),
+    ] = "",
     log_dir: Annotated[Path | None, typer.Option(help="Folder of logs for TensorBoard.")] = None,
     storage: Storage = "auto",
     plan: Annotated[
@@ -207,9 +214,10 @@ def run(
     """Score frozen encoders on tasks: last layer beside the weighted sum, with intervals.
 
     The same command again skips what is finished and takes up what was interrupted. Ends with 1 if
-    training failed at every learning rate of some score.
+    training failed at every learning rate of some score, or a task has no bundled corpus.
     """
     from benchmark.progress import Progress
+    from superb.compose import unbundled
     from superb.running import run as run_all
     from superb.summary import print_summary
 
@@ -230,6 +238,7 @@ def run(
         precision=precision,
         lm=lm,
         lexicon=lexicon,
+        slots=_several([slots]),
         log_dir=log_dir,
         storage=storage,
         plan_only=plan,
@@ -250,7 +259,8 @@ def run(
         print(json.dumps([asdict(shown_result(result)) for result in results], indent=1))
     else:
         print_summary(results, output, Console(emoji=False))
-    if any(result.status == "failed" for result in results):
+    failed = any(result.status == "failed" for result in results)
+    if failed or unbundled(_several(downstream), corpus):
         raise typer.Exit(1)
 
 
@@ -534,17 +544,22 @@ def upstreams(
         Console(emoji=False).print(upstream_table(wide=False))
 
 
+def _list(*columns: str) -> Table:
+    """A table of things that have a name, as narrow as can be."""
+    return Table(*columns, box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+
+
 @app.command()
 def downstreams() -> None:
     """List the tasks, those of installed plug-ins among them; your own may be a file."""
     from downstreams import DOWNSTREAMS
     from downstreams.load import GROUP, load_downstream
 
-    table = Table("task", "what", "version", "metrics", "head", box=SIMPLE_HEAD)
+    table = _list("task", "what", "version", "metrics", "head")
     for name in DOWNSTREAMS:
         card = load_downstream(name).card
         arrow = "↓" if card.metric.direction == "lower" else "↑"
-        metrics = ", ".join([f"{card.metric.name} {arrow}", *(m.name for m in card.metrics[1:])])
+        metrics = "\n".join([f"{card.metric.name} {arrow}", *(m.name for m in card.metrics[1:])])
         table.add_row(name, card.title, str(card.version), metrics, card.head)
     for name, package in packages(GROUP).items():
         table.add_row(escape(name), f"of the installed package {escape(package)}", "", "", "")
@@ -559,9 +574,10 @@ def corpora() -> None:
     from downstreams.corpora import CORPORA
     from downstreams.corpora.load import GROUP
 
-    table = Table("corpus", "what", "tasks", "audio", "licence", "where", box=SIMPLE_HEAD)
+    table = _list("corpus", "what", "tasks", "audio", "licence", "where")
     table.columns[0].no_wrap = True  # names are there to be copied
     table.columns[1].min_width = 11
+    table.columns[5].min_width = len("own copy")
     table.caption = (
         "Your own: --corpus FILE.csv, .tsv, .jsonl or .parquet, hf:org/name, or my_corpus.py:load"
     )

@@ -22,8 +22,9 @@ from benchmark.probing.layers import expand
 from benchmark.progress import Messages, Progress
 from benchmark.protocol import LanguageModel, Protocol, load_protocol
 from downstreams import DOWNSTREAMS, PROTOCOLS
-from downstreams.corpora import CorpusOptions
-from downstreams.corpora.load import load_corpus
+from downstreams.corpora import BUNDLED, CORPORA, CorpusOptions
+from downstreams.corpora.load import check_fits, load_corpus
+from downstreams.corpora.pronunciation import COLUMN as PHONES
 from downstreams.load import load_downstream
 from upstreams.loading.load import load_upstream
 
@@ -51,11 +52,12 @@ class RunSpec:
     lexicon: Path | None
     log_dir: Path | None
     channel: int | None = None
+    slots: tuple[str, ...] = ()
 
     @property
     def options(self) -> CorpusOptions:
-        """Where the corpus lies, and which of its splits are wanted."""
-        return CorpusOptions(self.data_root, dict(self.splits))
+        """Where the corpus lies, and how it is read."""
+        return CorpusOptions(self.data_root, dict(self.splits), self.lexicon)
 
 
 @runtime_checkable
@@ -70,6 +72,15 @@ class DecodesWords(Downstream, TypingProtocol):
         settings: LanguageModel,
     ) -> Downstream:
         """The same task, also scored with a language model."""
+        ...
+
+
+@runtime_checkable
+class HasSlots(Downstream, TypingProtocol):
+    """A task with several labels, whose columns a user may name."""
+
+    def with_slots(self, slots: Sequence[str]) -> Downstream:
+        """The same task for other columns."""
         ...
 
 
@@ -156,21 +167,60 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path) -> dict[str, Task]:
     Raises:
         SuperbError: for an unknown task, corpus or protocol, or a corpus that does not fit.
     """
-    wanted = list(DOWNSTREAMS) if "all" in spec.downstreams else list(spec.downstreams)
+    wanted = _wanted(spec)
     if not wanted:
         raise SuperbError(f"no task given; choose from {', '.join(DOWNSTREAMS)}, or all")
     rules = load_protocol(spec.protocol, PROTOCOLS)
     tasks: dict[str, Task] = {}
     for item in wanted:
-        task = prepare_task(load_downstream(item), spec, rules, cache_dir)
+        downstream = load_downstream(item)
+        if spec.slots and isinstance(downstream, HasSlots):
+            downstream = downstream.with_slots(spec.slots)
+        task = prepare_task(downstream, spec, rules, cache_dir)
         if task.name in tasks and tasks[task.name].source != task.source:
             raise SuperbError(f"two tasks are called {task.name!r}; rename one on its card")
         tasks[task.name] = task
+    if spec.slots and not any(isinstance(task.downstream, HasSlots) for task in tasks.values()):
+        raise SuperbError(f"--slots is for tasks with several labels, such as ic; got {_of(tasks)}")
     if spec.lm is not None:
         return _with_language_model(tasks, spec.lm, spec.lexicon)
-    if spec.lexicon is not None:
-        raise SuperbError("--lexicon gives the words for a language model; give one with --lm FILE")
+    reads = any(PHONES in task.downstream.card.needs for task in tasks.values())
+    if spec.lexicon is not None and not reads:
+        raise SuperbError(
+            "--lexicon gives pronunciations for a task that needs phones, such as pr, or the words "
+            f"for a language model, which --lm FILE gives; got {_of(tasks)}"
+        )
     return tasks
+
+
+def _of(tasks: Mapping[str, Task]) -> str:
+    return ", ".join(tasks)
+
+
+def _wanted(spec: RunSpec) -> list[str | Downstream]:
+    """The tasks to run: those of a corpus of the table, for ``all``; what can be, of the others."""
+    if "all" in spec.downstreams:
+        known = CORPORA.get(spec.corpus) if isinstance(spec.corpus, str) else None
+        return [task for task in DOWNSTREAMS if known is None or task in known.tasks]
+    left_out = unbundled(spec.downstreams, spec.corpus)
+    return [task for task in spec.downstreams if task not in left_out]
+
+
+def unbundled(downstreams: Sequence[str | Downstream], corpus: str | object) -> list[str]:
+    """Tasks that the bundled corpus cannot serve, where it can serve others that are asked for.
+
+    Args:
+        downstreams: as asked for.
+        corpus: likewise.
+    """
+    if corpus != BUNDLED:
+        return []
+    lacking = [
+        task
+        for task in downstreams
+        if isinstance(task, str) and task in DOWNSTREAMS and task not in CORPORA[BUNDLED].tasks
+    ]
+    return lacking if len(lacking) < len(downstreams) else []
 
 
 def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_dir: Path) -> Task:
@@ -182,7 +232,13 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
             f"protocol {rules.name}, [{card.name}]: crop_s must be 0, since a crop of an utterance "
             f"does not have its transcript; got {training.crop_s:g}"
         )
-    corpus: Corpus = load_corpus(spec.corpus, card, spec.options)
+    try:
+        corpus: Corpus = load_corpus(spec.corpus, card, spec.options)
+    except SuperbError as error:
+        if isinstance(downstream, HasSlots) and not spec.slots:
+            raise SuperbError(f"{error}. --slots COLUMN,COLUMN names other columns") from error
+        raise
+    check_fits(downstream, corpus)
     partitions = {
         fold: Partition(part, downstream.vocabulary(part.split("train")), downstream)
         for fold, part in corpus.partitions().items()
@@ -205,9 +261,7 @@ def _with_language_model(
 ) -> dict[str, Task]:
     """The same tasks, those with transcripts scored with a language model too."""
     if not any(isinstance(task.downstream, DecodesWords) for task in tasks.values()):
-        raise SuperbError(
-            f"--lm is for tasks with transcripts, such as asr; got {', '.join(tasks)}"
-        )
+        raise SuperbError(f"--lm is for tasks with transcripts, such as asr; got {_of(tasks)}")
     lm = {"model": _file_sha256(model, "--lm")}
     if lexicon is not None:
         lm["lexicon"] = _file_sha256(lexicon, "--lexicon")

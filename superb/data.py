@@ -19,7 +19,7 @@ from benchmark.core import DownstreamCard, Metric
 from benchmark.errors import SuperbError, unknown
 from benchmark.registry import load_attribute
 from downstreams.corpora import CORPORA, CorpusOptions
-from downstreams.corpora.load import load_corpus
+from downstreams.corpora.load import check_fits, load_corpus
 from downstreams.load import load_downstream
 
 if TYPE_CHECKING:  # at run time these import numpy and soundfile, so they wait until needed
@@ -132,7 +132,8 @@ def audit_corpus(
     from downstreams.corpora.check import audit, survey_corpus
     from downstreams.corpora.layout import data_root as require_root
 
-    card = ANY_TASK if downstream is None else load_downstream(downstream).card
+    task = None if downstream is None else load_downstream(downstream)
+    card = ANY_TASK if task is None else task.card
     if name in CORPORA:
         layout = _layout(name)
         if downstream is not None:
@@ -145,6 +146,8 @@ def audit_corpus(
         official = layout.official
         return audit(survey, official, root, quick=quick, progress=progress, channel=channel)
     own = load_corpus(name, card, CorpusOptions(data_root=data_root))
+    if task is not None:
+        check_fits(task, own)
     survey = survey_corpus(own, speakers_recur=card.label_from == "speaker")
     root = data_root or Path(name.partition(":")[0]).parent
     return audit(survey, {}, root, quick=quick, progress=progress, channel=channel)

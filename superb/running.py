@@ -17,7 +17,9 @@ from benchmark.jobs.run import extractions, run_site
 from benchmark.jobs.site import find_device
 from benchmark.progress import Progress
 from benchmark.scoring.results import Result
-from superb.compose import RunSpec, build_site
+from downstreams.corpora.load import how_to_get
+from downstreams.load import load_downstream
+from superb.compose import RunSpec, build_site, unbundled
 
 T = TypeVar("T")
 
@@ -45,6 +47,7 @@ def run(
     trust_remote_code: bool = False,
     lm: str | Path | None = None,
     lexicon: str | Path | None = None,
+    slots: Sequence[str] = (),
     log_dir: str | Path | None = None,
     workers: int = 1,
     cluster: str | None = None,
@@ -82,7 +85,10 @@ def run(
         trust_remote_code: let a checkpoint run the Python code it brings; its result says so.
         lm: a word n-gram model (ARPA or KenLM binary) that transcripts of test are decoded with
             as well, for the metric ``wer_lm``; needs the extra ``superb[lm]``.
-        lexicon: the words that this can find, one per line; those of an ARPA model if None.
+        lexicon: the words that this can find, one per line; those of an ARPA model if None. For a
+            task that needs phones, such as ``pr``, their pronunciations after them; the CMU
+            Pronouncing Dictionary if None, for utterances that have a text and no phones.
+        slots: the columns that hold the labels of ``ic``, where not action, object and location.
         log_dir: folder of logs for TensorBoard; none if None.
         workers: processes on this machine that share the jobs; in this one if 1.
         cluster: address of a Ray cluster that does the jobs, or ``auto``; needs
@@ -117,11 +123,14 @@ def run(
         lexicon=_folder(lexicon),
         log_dir=_folder(log_dir),
         channel=channel,
+        slots=tuple(slots),
     )
     _require_writable(spec.output)
     if spec.log_dir is not None:
         _require_writable(spec.log_dir, "logs", "--log-dir")
     executor = _executor(spec, workers, cluster, progress)
+    for task in unbundled(spec.downstreams, spec.corpus):
+        progress.warn(f"{task} is left out: {how_to_get(load_downstream(task).card)}")
     site = build_site(spec, progress)
     if plan_only:
         for extraction, reason in extractions(site, make_plan(site, progress)):

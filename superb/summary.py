@@ -77,6 +77,7 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
             f"v{first.protocol['version']}, "
             + (f"{seeds} seeds" if seeds > 1 else "one seed (use --seeds 3 to publish)")
         ]
+        notes += [note for result in own if (note := _folds(result))]
         if any(result.learning_rate_at_edge for result in own):
             notes.append("* the best learning rate is at an edge of the grid")
         if first.upstream.get("note"):
@@ -84,6 +85,21 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
         for note in notes:
             console.print(f"  {escape(printable(note))}", style="dim", soft_wrap=True)
     console.print(f"  results: {escape(str(output))}/", style="dim", soft_wrap=True)
+
+
+def _folds(result: Result) -> str:
+    """The score of each fold, of which the score is the mean, and how many people are in all."""
+    score = score_of(result)
+    if not result.folds or score is None:
+        return ""
+    metric = card_metrics(result)[0]
+    scale = "" if metric.unit == "%" else f" {metric.unit}"
+    each = ", ".join(f"{fold['metrics'][metric.name]:.1f}" for fold in result.folds)
+    people = "utterances" if score.get("by_utterance") else f"{score['clusters']} speakers"
+    return (
+        f"{result.downstream['name']}, {result.layer}: mean of {len(result.folds)} folds "
+        f"({each}{scale}), interval over {people}"
+    )
 
 
 def _task_label(result: Result, position: int, rows: int) -> str:

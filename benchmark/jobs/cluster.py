@@ -76,7 +76,9 @@ class Cluster:
         except Exception as error:  # Ray raises all kinds, also bare ones
             raise SuperbError(
                 f"no Ray cluster at {address}: {_said(error)[0]}. Start one with "
-                "`ray start --head`, and give its address (ray://HOST:10001), or --cluster auto"
+                "`ray start --head`, and give its address (ray://HOST:10001), or --cluster auto. "
+                "If it asks for a token (~/.ray/auth_token of its head node), set "
+                "RAY_AUTH_MODE=token"
             ) from error
         found = ray.cluster_resources()
         gpus, cores = int(found.get("GPU", 0)), int(found.get("CPU", 1))

@@ -13,6 +13,7 @@ from benchmark.core import Utterance
 from benchmark.encoding.audio import audio_sha256, audio_size
 from benchmark.errors import SuperbError
 
+BUNDLED: Final = "mini"
 MANIFEST_SUFFIXES: Final = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -24,10 +25,12 @@ class CorpusOptions:
         data_root: folder of a corpus that is not bundled.
         splits: our name of a split (``train``, ``valid``, ``test``) → the corpus's own, where
             another than the official one is wanted.
+        lexicon: pronunciations, for tasks that need phones of words.
     """
 
     data_root: Path | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
+    lexicon: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
     entry.name: entry
     for entry in (
         CorpusEntry(
-            name="mini",
+            name=BUNDLED,
             title="superb mini (synthetic English)",
             tasks=("asr", "sid", "ks", "pr", "ic", "sf"),
             hours="1.9 h",
@@ -71,7 +74,7 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
         CorpusEntry(
             name="librispeech",
             title="LibriSpeech",
-            tasks=("asr",),
+            tasks=("asr", "pr"),
             hours="111 h",
             licence="CC BY 4.0",
             where="own copy",
@@ -107,6 +110,36 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
             where="own copy",
             target="downstreams.corpora.speech_commands:load_v2",
             layout="downstreams.corpora.speech_commands:V2",
+        ),
+        CorpusEntry(
+            name="fluent-speech-commands",
+            title="Fluent Speech Commands",
+            tasks=("ic",),
+            hours="19 h",
+            licence="on request",
+            where="own copy",
+            target="downstreams.corpora.fluent_speech_commands:load",
+            layout="downstreams.corpora.fluent_speech_commands:LAYOUT",
+        ),
+        CorpusEntry(
+            name="audio-snips",
+            title="Audio SNIPS (synthetic English)",
+            tasks=("sf",),
+            hours="unknown",
+            licence="MIT",
+            where="own copy",
+            target="downstreams.corpora.audio_snips:load",
+            layout="downstreams.corpora.audio_snips:LAYOUT",
+        ),
+        CorpusEntry(
+            name="iemocap",
+            title="IEMOCAP, 4 emotions, 5 folds",
+            tasks=("er",),
+            hours="part of 12 h",
+            licence="on request",
+            where="own copy",
+            target="downstreams.corpora.iemocap:load",
+            layout="downstreams.corpora.iemocap:LAYOUT",
         ),
     )
 }

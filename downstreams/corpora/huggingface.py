@@ -23,6 +23,7 @@ from benchmark.progress import Progress
 from downstreams.corpora import CorpusOptions, refuse_options
 from downstreams.corpora.layout import choose_splits, naming
 from downstreams.corpora.manifest import Row, from_rows
+from downstreams.corpora.pronunciation import columns_read
 from downstreams.corpora.streaming import StreamedSplit, obstacle, streamed
 from downstreams.corpora.utterances import is_file
 
@@ -192,7 +193,7 @@ def load(name: str, card: DownstreamCard, options: CorpusOptions) -> Corpus:
         row
         for split, parts in wanted.items()
         for part in parts
-        for row in _rows(name, found.splits[part], part, split, card.columns)
+        for row in _rows(name, found.splits[part], part, split, card, options.lexicon)
     ]
     if not rows:
         raise SuperbError(f"{name} has no rows in {', '.join(map('+'.join, wanted.values()))}")
@@ -204,6 +205,7 @@ def load(name: str, card: DownstreamCard, options: CorpusOptions) -> Corpus:
         source=found.source,
         licence=found.licence,
         pinned=found.pinned,
+        lexicon=options.lexicon,
     )
     notes = (found.note, naming(wanted, DEFAULTS), corpus.note)
     return replace(corpus, note="; ".join(filter(None, notes)))
@@ -364,10 +366,16 @@ def _is_cached(file: str) -> bool:
 
 
 def _rows(
-    name: str, found: TableSplit | StreamedSplit, part: str, split: str, needed: Sequence[str]
+    name: str,
+    found: TableSplit | StreamedSplit,
+    part: str,
+    split: str,
+    card: DownstreamCard,
+    lexicon: Path | None,
 ) -> Iterator[Row]:
     """The rows of one split, audio left where it is."""
     columns = list(found.features)
+    needed = columns_read(card, columns, lexicon).columns
     if missing := [column for column in ("audio", *needed) if column not in columns]:
         raise SuperbError(
             f"{name}, split {part}, lacks the column{'s' * (len(missing) > 1)} "

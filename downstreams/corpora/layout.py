@@ -129,6 +129,29 @@ def holds(folder: Path, most: int = 8) -> str:
     return (", ".join(names[:most]) + more) if names else "nothing"
 
 
+def require_splits(
+    name: str, root: Path, found: Survey, splits: Iterable[str], obtain: str
+) -> None:
+    """Raise for splits of which nothing is there.
+
+    Args:
+        name: of the corpus, for the message.
+        root: the data root.
+        found: what is there.
+        splits: the corpus's own splits that are wanted.
+        obtain: how to get them.
+
+    Raises:
+        SuperbError: naming them.
+    """
+    held = {utterance.split for utterance in found.utterances}
+    if empty := [split for split in splits if split not in held]:
+        raise SuperbError(
+            f"no recordings of split {' and '.join(empty)} of {name} in {root}, which holds "
+            f"{holds(root)}; {len(found.missing)} that are listed are missing. {obtain}"
+        )
+
+
 def partial(utterances: Iterable[Utterance], official: Mapping[str, Official]) -> str:
     """A note on splits that hold less than they should, or "".
 

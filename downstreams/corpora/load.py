@@ -8,7 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
+from benchmark.core import (
+    ChecksData,
+    Corpus,
+    Downstream,
+    DownstreamCard,
+    StoredAudio,
+    Utterance,
+)
 from benchmark.errors import SuperbError, unknown
 from benchmark.registry import errors_of, is_target, load_attribute, made, plugins
 from downstreams import DOWNSTREAMS
@@ -69,8 +76,40 @@ def load_corpus(
         from downstreams.corpora import manifest
 
         refuse_options(name, options, "its column split says which row is in which")
-        return manifest.load(Path(name), card)
+        return manifest.load(Path(name), card, options.lexicon)
     raise unknown("corpus", name, corpus_names(), FORMS)
+
+
+def check_fits(downstream: Downstream, corpus: Corpus) -> None:
+    """Raise for a corpus that a task has no right answers on.
+
+    Raises:
+        SuperbError: what the task says of it (`ChecksData`), after the name of corpus and fold.
+    """
+    if not isinstance(downstream, ChecksData):
+        return
+    for fold, part in corpus.partitions().items():
+        where = f"corpus {corpus.name}{f', fold {fold}' if fold else ''}"
+        try:
+            downstream.check_data(part.utterances)
+        except SuperbError as error:
+            raise SuperbError(f"{where}: {error}") from error
+
+
+def how_to_get(card: DownstreamCard) -> str:
+    """Where a task finds a corpus, as commands to type."""
+    commands = [
+        f"superb run -d {card.name} --corpus {name} -u ENCODER"
+        + (" --data-root FOLDER" if entry.layout else "")
+        for name, entry in CORPORA.items()
+        if _served(entry, card)
+    ]
+    columns = ", ".join(("audio", "split (or fold)", *card.columns))
+    return (
+        f"Corpora for {card.name}: {'; '.join(commands) or 'none of ours'}; or your own, with "
+        f"columns {columns}: superb run -d {card.name} --corpus my.csv -u ENCODER (or "
+        f"{', '.join(MANIFEST_SUFFIXES[1:])}, or my_corpus.py:load)"
+    )
 
 
 def corpus_names() -> list[str]:
@@ -89,13 +128,10 @@ def _from_table(name: str, card: DownstreamCard, options: CorpusOptions) -> Corp
     if not served[name]:
         raise SuperbError(
             f"corpus {name!r} does not serve task {card.name!r}, only "
-            f"{', '.join(entry.tasks)} and tasks that need no more. "
-            f"Corpora for {card.name}: {', '.join(filter(served.get, served)) or 'none'}, or your "
-            f"own manifest ({', '.join(MANIFEST_SUFFIXES)}) with columns "
-            f"{', '.join(('audio', 'split', *card.columns))}, or your own my_corpus.py:load"
+            f"{', '.join(entry.tasks)} and tasks that need no more. {how_to_get(card)}"
         )
     found: Corpus = load(served[name], options)
-    return _seen_by(card, name, found, name)
+    return _seen_by(card, name, found, name, options.lexicon)
 
 
 def _served(entry: CorpusEntry, card: DownstreamCard) -> str:
@@ -143,10 +179,12 @@ def _from_plugin(
         )
     for utterance in found.utterances:
         _check_type(where, utterance)
-    return _seen_by(card, where, found, name)
+    return _seen_by(card, where, found, name, options.lexicon)
 
 
-def _seen_by(card: DownstreamCard, where: str, found: Corpus, name: str) -> Corpus:
+def _seen_by(
+    card: DownstreamCard, where: str, found: Corpus, name: str, lexicon: Path | None
+) -> Corpus:
     """A corpus with the labels that a task means, checked."""
     from downstreams.corpora.utterances import checked
 
@@ -159,6 +197,7 @@ def _seen_by(card: DownstreamCard, where: str, found: Corpus, name: str) -> Corp
         licence=found.licence,
         note=found.note,
         folds=found.folds,
+        lexicon=lexicon,
     )
 
 

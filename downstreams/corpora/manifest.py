@@ -1,10 +1,12 @@
 """One's own data: a table of recordings in CSV, TSV, JSON lines or Parquet.
 
 Columns: ``audio`` (a path, relative to the manifest's folder or absolute), ``split`` (``train``,
-``valid`` or ``test``) and what the task needs (``text``, ``speaker``, ``label``). Optional:
-``id`` (else the audio path as written) and ``speaker``, by which intervals are clustered. Columns
-that the task does not need are ignored. A Parquet manifest may also hold the audio itself, as the
-``{bytes, path}`` struct that Hugging Face ``datasets`` writes.
+``valid`` or ``test``) and what the task needs (``text``, ``speaker``, ``label``, ``phones`` or
+others). A column ``fold`` may stand in place of ``split``: see `downstreams.corpora.folds`; and
+``text`` in place of ``phones``: see `downstreams.corpora.pronunciation`. Optional: ``id`` (else the
+audio path as written) and ``speaker``, by which intervals are clustered. Columns that the task does
+not need are ignored. A Parquet manifest may also hold the audio itself, as the ``{bytes, path}``
+struct that Hugging Face ``datasets`` writes.
 
 Text is UTF-8. In CSV any cell may be quoted; a quotation mark in a quoted cell is written twice,
 and a quoted cell over several lines may not hold as many commas as a row has. In TSV quotation
@@ -29,13 +31,15 @@ from typing import Any, Final
 from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
 from benchmark.errors import SuperbError
 from downstreams.corpora import MANIFEST_SUFFIXES
+from downstreams.corpora.folds import check_speakers, rotated
+from downstreams.corpora.pronunciation import columns_read
 from downstreams.corpora.utterances import checked
 from downstreams.corpora.words import one_form
 
 # What other tools call our columns; only for hints, nothing is renamed silently.
 _OTHER_NAMES: Final = {
     "audio": ("path", "file", "file_name", "filename", "filepath", "wav", "audio_path"),
-    "split": ("set", "subset", "partition", "fold"),
+    "split": ("set", "subset", "partition"),
     "text": ("sentence", "transcript", "transcription", "raw_text", "normalized_text"),
     "speaker": ("speaker_id", "spk", "spk_id", "client_id", "subject"),
     "label": ("keyword", "command", "class", "target", "category", "word", "text"),
@@ -63,7 +67,7 @@ class Row:
         return f"{self.part}/{self.line}" if self.part else f"line {self.line}"
 
 
-def load(path: Path, card: DownstreamCard) -> Corpus:
+def load(path: Path, card: DownstreamCard, lexicon: Path | None = None) -> Corpus:
     """Read and check a manifest of one's own data for one task.
 
     Cells are text or numbers; of numbers, 1.0 is 1. What is checked, and how a missing valid split
@@ -72,12 +76,13 @@ def load(path: Path, card: DownstreamCard) -> Corpus:
     Args:
         path: the manifest; its suffix tells the format.
         card: the task, which says what columns it needs.
+        lexicon: pronunciations, as for `downstreams.corpora.pronunciation.columns_read`.
 
     Raises:
         SuperbError: for whatever is wrong with the manifest, naming the first few rows.
     """
     name = path.parent.resolve().name if path.stem == "manifest" else path.stem
-    return from_rows(path, _read(path), card, name=name, source=str(path))
+    return from_rows(path, read_rows(path), card, name=name, source=str(path), lexicon=lexicon)
 
 
 def from_rows(
@@ -89,6 +94,7 @@ def from_rows(
     source: str,
     licence: str = "",
     pinned: str = "",
+    lexicon: Path | None = None,
 ) -> Corpus:
     """Check rows of any origin as `load` does, and make a corpus of them.
 
@@ -100,32 +106,45 @@ def from_rows(
         source: where it comes from.
         licence: of the audio.
         pinned: what fixes the bytes of all audio, as for `content_sha256`.
+        lexicon: pronunciations, as for `load`.
 
     Raises:
         SuperbError: for whatever is wrong with the rows, naming the first few.
     """
-    _check_columns(path, rows, card)
+    # JSON lines may leave a key out; the row is then an empty cell, reported with its line.
+    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
+    read = columns_read(card, columns, lexicon)
+    split = "fold" if "fold" in columns and "split" not in columns else "split"
+    _check_columns(path, columns, read, split)
+    utterances = [_utterance(path, row, read, split) for row in rows]
+    note = "column fold not used: split decides" if {"fold", "split"} <= {*columns} else ""
+    folds = None
+    if split == "fold":
+        folds, note = _folds(path, rows, utterances)
     return checked(
         str(path),
-        [_utterance(path, row, card) for row in rows],
+        utterances,
         card,
         name=name,
         source=source,
         licence=licence,
+        note=note,
         pinned=pinned,
+        folds=folds,
         places=[row.place for row in rows],
         remedy=(
             "The column 'audio' holds paths relative to the manifest's folder, "
             f"{path.parent.resolve()}"
         ),
+        lexicon=lexicon,
     )
 
 
 # Reading ---------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> list[Row]:
-    """All rows of a manifest, whatever its format.
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a manifest, or of another table, whatever its format.
 
     Raises:
         SuperbError: for an unknown suffix, a missing file and one that is not what it says.
@@ -283,8 +302,11 @@ def _read_parquet(path: Path) -> list[Row]:
     return [Row(number, own) for number, own in enumerate(cells, start=1)]
 
 
-def _utterance(path: Path, row: Row, card: DownstreamCard) -> Utterance:
-    """One row as an utterance; a column that the task does not need stays empty."""
+def _utterance(path: Path, row: Row, card: DownstreamCard, split: str) -> Utterance:
+    """One row as an utterance; a column that the task does not need stays empty.
+
+    What stands in ``fold`` is none of the three splits: with folds, each says what is what.
+    """
 
     def text(column: str) -> str:
         return _text(path, row, column)
@@ -294,7 +316,7 @@ def _utterance(path: Path, row: Row, card: DownstreamCard) -> Utterance:
     return Utterance(
         id=one_form(text("id")) or written,
         audio=audio,
-        split=text("split"),
+        split=text("split") if split == "split" else "test",
         speaker=text("speaker"),
         text=text("text") if with_text else "",
         label=text(card.label_from) if card.labelled else "",
@@ -303,6 +325,27 @@ def _utterance(path: Path, row: Row, card: DownstreamCard) -> Utterance:
             for column in card.needs
             if column not in ("text", "speaker", "label")
         },
+    )
+
+
+def _folds(
+    path: Path, rows: Sequence[Row], utterances: Sequence[Utterance]
+) -> tuple[dict[str, dict[str, str]], str]:
+    """The folds that rows name, and a note on who speaks in them.
+
+    Raises:
+        SuperbError: a row without a fold, too few folds, or speakers in two of them.
+    """
+    names = [one_form(_text(path, row, "fold")) for row in rows]
+    if empty := [row.place for row, name in zip(rows, names, strict=True) if not name]:
+        raise SuperbError(
+            f"{path}: empty 'fold': {'; '.join(empty[:3])} ({len(empty)} in all). Fill it in"
+        )
+    fold_of = {u.id: name for u, name in zip(utterances, names, strict=True)}
+    check_speakers(str(path), utterances, fold_of)
+    known = all(utterance.speaker for utterance in utterances)
+    return rotated(str(path), fold_of), (
+        "" if known else "speakers are not known: nothing tells whether folds share some"
     )
 
 
@@ -343,11 +386,9 @@ def _wrong_type(path: Path, row: Row, column: str, wanted: str, cell: object) ->
 # Checking --------------------------------------------------------------------------------------
 
 
-def _check_columns(path: Path, rows: Sequence[Row], card: DownstreamCard) -> None:
+def _check_columns(path: Path, columns: Sequence[str], card: DownstreamCard, split: str) -> None:
     """Raise when a needed column is missing, telling what to rename."""
-    needed = ("audio", "split", *card.columns)
-    # JSON lines may leave a key out; the row is then an empty cell, reported with its line.
-    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
+    needed = ("audio", split, *card.columns)
     missing = [name for name in needed if name not in columns]
     if not missing:
         return
@@ -358,8 +399,9 @@ def _check_columns(path: Path, rows: Sequence[Row], card: DownstreamCard) -> Non
         lower = {column.lower(): column for column in columns}
         found = next((lower[other] for other in others if other in lower), None)
         renames.append(f"{found or 'the column that holds it'} to {name}")
+    words = "; or give a column text, whose words are looked up" if "phones" in missing else ""
     raise SuperbError(
         f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}. "
         f"It has: {', '.join(columns)}. Rename {' and '.join(renames)}; the task needs "
-        f"{', '.join(needed)}"
+        f"{', '.join(needed)}{words}"
     )

@@ -15,7 +15,6 @@ for every other word, and ``_silence_``.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -31,9 +30,9 @@ from downstreams.corpora.layout import (
     Official,
     Survey,
     data_root,
-    holds,
     not_found,
     partial,
+    require_splits,
 )
 from downstreams.corpora.utterances import built
 
@@ -116,7 +115,7 @@ def load_v1(task: str, options: CorpusOptions) -> Corpus:
     """
     root = _root("speech-commands-v1", task, options, OBTAIN_V1)
     found = survey_v1(root)
-    _require_splits("speech-commands-v1", root, found, OBTAIN_V1)
+    require_splits("speech-commands-v1", root, found, SPLITS, OBTAIN_V1)
     utterances = list(found.utterances)
     folder = _folder(root, FOLDER_V1)
     noise = _noise(folder) if folder else ()
@@ -146,7 +145,7 @@ def load_v2(task: str, options: CorpusOptions) -> Corpus:
     """
     root = _root("speech-commands-v2", task, options, OBTAIN_V2)
     found = survey_v2(root)
-    _require_splits("speech-commands-v2", root, found, OBTAIN_V2)
+    require_splits("speech-commands-v2", root, found, SPLITS, OBTAIN_V2)
     note = partial(found.utterances, OFFICIAL_V2)
     return _corpus("speech-commands-v2", root, found.utterances, note)
 
@@ -356,15 +355,6 @@ def _length_ms(path: Path) -> int:
     except (soundfile.SoundFileError, OSError) as error:
         raise AudioError(f"cannot read {path}: {error}", reason="unreadable") from error
     return int(info.frames * 1000 // info.samplerate)
-
-
-def _require_splits(name: str, root: Path, found: Survey, obtain: str) -> None:
-    counts = Counter(utterance.split for utterance in found.utterances)
-    if empty := [split for split in SPLITS if not counts[split]]:
-        raise SuperbError(
-            f"no recordings of split {' and '.join(empty)} of {name} in {root}, which holds "
-            f"{holds(root)}. {obtain}"
-        )
 
 
 def _corpus(name: str, root: Path, utterances: Sequence[Utterance], *notes: str) -> Corpus:

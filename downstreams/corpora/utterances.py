@@ -13,6 +13,7 @@ from typing import Final
 from benchmark.core import SPLITS, Corpus, DownstreamCard, Utterance
 from benchmark.errors import SuperbError
 from downstreams.corpora import content_sha256
+from downstreams.corpora.pronunciation import columns_read, pronounced
 from downstreams.corpora.words import cleaned
 
 # A corpus without a valid split gets this part of its train split.
@@ -53,6 +54,7 @@ def checked(
     folds: Mapping[str, Mapping[str, str]] | None = None,
     places: Sequence[str] | None = None,
     remedy: str = "",
+    lexicon: Path | None = None,
 ) -> Corpus:
     """Check utterances of any origin for one task, and make a corpus of them.
 
@@ -74,6 +76,7 @@ def checked(
         folds: several partitions in place of the splits of utterances, as in `Corpus.folds`.
         places: where each utterance stands, for messages; None for its id.
         remedy: what to do about missing audio, for the message.
+        lexicon: pronunciations, as for `downstreams.corpora.pronunciation.columns_read`.
 
     Raises:
         SuperbError: for whatever is wrong, naming the first few utterances.
@@ -96,7 +99,8 @@ def checked(
         raise SuperbError(f"{where}: empty ids: {nameless}. Give each utterance an id of its own")
     if not folds:
         _check_splits(where, utterances, found)
-    _check_values(where, utterances, card, found)
+    read = columns_read(card, _known(utterances), lexicon)
+    _check_values(where, utterances, read, found)
     counts = Counter(ids)
     splits: dict[str, dict[str, None]] = defaultdict(dict)
     for utterance in utterances:
@@ -118,8 +122,14 @@ def checked(
     )
     if missing:
         raise SuperbError(f"{where}: missing audio files: {missing}. {remedy}".rstrip(". ") + ".")
-    own_folds = {fold: dict(of_fold) for fold, of_fold in (folds or {}).items()}
-    complete, carved = list(utterances), ""
+    complete, spoken, carved = list(utterances), "", ""
+    if read is not card:
+        complete, spoken = pronounced(where, complete, [lexicon] if lexicon else [])
+    left_out = {*ids} - {utterance.id for utterance in complete}
+    own_folds = {
+        fold: {name: split for name, split in of_fold.items() if name not in left_out}
+        for fold, of_fold in (folds or {}).items()
+    }
     if not own_folds:
         recur = card.label_from == "speaker"
         complete, carved = with_valid(where, complete, labels_are_speakers=recur)
@@ -129,7 +139,7 @@ def checked(
         utterances=tuple(complete),
         licence=licence,
         source=source,
-        note="; ".join(filter(None, (note, dropped, carved))),
+        note="; ".join(filter(None, (note, dropped, spoken, carved))),
         folds=own_folds,
     )
     _check_folds(where, corpus)
@@ -224,14 +234,7 @@ def _check_values(
             return not (u.label if is_label else u.value(column))
 
         if all(map(lacks, utterances)):
-            known = [
-                name
-                for name in ("text", "speaker", "label")
-                if any(getattr(u, name) for u in utterances)
-            ]
-            known += sorted(
-                {name for u in utterances for name, value in u.columns.items() if value}
-            )
+            known = _known(utterances)
             raise SuperbError(
                 f"{where}: no utterance has {column!r}, which task {card.name!r} needs. They have "
                 f"{', '.join(known) or 'audio alone'}"
@@ -247,6 +250,13 @@ def _check_values(
             f"{where}: empty 'speaker': {found(lambda u: not u.speaker, lambda u: u.id)}. Fill all "
             "of them, or leave all of them empty if speakers are not known"
         )
+
+
+def _known(utterances: Sequence[Utterance]) -> list[str]:
+    """The columns in which some utterance has something."""
+    fixed = ("text", "speaker", "label")
+    known = [name for name in fixed if any(getattr(u, name) for u in utterances)]
+    return known + sorted({name for u in utterances for name, own in u.columns.items() if own})
 
 
 def _check_splits(

@@ -7,7 +7,6 @@ unpack, and the list ``iden_split.txt`` with lines such as ``1 id10001/1zcIwhmde
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -24,6 +23,7 @@ from downstreams.corpora.layout import (
     data_root,
     not_found,
     partial,
+    require_splits,
 )
 from downstreams.corpora.utterances import built
 
@@ -63,12 +63,7 @@ def load(task: str, options: CorpusOptions) -> Corpus:
     refuse_options(NAME, options, "iden_split.txt says which is in which", root=False)
     root = data_root(NAME, options, OBTAIN)
     found = survey(root)
-    counts = Counter(utterance.split for utterance in found.utterances)
-    if empty := [split for split in SPLITS if not counts[split]]:
-        raise SuperbError(
-            f"{root} holds no recording of split {' and '.join(empty)} of VoxCeleb1 "
-            f"({len(found.missing)} of those in the list are missing). {OBTAIN}"
-        )
+    require_splits(NAME, root, found, SPLITS, OBTAIN)
     return built(
         NAME,
         root,

@@ -107,6 +107,8 @@ _SPELLINGS: Final = {
     "superb-asr": "librispeech",
     "superb-si": "voxceleb1",
     "superb-ks": "speech-commands-v1",
+    "superb-ic": "fluent-speech-commands",
+    "superb-er": "iemocap",
 }
 # Of these a name may go on with a subset: librispeech-train-clean-100, voxceleb1-dev.
 _WITH_SUBSETS: Final = re.compile(

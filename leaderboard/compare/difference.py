@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import (
@@ -28,6 +28,10 @@ from leaderboard.read.names import list_some
 if TYPE_CHECKING:
     from benchmark.core import Record
     from benchmark.scoring.statistics import Difference
+
+
+SUMS: Final = ("ratio", "mean")
+"""Statistics to which each utterance adds something by itself."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def pair_results(a: Path | str, b: Path | str, *, metric: str | None = None) -> 
     if identical:
         found = dataclasses.replace(found, low=0.0, high=0.0)
     check, check_p_value = "", None
-    if ranked.statistic == "ratio":
+    if ranked.statistic in SUMS:
         check, check_p_value = _check(one, other, metric, len(first.seeds))
     return Pair(metric, found, check, check_p_value, identical)
 
@@ -128,7 +132,7 @@ def _check(
 
 def right_or_wrong(counts: Iterable[tuple[float, float]]) -> bool:
     """Whether every utterance is one answer that is right or wrong, rather than several words."""
-    return all(bottom == 1 and top <= 1 for top, bottom in counts)
+    return all(bottom == 1 and top in (0, 1) for top, bottom in counts)
 
 
 def _rows(path: Path | str) -> dict[tuple[int, str, str], Record]:

@@ -47,12 +47,14 @@ def learning_rate_of(result: Result) -> str:
 
 
 def counts_of(record: Record, metric: str) -> tuple[float, float]:
-    """Numerator and denominator that one utterance adds to a metric.
+    """Numerator and denominator that one utterance adds to a metric; of a mean, its value and 1.
 
     Raises:
         SuperbError: when it adds none: the metric is then no ratio of sums over utterances.
     """
     values = record.values.get(metric, ())
+    if len(values) == 1:
+        return values[0], 1
     if len(values) != 2:
         raise SuperbError(f"{metric} has no counts of utterance {record.id} in these results")
     return values[0], values[1]

@@ -44,8 +44,13 @@ PUBLISHED_CORPORA: Final = {
     "asr": PublishedCorpus("librispeech", 2_620),
     "sid": PublishedCorpus("voxceleb1", 8_251),
     "ks": PublishedCorpus("speech-commands-v1", 3_081),
+    "pr": PublishedCorpus("librispeech", 2_620),
+    "ic": PublishedCorpus("fluent-speech-commands", 3_793),
+    "sf": PublishedCorpus("audio-snips", 2_800),
+    "er": PublishedCorpus("iemocap", 5_531),
 }
-"""Task → corpus; numbers as the corpora give them (test-clean, iden_split.txt, test set v0.01)."""
+"""Task → corpus; numbers as the corpora give them (test-clean, iden_split.txt, test set v0.01; four
+voices of 700 sentences; all five sessions)."""
 
 LOWER_IS_BETTER: Final = frozenset({"wer", "wer_lm", "per", "slot_cer", "eer", "der"})
 """Published metrics that count errors; of the others, more is better."""

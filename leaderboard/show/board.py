@@ -203,11 +203,11 @@ def _footnotes(runs: _Runs) -> list[str]:
     by_utterance = [score.get("by_utterance", False) for score in scores]
     if scores:
         shares = sorted({f"{100 * score['confidence']:g} %" for score in scores})
-        over = "speakers"
+        over = _speakers(finished)
         if all(by_utterance):
             over = "utterances"
         elif any(by_utterance):
-            over = f"speakers, or over utterances where marked {BY_UTTERANCE}"
+            over += f", or over utterances where marked {BY_UTTERANCE}"
         if any(cell.over_reruns for _, _, cell in finished):
             over += ", and over reruns where there are several seeds"
         lines.append(f"[low, high]: {' or '.join(shares)} interval over {over}")
@@ -228,6 +228,20 @@ def _footnotes(runs: _Runs) -> list[str]:
     if any(row.untrained for _, row, _ in runs):
         lines.append(f"{UNTRAINED} untrained: random weights, a floor for the others")
     return [*lines, *_contamination(finished)]
+
+
+def _speakers(finished: _Runs) -> str:
+    """Speakers, and how many there are of each task where all of its scores agree."""
+    counts: dict[str, set[object]] = {}
+    for table, _, cell in finished:
+        if cell.score is not None and not cell.score.get("by_utterance", False):
+            counts.setdefault(table.downstream, set()).add(cell.score.get("clusters"))
+    known = {task: own for task, (own, *more) in counts.items() if own and not more}
+    if len(known) < len(counts) or not known:
+        return "speakers"
+    if len(set(known.values())) == 1:
+        return f"{next(iter(known.values()))} speakers"
+    return f"speakers ({', '.join(f'{task} {number}' for task, number in known.items())})"
 
 
 def _contamination(finished: _Runs) -> list[str]:

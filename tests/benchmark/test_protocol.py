@@ -138,7 +138,7 @@ def test_hashes_of_the_first_results_are_still_found():
     """Those of mini, version 1; a value that came later and changes nothing is not in them."""
     mini = load_protocol("mini", PROTOCOLS)
     speakers = "d165a29d40d14e5fb81f5cb1774ad092266aa2dd5ab544fd770ca9f63f4b90d3"
-    records = {task: mini.record(of_task(mini, task)) for task in DOWNSTREAMS}
+    records = {task: mini.record(of_task(mini, task)) for task in ("asr", "sid", "ks")}
     assert {task: record["sha256"] for task, record in records.items()} == {
         "asr": "53814e46a95ee06495200ca0221d83b6374c06885f6bce9929289118b107e8b1",
         "sid": speakers,

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from benchmark.core import Utterance
+from downstreams.ctc import BLANK, collapse
 from downstreams.load import load_downstream
-from downstreams.text import BLANK, decode_greedy, normalise
+from downstreams.text import joined, normalise
 
 SETTINGS = {"frame_s": 0.0, "projection": 24, "hidden": 16, "layers": 1, "dropout": 0.0}
 VOCABULARY = (BLANK, " ", "A", "B", "C")
@@ -214,4 +215,4 @@ def test_learns_three_utterances_by_heart(asr, frame_s, one_thread):
 
 
 def test_best_path_of_the_helper_is_the_text():
-    assert decode_greedy(path("ABBA C", 12).argmax(-1).tolist(), VOCABULARY) == "ABBA C"
+    assert joined(collapse(path("ABBA C", 12).argmax(-1).tolist(), VOCABULARY)) == "ABBA C"

@@ -218,5 +218,6 @@ def test_a_task_of_ones_own_on_the_bundled_corpus():
     words = replace(ASR, name="words")
     assert load_corpus("mini", words).sha256 == load_corpus("mini", ASR).sha256
     assert load_corpus("mini", replace(SID, name="who")) == load_corpus("mini", SID)
-    with pytest.raises(SuperbError, match=r"not serve task 'intent'.*Corpora for intent: none"):
+    says = r"not serve task 'intent'.* -d intent --corpus fluent-speech-commands -u ENCODER --data-"
+    with pytest.raises(SuperbError, match=says):
         load_corpus("mini", INTENT)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from downstreams.ctc import BLANK, collapse
 from downstreams.text import (
-    BLANK,
     character_errors,
     characters,
-    decode_greedy,
+    joined,
     normalise,
     word_errors,
 )
@@ -68,8 +68,8 @@ def test_characters():
         ([4, 0, 4, 1, 2], "ÉÉ A"),
     ],
 )
-def test_decode_greedy(path, expected):
-    assert decode_greedy(path, VOCABULARY) == expected
+def test_greedy_decoding(path, expected):
+    assert joined(collapse(path, VOCABULARY)) == expected
 
 
 @given(st.lists(st.sampled_from("AB É"), max_size=12).map("".join))
@@ -78,7 +78,7 @@ def test_decoding_undoes_encoding(text):
     path = [0]
     for place, character in enumerate(text):
         path += [VOCABULARY.index(character)] * (1 + place % 3) + [0]
-    assert decode_greedy(path, VOCABULARY) == " ".join(text.split())
+    assert joined(collapse(path, VOCABULARY)) == " ".join(text.split())
 
 
 @pytest.mark.parametrize(

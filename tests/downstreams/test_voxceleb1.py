@@ -145,7 +145,9 @@ def test_a_copy_without_a_whole_split(tmp_path):
     for line in LIST.splitlines():
         if line.startswith("2"):
             (root / "wav" / line[2:]).unlink()
-    with pytest.raises(SuperbError, match=r"no recording of split valid .*\(2 of those in the"):
+    with pytest.raises(
+        SuperbError, match=r"no recordings of split valid .*; 2 that are listed are missing"
+    ):
         load(root)
 
 

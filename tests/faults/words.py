@@ -13,11 +13,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmark.core import Corpus, Utterance
+from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import read_results
 from downstreams.asr import Asr
-from downstreams.corpora import CorpusOptions, librispeech, speech_commands, voxceleb1
+from downstreams.corpora import (
+    CorpusOptions,
+    audio_snips,
+    fluent_speech_commands,
+    iemocap,
+    librispeech,
+    speech_commands,
+    voxceleb1,
+)
 from downstreams.corpora.load import load_corpus
 from downstreams.ks import Ks
 from downstreams.load import load_downstream
@@ -452,16 +460,32 @@ def hidden_files(folder: Path) -> None:
         *(words / name for name in speech_commands.LISTS_V2),
         test / "yes/1_nohash_0.wav",
         folder / "wav/id1/video/1.wav",
+        folder / "wavs/speakers/s/1.wav",
+        folder / "train/Ivy-snips-train-0.wav",
+        folder / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav",
+        folder / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt",
+        *(folder / f"data/{split}_data.csv" for split in SPLITS),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (folder / voxceleb1.LISTS[0]).write_text("1 id1/video/1.wav\n")
+    (folder / audio_snips.LIST).write_text("Ivy-snips-train-0 BOS GO EOS\tO O Play\n")
+    emotions = folder / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
+    emotions.write_text("[0.5 - 1.5]\tSes01F_impro01_F000\tneu\t[2.5, 2.5, 2.5]\n")
+    for split in SPLITS:
+        name = f"wavs/speakers/s/{'1' if split == 'train' else split}.wav"
+        (folder / f"data/{split}_data.csv").write_text(
+            f"path,speakerId,action,object,location\n{name},s,go,none,none\n"
+        )
     shelf(folder)
     surveys = (
         speech_commands.survey_v1,
         speech_commands.survey_v2,
         voxceleb1.survey,
         librispeech.survey,
+        fluent_speech_commands.survey,
+        audio_snips.survey,
+        iemocap.survey,
     )
     before = [survey(folder) for survey in surveys]
     litter(folder)

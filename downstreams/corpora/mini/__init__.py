@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +19,7 @@ from typing import Any, Final
 from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.errors import SuperbError, unknown
 from downstreams.corpora import CorpusOptions, refuse_options
+from downstreams.corpora.pronunciation import pronounced
 from downstreams.corpora.utterances import built
 
 FOLDER: Final = Path(__file__).parent
@@ -39,7 +39,6 @@ class _Table:
         split: column of the split; rows without one are left out.
         label, text: columns that become the label and the text.
         columns: those that stay columns of the utterance.
-        spelt: column of the text whose pronunciation becomes column ``phones``.
     """
 
     file: str
@@ -47,14 +46,13 @@ class _Table:
     label: str = ""
     text: str = ""
     columns: tuple[str, ...] = ()
-    spelt: str = ""
 
 
 _TABLES: Final = {
     "asr": _Table("sentences.parquet", text="text"),
     "sid": _Table("sentences.parquet", split="sid_split", label="speaker"),
     "ks": _Table("keywords.parquet", label="label"),
-    "pr": _Table("sentences.parquet", spelt="text"),
+    "pr": _Table("sentences.parquet", text="text"),
     "ic": _Table("commands.parquet", columns=("action", "object", "location")),
     "sf": _Table("commands.parquet", columns=("tagged",)),
 }
@@ -75,13 +73,6 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     if task not in _TABLES:
         raise unknown("task of corpus 'mini'", task, _TABLES)
     table = _TABLES[task]
-    lexicon = _lexicon() if table.spelt else {}
-
-    def columns(row: Mapping[str, str]) -> dict[str, str]:
-        if table.spelt:
-            return {"phones": " ".join(lexicon[word] for word in row[table.spelt].split())}
-        return {name: row[name] for name in table.columns}
-
     utterances = [
         Utterance(
             id=row["utterance"],
@@ -90,29 +81,27 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
             speaker=row["speaker"],
             text=row[table.text] if table.text else "",
             label=row[table.label] if table.label else "",
-            columns=columns(row),
+            columns={name: row[name] for name in table.columns},
         )
         for row in _rows(table)
     ]
-    note = "synthetic speech, for trying out and for tests"
-    return built("mini", FOLDER, utterances, [note], licence=LICENCE, source=SOURCE)
+    notes = ["synthetic speech, for trying out and for tests"]
+    if task == "pr":
+        _verified(LEXICON)
+        utterances, note = pronounced("mini", utterances, [FOLDER / LEXICON])
+        notes.append(note)
+    return built("mini", FOLDER, utterances, notes, licence=LICENCE, source=SOURCE)
 
 
 def _rows(table: _Table) -> list[dict[str, Any]]:
     """The rows of one verified Parquet file that are in a split of the task."""
     import pyarrow.parquet as pq
 
-    own = {table.split, table.label, table.text, *table.columns, table.spelt} - {""}
+    own = {table.split, table.label, table.text, *table.columns} - {""}
     data = pq.ParquetFile(io.BytesIO(_verified(table.file))).read(  # type: ignore[no-untyped-call]
         columns=sorted({"utterance", "audio", "speaker"} | own)
     )
     return [row for row in data.to_pylist() if row[table.split] in SPLITS]
-
-
-def _lexicon() -> dict[str, str]:
-    """Word → its phones in ARPAbet, vowels with their stress, such as ``HH AH0 L OW1``."""
-    lines = _verified(LEXICON).decode().splitlines()
-    return dict(line.split("\t") for line in lines)
 
 
 def _verified(file: str) -> bytes:

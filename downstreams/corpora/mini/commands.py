@@ -14,7 +14,7 @@ import numpy as np
 NOWHERE = "none"
 
 # What differs between intents is chosen to sound different, down to the values: foods hiss, names
-# and songs hum. Else the mean of a command's spectrum, all that a linear head sees, tells nothing.
+# and songs hum. The mean of a command's spectrum, all that a linear head sees, tells little else.
 VALUES: Mapping[str, tuple[str, ...]] = {
     "time": ("six", "seven", "half past six", "half past seven", "eight", "half past eight"),
     "person": ("anna", "maria", "nina", "helen", "rosa", "laura", "julia", "oscar", "simon"),

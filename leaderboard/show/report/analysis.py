@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal, cast
+from typing import Final, Literal, cast
 
+from benchmark.arpabet import CLASSES, class_of, without_stress
 from benchmark.core import Metric, Record
+from benchmark.scoring import slots
 from leaderboard.compare.difference import right_or_wrong
 from leaderboard.read.fields import counts_of
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
 Seeds = Mapping[int, Sequence[Record]]
+NOTHING: Final = "–"
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,33 @@ class Mistake:
     words: tuple[Aligned, ...]
 
 
+@dataclass(frozen=True, order=True)
+class Slot:
+    """How a kind of slot fared, all seeds together.
+
+    Attributes:
+        name: of the slot.
+        said: utterances that have it.
+        heard: answers that have it.
+        both: utterances of which both do.
+        f1: in percent.
+        value_errors: character errors in its values, in percent of their characters.
+    """
+
+    name: str
+    said: int
+    heard: int
+    both: int
+    f1: float
+    value_errors: float
+
+
 @dataclass(frozen=True)
 class Confusions:
     """How often each class was taken for each, all seeds together.
 
     Attributes:
-        names: of the classes, sorted.
+        names: of the classes.
         counts: utterances by place of the reference and place of the hypothesis in `names`.
     """
 
@@ -119,10 +143,66 @@ def one_answer_each(records: Seeds, metric: str) -> bool:
 
 def confusions(records: Seeds) -> Confusions:
     """Count which class was taken for which."""
-    pairs = Counter((record.reference, record.hypothesis) for record in _all(records))
-    names = tuple(sorted({name for pair in pairs for name in pair}))
+    return _tabled(Counter((record.reference, record.hypothesis) for record in _all(records)))
+
+
+def _tabled(pairs: Mapping[tuple[str, str], int], order: Sequence[str] = ()) -> Confusions:
+    """Counts by place; names in an order, or sorted."""
+    found = {name for pair in pairs for name in pair}
+    names = tuple(name for name in order if name in found) or tuple(sorted(found))
     place = {name: position for position, name in enumerate(names)}
     return Confusions(names, {(place[a], place[b]): count for (a, b), count in pairs.items()})
+
+
+def phone_confusions(records: Seeds) -> tuple[Confusions, Confusions] | None:
+    """Phones without stress that were taken for others, and the same by manner of articulation.
+
+    A phone that was left out was taken for `NOTHING`, and one that was added stands for it. None
+    where what is said are no phones of English.
+    """
+    if not all(class_of(phone) for record in _all(records) for phone in record.reference.split()):
+        return None
+    pairs: Counter[tuple[str, str]] = Counter()
+    for record in _all(records):
+        said, heard = (
+            " ".join(map(without_stress, text.split()))
+            for text in (record.reference, record.hypothesis)
+        )
+        pairs.update((a.reference or NOTHING, a.hypothesis or NOTHING) for a in align(said, heard))
+    if not pairs:
+        return None
+    manners: Counter[tuple[str, str]] = Counter()
+    for (said, heard), count in pairs.items():
+        manners[class_of(said) or NOTHING, class_of(heard) or NOTHING] += count
+    order = [*CLASSES, NOTHING]
+    return _tabled(pairs), _tabled(manners, order)
+
+
+def by_slot(records: Seeds) -> list[Slot]:
+    """How each kind of slot fared, sorted by name; nothing where the references have none."""
+    counts: dict[str, Counter[str]] = {}
+    for record in _all(records):
+        said, heard = (slots.values(text) for text in (record.reference, record.hypothesis))
+        for name in {*said, *heard}:
+            own = counts.setdefault(name, Counter())
+            own["said"] += name in said
+            own["heard"] += name in heard
+            own["both"] += name in said and name in heard
+            errors, characters = slots.value_errors({name: said.get(name, [])}, heard)
+            own["errors"] += errors
+            own["characters"] += characters
+    return [
+        Slot(
+            name,
+            own["said"],
+            own["heard"],
+            own["both"],
+            200 * own["both"] / (own["said"] + own["heard"]),
+            100 * own["errors"] / max(1, own["characters"]),
+        )
+        for name, own in sorted(counts.items())
+        if own["said"]
+    ]
 
 
 def worst(records: Seeds, metric: Metric, most: int) -> list[Mistake]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import Result, no_interval, read_records
-from leaderboard.compare.difference import pair_results
+from leaderboard.compare.difference import SUMS, pair_results
 from leaderboard.compare.layers import single_layers
 from leaderboard.read.board import MAIN_LAYERS, Row, Table
 from leaderboard.read.collect import Run
@@ -21,10 +21,13 @@ from leaderboard.show.report.analysis import (
     Mistake,
     Seeds,
     Share,
+    Slot,
     by_length,
+    by_slot,
     by_speaker,
     confusions,
     one_answer_each,
+    phone_confusions,
     worst,
 )
 from leaderboard.show.report.markup import Html, element, join
@@ -47,6 +50,7 @@ def layers_and_rates(table: Table, row: Row, runs: Mapping[str, Run]) -> Html:
         element("div", *_layers(table, results), class_="figures"),
         element("h4", "Learning rates"),
         element("div", *_rates(table, results), class_="figures"),
+        *_folds(table, results),
     )
 
 
@@ -86,7 +90,7 @@ def read_mistakes(table: Table, row: Row, runs: Mapping[str, Run]) -> tuple[Seed
         return {}, []
     run = runs[row.cells[layer].run_id]
     statistic = find_metric(run.result, table.metric).statistic
-    if statistic != "ratio":
+    if statistic not in SUMS:
         raise SuperbError(f"{table.metric} ({statistic}) is not made of scores of utterances")
     records = read_records(run.path)
     return records, worst(records, table.metrics[0], MISTAKES)
@@ -111,10 +115,15 @@ def mistakes(
     below: Html | None = None
     if not table.lower_is_better and one_answer_each(records, table.metric):
         found = confusions(records)
-        figures.insert(0, _confusions(found))
+        figures.insert(0, _confusions(found, f"Confusion matrix, {len(found.names)} classes"))
         below = _pairs(found)
     else:
         figures.insert(0, _lengths(table, by_length(records, table.metrics[0])))
+        if phones := phone_confusions(records):
+            pairs, manners = phones
+            figures.insert(0, _confusions(manners, "Phones by manner of articulation"))
+            below = _pairs(pairs)
+        figures = [*_slots(by_slot(records)), *figures]
     return join(
         element("h4", f"Mistakes of {layer}"),
         element("div", *figures, class_="figures"),
@@ -166,6 +175,29 @@ def _layers(table: Table, results: Mapping[str, Result]) -> list[Html]:
         note = element("p", "Single layers are scored with ", command, ".", class_="note")
         figures.append(note)
     return figures
+
+
+def _folds(table: Table, results: Mapping[str, Result]) -> list[Html]:
+    """The score of each fold, of which the score is the mean; nothing without folds."""
+    figures = []
+    for layer, result in results.items():
+        if result.status != "finished" or not result.folds:
+            continue
+        title = f"{table.metric} of each fold, {layer}"
+        scores = [(fold, fold["metrics"][table.metric]) for fold in result.folds]
+        entries = [
+            (
+                fold["fold"],
+                value,
+                f"{fold['fold']}: {value:.1f} {table.unit}, {fold['utterances']} utterances",
+            )
+            for fold, value in scores
+        ]
+        drawing = charts.rows(entries, title, f"{table.metric} {table.unit}")
+        figures.append(_figure(drawing, f"Test {title}; the score is their mean"))
+    if not figures:
+        return []
+    return [element("h4", "Folds"), element("div", *figures, class_="figures")]
 
 
 def _rates(table: Table, results: Mapping[str, Result]) -> list[Html]:
@@ -265,11 +297,36 @@ def _lengths(table: Table, shares: Sequence[Share]) -> Html:
     return _figure(drawing, title)
 
 
-def _confusions(found: Confusions) -> Html:
+def _slots(found: Sequence[Slot]) -> list[Html]:
+    """How well each kind of slot is found, and its values spelled; nothing where there is none."""
+    if not found:
+        return []
+    figures = []
+    for title, unit, rows in (
+        ("F1 of each slot, worst first", "F1 %", sorted((slot.f1, slot) for slot in found)),
+        (
+            "Character errors in the values of each slot, worst first",
+            "CER %",
+            sorted(((slot.value_errors, slot) for slot in found), reverse=True),
+        ),
+    ):
+        entries = [
+            (
+                slot.name,
+                value,
+                f"{slot.name}: in {slot.said} utterances, heard in {slot.heard}, rightly in "
+                f"{slot.both}; {slot.value_errors:.1f} % of characters of its values wrong",
+            )
+            for value, slot in rows
+        ]
+        figures.append(_figure(charts.rows(entries[:_SPEAKERS], title, unit), title))
+    return figures
+
+
+def _confusions(found: Confusions, title: str) -> Html:
     if len(found.names) > _CLASSES:
         note = f"{len(found.names)} classes are too many to draw; the list has the worst pairs."
         return element("p", note, class_="note")
-    title = f"Confusion matrix, {len(found.names)} classes"
     drawing = charts.heat_map(found.counts, found.names, title)
     return _figure(drawing, f"{title}: rows are references, columns hypotheses, all seeds together")
 

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from benchmark.errors import SuperbError
 from leaderboard.compare.reproduction import reproduce
 from leaderboard.read.collect import collect
+from leaderboard.read.published import PUBLISHED_CORPORA
 from superb.cli import app
 
 LIBRISPEECH = {"corpus": "librispeech", "utterances": 2620}
@@ -67,9 +68,7 @@ def test_the_command_shows_what_is_missing_and_what_to_type(save, tmp_path):
     assert "default learning rate" in " ".join(done.stdout.split())
     commands = [line.strip() for line in done.stdout.splitlines() if "superb run" in line]
     assert [re.search(r"--corpus (\S+)", command)[1] for command in commands] == [
-        "librispeech",
-        "voxceleb1",
-        "speech-commands-v1",
+        corpus.name for corpus in PUBLISHED_CORPORA.values()
     ]
     assert all(command.endswith(f"--output {tmp_path / 'results'}") for command in commands)
 
@@ -90,7 +89,9 @@ def test_no_results_yet_means_that_all_is_missing(tmp_path, empty):
         folder.mkdir()
     found = reproduce("hubert-base", folder)
     assert {item.outcome for item in found.comparisons} == {"missing"}
-    assert [("--lm" in command.split()) for command in found.commands] == [True, False, False]
+    assert [("--lm" in command.split()) for command in found.commands] == [
+        task == "asr" for task in PUBLISHED_CORPORA
+    ]
 
 
 def test_unknown_upstream_and_no_folder(tmp_path):

@@ -25,13 +25,25 @@ def test_names_of_ours_exist_and_are_as_large():
 
 
 def test_corpora_are_those_of_the_data_folder():
-    from downstreams.corpora import CORPORA, librispeech, speech_commands, voxceleb1
+    from downstreams.corpora import (
+        CORPORA,
+        audio_snips,
+        fluent_speech_commands,
+        iemocap,
+        librispeech,
+        speech_commands,
+        voxceleb1,
+    )
 
     assert {corpus.name for corpus in PUBLISHED_CORPORA.values()} <= set(CORPORA)
     assert {task: corpus.test_utterances for task, corpus in PUBLISHED_CORPORA.items()} == {
         "asr": librispeech.OFFICIAL["test-clean"].utterances,
         "sid": voxceleb1.OFFICIAL["test"].utterances,
         "ks": speech_commands.OFFICIAL_V1["test"].utterances,
+        "pr": librispeech.OFFICIAL["test-clean"].utterances,
+        "ic": fluent_speech_commands.OFFICIAL["test"].utterances,
+        "sf": audio_snips.OFFICIAL["test"].utterances,
+        "er": sum(session.utterances for session in iemocap.OFFICIAL.values()),
     }
 
 

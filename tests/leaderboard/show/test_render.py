@@ -31,11 +31,11 @@ ks version 1: accuracy in %, corpus mini (c0c0c0c0), protocol content abababab
 | wavlm | **23.0 [21.0, 25.0]** | **13.0 [11.0, 15.0]**¹ | – | – | predictive | 94.0 M |
 
 - Bold: best of its column, or not separated from the best (intervals overlap)
-- \\[low, high\\]: 95 % interval over speakers, and over reruns where there are several seeds
+- \\[low, high\\]: 95 % interval over 10 speakers, and over reruns where there are several seeds
 - ¹ one seed: no estimate of seed variance
 - † untrained: random weights, a floor for the others
 - no mean rank: fewer than two upstreams have a score in every task
-- no overall score: SUPERB's constants hold for asr on librispeech, sid on voxceleb1, ks on speech-commands-v1, whole test splits, under the published heads and budgets; here: asr on mini, ks on mini, protocol superb
+- no overall score: SUPERB's constants hold for its own corpora, whole test splits, under the published heads and budgets; here: asr on mini, ks on mini, protocol superb
 
 ## asr version 1: wer in % ↓ (lower is better)
 
@@ -50,7 +50,7 @@ corpus note: synthetic voices
 | untrained-hubert † | failed | – |
 
 - Bold: best of its column, or not separated from the best (intervals overlap)
-- \\[low, high\\]: 95 % interval over speakers, and over reruns where there are several seeds
+- \\[low, high\\]: 95 % interval over 10 speakers, and over reruns where there are several seeds
 - ¹ one seed: no estimate of seed variance
 - † untrained: random weights, a floor for the others
 - untrained-hubert: random weights
@@ -64,7 +64,7 @@ corpus note: synthetic voices
 | :-- | --: | --: | --: | --: | --: |
 | hubert | 90.0 [88.0, 92.0] | – | 80.0 [78.0, 82.0]² | 85.0 [83.0, 87.0] | 95.0 [93.0, 97.0] |
 
-- \\[low, high\\]: 95 % interval over speakers, and over reruns where there are several seeds
+- \\[low, high\\]: 95 % interval over 10 speakers, and over reruns where there are several seeds
 - ² best learning rate at an edge of the grid: the score may be low
 """  # noqa: E501, W291
 
@@ -144,7 +144,7 @@ def test_intervals_over_utterances_are_marked(result):
     for format in ("terminal", "markdown"):
         both = render(arrange([speakers, utterances]), format)
         assert re.search(r"80\.0 \[78\.0, 82\.0\]\**³", both)
-        assert "interval over speakers, or over utterances where marked ³" in both
+        assert "interval over 10 speakers, or over utterances where marked ³" in both
         assert "³ interval over utterances for want of known speakers" in both
         alone = render(arrange([utterances]), format)
         assert "95 % interval over utterances" in alone

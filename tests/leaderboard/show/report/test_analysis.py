@@ -3,10 +3,13 @@ import pytest
 from benchmark.core import Metric, Record
 from leaderboard.show.report.analysis import (
     Aligned,
+    Slot,
     align,
     by_length,
+    by_slot,
     by_speaker,
     confusions,
+    phone_confusions,
     worst,
 )
 
@@ -49,3 +52,39 @@ def test_confusions_count_all_seeds():
     assert found.names == ("off", "on", "up")
     assert found.counts == {(1, 0): 2, (2, 2): 1}
     assert found.worst(3) == [("on", "off", 2)]
+
+
+def answered(*pairs):
+    return {0: [Record(f"u{i}", ("s",), said, heard, {}) for i, (said, heard) in enumerate(pairs)]}
+
+
+def test_phones_are_confused_without_stress_and_by_manner():
+    phones, manners = phone_confusions(answered(("K AE1 T", "G AE0 T S"), ("AE2 N", "N")))
+    assert phones.worst(5) == [("AE", "–", 1), ("K", "G", 1), ("–", "S", 1)]
+    assert manners.names == ("vowel", "stop", "fricative", "nasal", "–")
+    place = {name: index for index, name in enumerate(manners.names)}
+    assert manners.counts == {
+        (place["vowel"], place["vowel"]): 1,
+        (place["vowel"], place["–"]): 1,
+        (place["stop"], place["stop"]): 2,
+        (place["–"], place["fricative"]): 1,
+        (place["nasal"], place["nasal"]): 1,
+    }
+    # words are none, and neither are phones of another inventory
+    assert phone_confusions(answered(("THE CAT", "A CAT"))) is None
+    assert phone_confusions(answered(("k a t", "k a"))) is None
+
+
+def test_slots_by_kind():
+    found = by_slot(
+        answered(
+            ("PLAY <song>HEY</song> AT <time>TEN</time>", "PLAY <song>HI</song>"),
+            ("STOP", "<time>STOP</time> <food>TEA</food>"),
+            ("AT <time>TEN</time>", "AT <time>TEN</time>"),
+        )
+    )
+    assert found == [
+        Slot("song", said=1, heard=1, both=1, f1=100.0, value_errors=pytest.approx(200 / 3)),
+        Slot("time", said=2, heard=2, both=1, f1=50.0, value_errors=50.0),
+    ]
+    assert by_slot(answered(("PLAY", "PLAY"))) == []

@@ -1,0 +1,105 @@
+"""Connectionist temporal classification (Graves et al. 2006): what the tasks that use it share.
+
+The first output is the blank, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby, pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:  # listing tasks is to stay instant
+    from torch import Tensor
+
+BLANK: Final = "<blank>"
+
+RECURRENT_HEAD: Final[Mapping[str, Any]] = {
+    "frame_s": 0.04,
+    "projection": 128,
+    "hidden": 128,
+    "layers": 2,
+    "dropout": 0.2,
+}
+"""Settings of `downstreams.heads.RecurrentTranscriber` for little data.
+
+``frame_s`` is how many seconds a frame of the head covers: shorter frames of the encoder are
+stacked. 0 means no stacking.
+"""
+
+
+def loss(logits: Tensor, lengths: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+    """CTC loss per symbol, averaged over the batch.
+
+    A target that cannot fit into its frames has no alignment; it contributes nothing.
+
+    Args:
+        logits: ``[utterance, frame, symbol]``.
+        lengths: valid frames of each utterance.
+        targets: places of its symbols in the vocabulary.
+    """
+    import torch
+
+    return torch.nn.functional.ctc_loss(
+        logits.log_softmax(dim=-1).transpose(0, 1),
+        torch.tensor([symbol for target in targets for symbol in target]),
+        lengths.cpu(),
+        torch.tensor([len(target) for target in targets]),
+        zero_infinity=True,
+    )
+
+
+def places(symbols: Sequence[str], vocabulary: Sequence[str]) -> list[int]:
+    """Places of symbols in the vocabulary, without those that have none.
+
+    What train never had can be in valid: no output stands for it.
+    """
+    index = {symbol: place for place, symbol in enumerate(vocabulary)}
+    return [index[symbol] for symbol in symbols if symbol in index]
+
+
+def best_paths(logits: Tensor, lengths: Tensor, vocabulary: Sequence[str]) -> list[list[str]]:
+    """The symbols of the best path of each utterance (section 3.2)."""
+    best = logits.argmax(dim=-1).cpu()
+    return [
+        collapse(path[:length].tolist(), vocabulary)
+        for path, length in zip(best, lengths.tolist(), strict=True)
+    ]
+
+
+def collapse(path: Sequence[int], vocabulary: Sequence[str]) -> list[str]:
+    """Symbols of a path: repeats joined, then blanks dropped (section 3.1).
+
+    >>> collapse([1, 1, 0, 1, 2], ["<blank>", "A", "B"])
+    ['A', 'A', 'B']
+    """
+    return [vocabulary[index] for index, _ in groupby(path) if index != 0]
+
+
+def stacked(hop_s: float, settings: Mapping[str, Any]) -> int:
+    """How many frames of the encoder make one of a recurrent head."""
+    return max(1, round(float(settings["frame_s"]) / hop_s))
+
+
+def too_long(
+    what: str, targets: Sequence[Sequence[str]], lengths: Sequence[int], frame_s: float
+) -> list[str]:
+    """A note on targets that have no alignment, or nothing.
+
+    Args:
+        what: the symbols, for the note.
+        targets: symbols of each training utterance.
+        lengths: frames of the head for each.
+        frame_s: seconds of such a frame.
+    """
+    unfit = sum(
+        # a frame per symbol, and a blank between equal neighbours
+        len(target) + sum(a == b for a, b in pairwise(target)) > length
+        for target, length in zip(targets, lengths, strict=True)
+    )
+    if not unfit:
+        return []
+    return [
+        f"{unfit} of {len(targets)} training transcripts have more {what} than the head has "
+        f"frames ({frame_s * 1000:.0f} ms each); CTC cannot align them, so they teach nothing"
+    ]
