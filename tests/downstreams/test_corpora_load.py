@@ -218,6 +218,8 @@ def test_a_task_of_ones_own_on_the_bundled_corpus():
     words = replace(ASR, name="words")
     assert load_corpus("mini", words).sha256 == load_corpus("mini", ASR).sha256
     assert load_corpus("mini", replace(SID, name="who")) == load_corpus("mini", SID)
-    says = r"not serve task 'intent'.* -d intent --corpus fluent-speech-commands -u ENCODER --data-"
+    found = load_corpus("mini", INTENT)
+    assert {"action", "object"} <= set(found.utterances[0].columns)
+    says = r"not serve task 'er'.* -d er --corpus iemocap -u ENCODER --data-"
     with pytest.raises(SuperbError, match=says):
-        load_corpus("mini", INTENT)
+        load_corpus("mini", load_downstream("er").card)

@@ -80,7 +80,7 @@ def test_asr_splits_share_no_speaker_and_no_sentence(corpora):
 
 def test_pr_spells_the_sentences_of_asr(corpora):
     lines = (mini.FOLDER / "lexicon.txt").read_text("utf-8").splitlines()
-    assert lines[0] == ";;; Copyright (C) 1993-2015 Carnegie Mellon University. All rights reserved."
+    assert "Copyright (C) 1993-2015 Carnegie Mellon University" in lines[0]
     entries = [line.split("\t") for line in lines if not line.startswith(";;;")]
     lexicon = dict(entries)
     assert [word for word, _ in entries] == sorted(lexicon)
