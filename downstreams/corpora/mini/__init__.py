@@ -63,13 +63,15 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
 
     Args:
         task: ``asr``, ``sid``, ``ks``, ``pr``, ``ic`` or ``sf``.
-        options: none means anything to a corpus that is bundled with its splits.
+        options: of these, only a lexicon for ``pr`` means anything to a corpus that is bundled with
+            its splits.
 
     Raises:
         SuperbError: for another task, for options, and for a data file that is missing or was
             changed.
     """
-    refuse_options("mini", options or CorpusOptions(), "it is bundled, and its splits are fixed")
+    options = options or CorpusOptions()
+    refuse_options("mini", options, "it is bundled, and its splits are fixed")
     if task not in _TABLES:
         raise unknown("task of corpus 'mini'", task, _TABLES)
     table = _TABLES[task]
@@ -88,7 +90,7 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     notes = ["synthetic speech, for trying out and for tests"]
     if task == "pr":
         _verified(LEXICON)
-        utterances, note = pronounced("mini", utterances, [FOLDER / LEXICON])
+        utterances, note = pronounced("mini", utterances, [options.lexicon or FOLDER / LEXICON])
         notes.append(note)
     return built("mini", FOLDER, utterances, notes, licence=LICENCE, source=SOURCE)
 
