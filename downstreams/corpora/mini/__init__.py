@@ -55,6 +55,7 @@ _TABLES: Final = {
     "pr": _Table("sentences.parquet", text="text"),
     "ic": _Table("commands.parquet", columns=("action", "object", "location")),
     "sf": _Table("commands.parquet", columns=("tagged",)),
+    "asv": _Table("sentences.parquet"),
 }
 
 
@@ -90,7 +91,9 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     notes = ["synthetic speech, for trying out and for tests"]
     if task == "pr":
         _verified(LEXICON)
-        utterances, note = pronounced("mini", utterances, [options.lexicon or FOLDER / LEXICON])
+        utterances, note = pronounced(
+            "mini", utterances, [options.pronunciations or FOLDER / LEXICON]
+        )
         notes.append(note)
     return built("mini", FOLDER, utterances, notes, licence=LICENCE, source=SOURCE)
 
