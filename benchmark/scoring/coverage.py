@@ -291,7 +291,7 @@ TRIAL_DIFFERENCE_CASES: _Cases = {
 """Likewise, in percentage points."""
 
 SEARCH_CASES: _Cases = {
-    "MTWV 48 %": (best_value(3), partial(draw_searches, shift=3)),
+    "MTWV 62 %": (best_value(3), partial(draw_searches, shift=3)),
     "MTWV 86 %": (best_value(4), partial(draw_searches, shift=4)),
     "MTWV 86 %, of 6 terms": (best_value(4), partial(draw_searches, shift=4, terms=6)),
 }

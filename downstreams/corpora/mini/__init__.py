@@ -1,4 +1,4 @@
-"""The bundled corpus `mini`: synthetic English speech for ASR, PR, SID, KS, IC and SF.
+"""The bundled corpus `mini`: synthetic English speech for ASR, PR, SID, KS, IC, SF and QbE.
 
 Audio and answers lie in three Parquet files beside this one, in the layout that Hugging Face
 ``datasets`` reads: ``audio`` is a struct of encoded bytes and a name. ``sentences.parquet`` serves
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,13 +57,29 @@ _TABLES: Final = {
     "sf": _Table("commands.parquet", columns=("tagged",)),
     "asv": _Table("sentences.parquet"),
 }
+UNKNOWN: Final = "_unknown_"
+# The words behind that label, in turn.
+_UNKNOWN_WORDS: Final = {
+    "train": (
+        "water seven apple window river money paper music table winter"
+        " yellow house bird tree three happy nose dot late stuff"
+    ).split(),
+    "valid": "water seven apple window nose late garden bread stone shop".split(),
+    "test": "water seven apple window nose late forest nine robin town light goat".split(),
+}
+# Nothing is learned from the train split of a search, which is that of these speakers alone.
+_TRAIN_SEARCH: Final = ("s00", "s01", "s02")
+_SEARCHED: Final = (
+    _Table("sentences.parquet", text="text"),
+    _Table("commands.parquet", text="text"),
+)
 
 
 def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     """Load the part of the corpus that serves one task.
 
     Args:
-        task: ``asr``, ``sid``, ``ks``, ``pr``, ``ic`` or ``sf``.
+        task: ``asr``, ``sid``, ``ks``, ``pr``, ``ic``, ``sf``, ``asv`` or ``qbe``.
         options: of these, only a lexicon for ``pr`` means anything to a corpus that is bundled with
             its splits.
 
@@ -73,10 +89,28 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     """
     options = options or CorpusOptions()
     refuse_options("mini", options, "it is bundled, and its splits are fixed")
-    if task not in _TABLES:
-        raise unknown("task of corpus 'mini'", task, _TABLES)
-    table = _TABLES[task]
-    utterances = [
+    if task not in (*_TABLES, "qbe"):
+        raise unknown("task of corpus 'mini'", task, (*_TABLES, "qbe"))
+    utterances = _searches() if task == "qbe" else _utterances(_TABLES[task])
+    notes = ["synthetic speech, for trying out and for tests"]
+    if task == "pr":
+        _verified(LEXICON)
+        utterances, note = pronounced(
+            "mini", utterances, [options.pronunciations or FOLDER / LEXICON]
+        )
+        notes.append(note)
+    return built("mini", FOLDER, utterances, notes, licence=LICENCE, source=SOURCE)
+
+
+def keyword(split: str, label: str, number: int) -> str:
+    """What is said in a clip of `keywords.parquet`, by its label and its number in split."""
+    words = _UNKNOWN_WORDS[split] if label == UNKNOWN else [label]
+    return words[number % len(words)]
+
+
+def _utterances(table: _Table) -> list[Utterance]:
+    """The utterances of one table."""
+    return [
         Utterance(
             id=row["utterance"],
             audio=row["audio"]["bytes"],
@@ -88,14 +122,27 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
         )
         for row in _rows(table)
     ]
-    notes = ["synthetic speech, for trying out and for tests"]
-    if task == "pr":
-        _verified(LEXICON)
-        utterances, note = pronounced(
-            "mini", utterances, [options.pronunciations or FOLDER / LEXICON]
-        )
-        notes.append(note)
-    return built("mini", FOLDER, utterances, notes, licence=LICENCE, source=SOURCE)
+
+
+def _searches() -> list[Utterance]:
+    """Sentences and commands as documents, and keywords that are said in them as queries.
+
+    A speaker asks for a word once.
+    """
+    documents = [
+        replace(u, text="", columns={"role": "document", "term": ";".join(u.text.split())})
+        for table in _SEARCHED
+        for u in _utterances(table)
+        if u.split != "train" or u.speaker in _TRAIN_SEARCH
+    ]
+    held = {(u.split, word) for u in documents for word in u.value("term").split(";")}
+    queries: dict[tuple[str, str], Utterance] = {}
+    for u in _utterances(_TABLES["ks"]):
+        word = keyword(u.split, u.label, int(u.id.rpartition("-")[2]))
+        if (u.split, word) in held and (u.split != "train" or u.speaker in _TRAIN_SEARCH):
+            columns = {"role": "query", "term": word}
+            queries.setdefault((u.speaker, word), replace(u, label="", columns=columns))
+    return [*queries.values(), *documents]
 
 
 def _rows(table: _Table) -> list[dict[str, Any]]:
