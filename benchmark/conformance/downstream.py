@@ -158,8 +158,9 @@ class _Suite:
 
     @property
     def batch(self) -> list[Utterance]:
-        """Utterances that heads are tried on, from all over train."""
-        return self.train[:: max(1, len(self.train) // BATCH)][:BATCH]
+        """Utterances that heads are tried on: neighbours, often of one speaker, all over train."""
+        step = max(2, 2 * len(self.train) // BATCH)
+        return [u for place, u in enumerate(self.train) if place % step < 2][:BATCH]
 
     def features(self, utterances: Sequence[Utterance]) -> list[Tensor]:
         """Seeded frames ``[frame, dim]`` of each, long enough for what is said in it."""
