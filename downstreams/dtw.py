@@ -2,8 +2,9 @@
 
 The search of SUPERB's query by example (Yang et al. 2021): distance exp(cosine distance) - 1, each
 query frame's distances to a document scaled to run from 0 to 1, the step pattern ``asymmetric``
-(each query frame once; the document waits or goes on by one frame or two: Sakoe & Chiba 1978) with
-open begin and end, and the cost of the best path over the length of the query (Tormene et al. 2009).
+(each query frame once, while the document waits or goes on by one frame or two: Sakoe & Chiba 1978)
+with open begin and end, and the cost of the best path over the length of the query (Tormene et al.
+2009). Checked against dtw-python 1.9.0.
 
 ``python -m downstreams.dtw`` times it beside the plain loop over frames.
 """

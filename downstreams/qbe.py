@@ -106,8 +106,8 @@ class Qbe:
         from downstreams import dtw
 
         count = sum(map(len, states))
-        mean = sum(own.double().sum(dim=0) for own in states) / count
-        squares = sum((own.double() - mean).square().sum(dim=0) for own in states)
+        mean = torch.stack([own.double().sum(dim=0) for own in states]).sum(dim=0) / count
+        squares = torch.stack([(own.double() - mean).square().sum(dim=0) for own in states]).sum(0)
         deviation = (squares / max(count - 1, 1)).sqrt().clamp(min=_TINY)
         asked, searched = (
             [own for own, u in zip(states, utterances, strict=True) if u.value("role") == role]

@@ -131,9 +131,9 @@ def survey(root: Path) -> Survey:
         SuperbError: a list is not there, or a line of it that cannot be understood.
     """
     base = _base(root)
-    utterances = []
-    missing = {}
-    extra = {}
+    utterances: list[Utterance] = []
+    missing: dict[Path, str] = {}
+    extra: dict[Path, str] = {}
     for part, (list_name, folder) in PARTS.items():
         there = {path.stem: path for path in visible(base / folder, "*.wav")}
         pattern = rf"(?:[^\s/]+/)?{folder}/({_NAME})\.wav\s+([a-z]+)"

@@ -51,9 +51,9 @@ def test_detection_cost_is_the_lowest_of_all_thresholds():
 def term_weighted_value(rows, threshold) -> float:
     """By the definition, with the constants as the evaluation's plan gives them."""
     found = {}
-    for score, target, term in rows.tolist():
+    for place, target, term in rows.tolist():
         misses, alarms = found.setdefault(term, ([], []))
-        (misses if target else alarms).append((score < threshold) == bool(target))
+        (misses if target else alarms).append((place < threshold) == bool(target))
     beta = 1 / 100 * (1 / 0.0008 - 1)
     values = [
         1 - sum(misses) / len(misses) - beta * sum(alarms) / max(len(alarms), 1)

@@ -63,9 +63,9 @@ _UNKNOWN_WORDS: Final = {
     "train": (
         "water seven apple window river money paper music table winter"
         " yellow house bird tree three happy nose dot late stuff"
-    ).split(),
-    "valid": "water seven apple window nose late garden bread stone shop".split(),
-    "test": "water seven apple window nose late forest nine robin town light goat".split(),
+    ),
+    "valid": "water seven apple window nose late garden bread stone shop",
+    "test": "water seven apple window nose late forest nine robin town light goat",
 }
 # Nothing is learned from the train split of a search, which is that of these speakers alone.
 _TRAIN_SEARCH: Final = ("s00", "s01", "s02")
@@ -104,7 +104,7 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
 
 def keyword(split: str, label: str, number: int) -> str:
     """What is said in a clip of `keywords.parquet`, by its label and its number in split."""
-    words = _UNKNOWN_WORDS[split] if label == UNKNOWN else [label]
+    words = _UNKNOWN_WORDS[split].split() if label == UNKNOWN else [label]
     return words[number % len(words)]
 
 

