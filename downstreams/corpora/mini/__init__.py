@@ -4,7 +4,8 @@ Audio and answers lie in three Parquet files beside this one, in the layout that
 ``datasets`` reads: ``audio`` is a struct of encoded bytes and a name. ``sentences.parquet`` serves
 ASR and, by way of ``lexicon.txt``, PR (column ``split``: new speakers and new sentences in every
 split), and SID (column ``sid_split``: the same speakers, new sentences); ``keywords.parquet``
-serves KS; ``commands.parquet`` serves IC and SF.
+serves KS; ``commands.parquet`` serves IC and SF. QbE searches for keywords in sentences and
+commands.
 """
 
 from __future__ import annotations
