@@ -18,7 +18,7 @@ from downstreams.corpora.load import load_corpus
 
 TABLES = ("sentences.parquet", "keywords.parquet", "commands.parquet")
 FILES = (*TABLES, "lexicon.txt")
-TASKS = ("asr", "sid", "ks", "pr", "ic", "sf", "asv")
+TASKS = ("asr", "sid", "ks", "pr", "ic", "sf", "asv", "qbe")
 INTENT = ("action", "object", "location")
 KEYWORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
 
@@ -60,6 +60,7 @@ def test_the_whole_corpus_is_at_most_16_megabytes():
         ("ic", set(INTENT)),
         ("sf", {"tagged"}),
         ("asv", set()),
+        ("qbe", {"role", "term"}),
     ],
 )
 def test_every_split_has_unique_utterances_with_speaker_and_no_other_answer(corpora, task, answers):
