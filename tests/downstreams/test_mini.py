@@ -189,6 +189,7 @@ def test_identity_is_stable_and_differs_by_task(corpora):
         "ic": "bbd68389b28d2099",
         "sf": "627f950fc8df77d3",
         "asv": "a297217921170c33",
+        "qbe": "9b165ab62cfd4005",
     }
 
 
@@ -216,7 +217,7 @@ def test_corpora_are_found_by_name(corpora):
     with pytest.raises(SuperbError, match=r"unknown corpus 'minni'. Did you mean mini\?.*\.csv"):
         load_corpus("minni", card("ks"))
     with pytest.raises(
-        SuperbError, match=r"'mini' does not serve task 'st', only asr.* asv and.*split"
+        SuperbError, match=r"'mini' does not serve task 'st', only asr.* qbe and.*split"
     ):
         load_corpus("mini", card("st", ("translation",)))
     with pytest.raises(SuperbError, match="no manifest at"):
