@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmark.core import SPLITS, Corpus, DownstreamCard, Utterance
 from benchmark.errors import SuperbError
-from downstreams.corpora import content_sha256
+from downstreams.corpora import content_sha256, mixtures
 from downstreams.corpora.pronunciation import columns_read, pronounced
 from downstreams.corpora.words import cleaned
 
@@ -60,6 +60,9 @@ def checked(
 
     Their texts are brought to one form first: see `downstreams.corpora.words`.
 
+    Where the task needs segments and only speakers are known, mixtures are made: see
+    `downstreams.corpora.mixtures`.
+
     Without a valid split, a fixed tenth of train becomes one, and the corpus's note says so: whole
     speakers if there are enough of them and they are not the labels, else some utterances of every
     label. Folds must have one of their own.
@@ -99,7 +102,9 @@ def checked(
         raise SuperbError(f"{where}: empty ids: {nameless}. Give each utterance an id of its own")
     if not folds:
         _check_splits(where, utterances, found)
-    read = columns_read(card, _known(utterances), lexicon)
+    known = _known(utterances)
+    with_text = columns_read(card, known, lexicon)
+    read = mixtures.columns_read(with_text, known)
     _check_values(where, utterances, read, found)
     counts = Counter(ids)
     splits: dict[str, dict[str, None]] = defaultdict(dict)
@@ -123,7 +128,7 @@ def checked(
     if missing:
         raise SuperbError(f"{where}: missing audio files: {missing}. {remedy}".rstrip(". ") + ".")
     complete, spoken, carved = list(utterances), "", ""
-    if read is not card:
+    if with_text is not card:
         complete, spoken = pronounced(where, complete, [lexicon] if lexicon else [])
     left_out = {*ids} - {utterance.id for utterance in complete}
     own_folds = {
@@ -133,6 +138,14 @@ def checked(
     if not own_folds:
         recur = card.label_from == "speaker"
         complete, carved = with_valid(where, complete, labels_are_speakers=recur)
+    if read is not with_text:
+        if own_folds:
+            raise SuperbError(
+                f"{where}: mixtures of single speakers are made of one partition, not of folds; "
+                "give it a column split"
+            )
+        complete, how = mixtures.mixed(where, complete, name)
+        carved = "; ".join(filter(None, (carved, how)))
     corpus = Corpus(
         name=name,
         sha256=content_sha256(complete, pinned, own_folds),
