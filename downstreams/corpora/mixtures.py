@@ -3,8 +3,10 @@
 A `Mixture` is a recipe: which parts of which recordings begin when, and how loud. What depends on
 chance is drawn from a generator that the name of the corpus, the split and the number of the
 mixture seed. Only speech is mixed: of each utterance what lies between the first and the last
-10 ms that come within `VOICE_DB` of its loudest, and of that a few seconds at most; so a mixture's
-segments, in the column ``segments``, are the stretches that its parts fill.
+10 ms that are loud, and of that a few seconds at most; so a mixture's segments, in the column
+``segments``, are the stretches that its parts fill. Loud is what exceeds the background, the level
+below which a twentieth of the utterance lies, by `RISE` of the decibels between that and its loudest
+10 ms, and is not softer than that by more than `RANGE_DB`.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ from downstreams import diarization
 from downstreams.diarization import COLUMN, Segment
 
 RATE: Final = 16_000
-# Below the loudest 10 ms of an utterance; the background of a good recording is softer.
-VOICE_DB: Final = -40.0
+RISE: Final = 0.3
+RANGE_DB: Final = 40.0
 # Shorter speech is a click or a cut word.
 LEAST_MS: Final = 200
 # Seconds of silence before speech that are looked through; no more of an utterance is read.
@@ -271,7 +273,9 @@ def voiced(utterance: Utterance, longest_s: float) -> tuple[int, int] | None:
     power = np.square(blocks, dtype=np.float64).mean(1)
     if not len(power) or power.max() < SILENT_RMS**2:
         return None
-    loud = np.flatnonzero(power >= power.max() * 10 ** (VOICE_DB / 10))
+    level = 10 * np.log10(np.maximum(power, 1e-12))
+    background, peak = np.percentile(level, 5), level.max()
+    loud = np.flatnonzero(level >= max(peak - RANGE_DB, background + RISE * (peak - background)))
     loud = loud[loud < loud[0] + round(longest_s * 100)]
     length_ms = 10 * int(loud[-1] + 1 - loud[0])
     if length_ms < LEAST_MS:
@@ -283,7 +287,7 @@ def mixed(
     where: str,
     utterances: Sequence[Utterance],
     name: str,
-    recipe: Recipe = Recipe(),  # noqa: B008 - it is frozen
+    recipe: Recipe = Recipe(),
     known: Mapping[str, tuple[int, int]] | None = None,
 ) -> tuple[list[Utterance], str]:
     """Mixtures of the speakers of each split.
@@ -393,9 +397,8 @@ class _Dealer:
                 share = chance.uniform(*recipe.overlap_share)
                 shared = round(share * min(length, parts[-1].length_ms))
                 start = max(parts[-1].end_ms - shared, free[turn.speaker])
-            part = Part(
-                turn.id, turn.speaker, turn.audio, first, length, start, gains[turn.speaker]
-            )
+            who, gain = turn.speaker, gains[turn.speaker]
+            part = Part(turn.id, who, turn.audio, first, length, start, gain)
             parts.append(part)
             pause = _milliseconds(chance.uniform(*recipe.pause_s))
             free[turn.speaker] = part.end_ms + pause

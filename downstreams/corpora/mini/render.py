@@ -394,13 +394,12 @@ def main() -> None:
     """Render the files, or one of them, into a folder."""
     parser = argparse.ArgumentParser(description="Render the corpus mini.")
     parser.add_argument("--output", type=Path, required=True, help="folder for the files")
-    parser.add_argument(
-        "--only", choices=(*TABLES, LEXICON, VOICED), help="one file; all by default"
-    )
+    files = (*TABLES, LEXICON, VOICED)
+    parser.add_argument("--only", choices=files, help="one file; all by default")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    wanted = (arguments.only,) if arguments.only else (*TABLES, LEXICON, VOICED)
+    wanted = (arguments.only,) if arguments.only else files
     # One task for each child: the engine must be called only once in a process.
     with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=1) as pool:
         for file in wanted:
