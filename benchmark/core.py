@@ -347,7 +347,8 @@ class DownstreamCard:
         metrics: what is scored, the metric that ranks first.
         features: whether the head needs every frame, or time means give the same result.
         needs: the columns of a manifest that it reads besides ``audio`` and ``split``.
-        closed_set: True when a label that train never saw is an error.
+        closed_set: True when a label that train never saw is an error: `Utterance.label`, or where
+            that is not needed, what stands in any of `needs`.
         label_from: the column that becomes `Utterance.label`.
         head: its head in words, for the list of tasks.
     """
@@ -414,6 +415,13 @@ class DownstreamCard:
         return tuple(dict.fromkeys(named))
 
     @property
+    def closed_columns(self) -> tuple[str, ...]:
+        """What train must have all values of: ``label``, or every column; nothing if not closed."""
+        if not self.closed_set:
+            return ()
+        return ("label",) if self.labelled else self.needs
+
+    @property
     def labelled(self) -> bool:
         """Whether it needs `Utterance.label`."""
         return "label" in self.needs or self.label_from in self.needs
@@ -455,6 +463,9 @@ class Downstream(Protocol):
     ) -> nn.Module:
         """A light head: ``(frames [utterance, frame, dim], lengths) -> (logits, lengths)``.
 
+        A head that returns more than a number for each output, such as an embedding after them,
+        says how many more in an attribute ``extra_outputs``.
+
         Args:
             dim: features per frame.
             hop_s: seconds between frames.
@@ -487,6 +498,24 @@ class Downstream(Protocol):
 
     def records(self, utterances: Sequence[Utterance], answers: Sequence[Any]) -> list[Record]:
         """What the answers to a whole split come to; with values for every metric of the card."""
+        ...
+
+
+@runtime_checkable
+class KnowsHop(Downstream, Protocol):
+    """A task whose answers have times, so that it must know how long a frame is."""
+
+    def at_hop(self, hop_s: float) -> Downstream:
+        """The same task for frames of so many seconds; asked for before anything is trained."""
+        ...
+
+
+@runtime_checkable
+class TunesOnValid(Downstream, Protocol):
+    """A task with values of its own that are chosen on valid, such as a threshold."""
+
+    def tuned(self, utterances: Sequence[Utterance], answers: Sequence[Any]) -> Downstream:
+        """The same task with what is best on valid, after training; test is answered by it."""
         ...
 
 

@@ -124,6 +124,8 @@ class Training:
         select_by: ``score-loss`` keeps the best score, and of equal ones that of least loss;
             ``score`` keeps the first best score, and none unless it is better than the worst, 0 %
             (or 100 % where lower is better).
+        choose_on: ``valid``, or ``test`` to compare with published runs that do so; the result
+            says that its score is too good.
         patience: looks in a row without a new best after which a probe stops; 0 for never.
         halving: when to drop learning rates that are behind; empty for never.
         standardise: whether each head sees mixed features shifted and scaled to mean 0 and
@@ -149,6 +151,7 @@ class Training:
     evaluate_every: int
     valid_sampling: Literal["all", "balanced"]
     select_by: Literal["score-loss", "score"]
+    choose_on: Literal["valid", "test"]
     patience: int
     halving: tuple[Halving, ...]
     standardise: bool
@@ -233,6 +236,7 @@ _REQUIRED = {field.name for field in fields(Training)} - {
     "lm",
     "halving",
     "learning_rates",
+    "choose_on",
 }
 # Values of `Training` that change nothing. A hash leaves them out, so that a value that came later
 # does not give another identity to runs that never used it.
@@ -245,6 +249,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "head_precision": "float32",
     "valid_sampling": "all",
     "select_by": "score-loss",
+    "choose_on": "valid",
     "patience": 0,
     "lm": None,
 }
@@ -380,6 +385,7 @@ def _laid_over(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[st
 def _training(values: object, where: str) -> Training:
     table = _table(values, where)
     _refuse_extra(Training, table, where)
+    table.setdefault("choose_on", "valid")
     augment = table.pop("spec_augment", None)
     lm = table.pop("lm", None)
     rungs = table.pop("halving", [])

@@ -19,5 +19,6 @@ DOWNSTREAMS: Final[dict[str, str]] = {
     "sf": "downstreams.sf:Sf",
     "er": "downstreams.er:Er",
     "sd": "downstreams.sd:Sd",
+    "asv": "downstreams.asv:Asv",
 }
 """Name → ``module:attribute``, as the entry points of a plug-in have it."""

@@ -174,3 +174,78 @@ def turn_round(frames: Tensor, lengths: Tensor) -> Tensor:
     time = torch.arange(frames.shape[1], device=frames.device)[None]
     source = torch.where(time < lengths[:, None], lengths[:, None] - 1 - time, time)
     return frames.gather(1, source[..., None].expand_as(frames))
+
+
+class XVector(nn.Module):
+    """Linear, TDNN layers, mean and deviation over time, linear, linear: the head of ASV.
+
+    The x-vector of Snyder et al. (2018), without batch normalisation as SUPERB has it: each frame
+    hears seven on either side. Utterances of fewer than 15 frames go on with their last frame.
+
+    Args:
+        dim: features per frame.
+        outputs: speakers of train.
+        projection: width of the first linear layer.
+        hidden: width of the TDNN layers but the last.
+        pooled: width of the last one.
+        embedding: width of both layers after pooling; the first of them is the embedding.
+    """
+
+    CONTEXTS = ((5, 1), (3, 2), (3, 3), (1, 1), (1, 1))
+    """Kernel and dilation of each TDNN layer."""
+
+    def __init__(
+        self,
+        dim: int,
+        outputs: int,
+        *,
+        projection: int,
+        hidden: int,
+        pooled: int,
+        embedding: int,
+    ) -> None:
+        super().__init__()
+        self.extra_outputs = embedding
+        self.project = nn.Linear(dim, projection)
+        widths = (projection, hidden, hidden, hidden, hidden, pooled)
+        self.layers = nn.ModuleList(
+            nn.Conv1d(before, after, kernel, dilation=dilation)
+            for before, after, (kernel, dilation) in zip(
+                widths, widths[1:], self.CONTEXTS, strict=False
+            )
+        )
+        self.lost = sum((kernel - 1) * dilation for kernel, dilation in self.CONTEXTS)
+        self.embed = nn.Linear(2 * pooled, embedding)
+        self.refine = nn.Linear(embedding, embedding)
+        self.speakers = nn.Parameter(torch.empty(outputs, embedding))
+        nn.init.xavier_normal_(self.speakers)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``[utterance, cosine to each speaker and embedding]``, and `lengths` as they came.
+
+        The embedding is the first layer after pooling; the cosines are of the second.
+        """
+        hidden = self.project(lengthened(frames, lengths, self.lost + 1)).transpose(1, 2)
+        for layer in self.layers:
+            hidden = layer(hidden).relu()
+        left = lengths.clamp(min=self.lost + 1) - self.lost
+        valid = torch.arange(hidden.shape[2], device=hidden.device) < left[:, None]
+        count = left[:, None].to(hidden.dtype)
+        mean = (hidden * valid[:, None]).sum(2) / count
+        variance = ((hidden - mean[..., None]).square() * valid[:, None]).sum(2) / count
+        # not 0, where the root has no slope
+        embedding = self.embed(torch.cat([mean, (variance + 1e-6).sqrt()], dim=1)).relu()
+        refined = nn.functional.normalize(self.refine(embedding).relu(), dim=1)
+        cosines = refined @ nn.functional.normalize(self.speakers, dim=1).T
+        return torch.cat([cosines, embedding], dim=1), lengths
+
+
+def lengthened(frames: Tensor, lengths: Tensor, least: int) -> Tensor:
+    """Utterances of fewer than `least` frames, with their last frame again up to that many."""
+    if int(lengths.min()) >= least:
+        return frames
+    time = torch.arange(max(frames.shape[1], least), device=frames.device)[None]
+    last = (lengths[:, None] - 1).clamp(min=0)
+    place = torch.where(time < lengths.clamp(min=least)[:, None], time.minimum(last), time)
+    place = place.clamp(max=frames.shape[1] - 1)
+    return frames.gather(1, place[..., None].expand(-1, -1, frames.shape[2]))

@@ -56,7 +56,7 @@ class Sf:
                 f"slots that cannot be read in the column 'tagged': {'; '.join(wrong[:3])}{more}. "
                 "Write <slot>its value</slot>, one slot beside the other"
             )
-        for split in ("train", "test"):
+        for split in ("train", "valid", "test"):
             if not any("</" in u.value("tagged") for u in utterances if u.split == split):
                 raise SuperbError(
                     f"no utterance of {split} has a slot: the column 'tagged' holds transcripts "

@@ -172,8 +172,11 @@ def run(
         typer.Option("--lm", help="N-gram model (ARPA, KenLM) to decode transcripts with as well."),
     ] = None,
     lexicon: Annotated[
+        Path | None, typer.Option(help="Words that it can find, one per line.")
+    ] = None,
+    pronunciations: Annotated[
         Path | None,
-        typer.Option(help="Words that it can find, one per line; for pr, their phones behind."),
+        typer.Option(help="pr on transcripts: a word and its phones per line; else CMU's."),
     ] = None,
     slots: Annotated[
         str,
@@ -238,6 +241,7 @@ def run(
         precision=precision,
         lm=lm,
         lexicon=lexicon,
+        pronunciations=pronunciations,
         slots=_several([slots]),
         log_dir=log_dir,
         storage=storage,

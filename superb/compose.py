@@ -53,11 +53,12 @@ class RunSpec:
     log_dir: Path | None
     channel: int | None = None
     slots: tuple[str, ...] = ()
+    pronunciations: Path | None = None
 
     @property
     def options(self) -> CorpusOptions:
         """Where the corpus lies, and how it is read."""
-        return CorpusOptions(self.data_root, dict(self.splits), self.lexicon)
+        return CorpusOptions(self.data_root, dict(self.splits), self.pronunciations)
 
 
 @runtime_checkable
@@ -182,13 +183,17 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path) -> dict[str, Task]:
         tasks[task.name] = task
     if spec.slots and not any(isinstance(task.downstream, HasSlots) for task in tasks.values()):
         raise SuperbError(f"--slots is for tasks with several labels, such as ic; got {_of(tasks)}")
+    reads = any(PHONES in task.downstream.card.needs for task in tasks.values())
+    if spec.pronunciations is not None and not reads:
+        raise SuperbError(
+            f"--pronunciations is for a task that needs phones, such as pr; got {_of(tasks)}"
+        )
     if spec.lm is not None:
         return _with_language_model(tasks, spec.lm, spec.lexicon)
-    reads = any(PHONES in task.downstream.card.needs for task in tasks.values())
-    if spec.lexicon is not None and not reads:
+    if spec.lexicon is not None:
         raise SuperbError(
-            "--lexicon gives pronunciations for a task that needs phones, such as pr, or the words "
-            f"for a language model, which --lm FILE gives; got {_of(tasks)}"
+            "--lexicon gives the words for a language model; give one with --lm FILE. Phones of "
+            "words come with --pronunciations FILE"
         )
     return tasks
 
@@ -235,7 +240,7 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
     try:
         corpus: Corpus = load_corpus(spec.corpus, card, spec.options)
     except SuperbError as error:
-        if isinstance(downstream, HasSlots) and not spec.slots:
+        if isinstance(downstream, HasSlots) and not spec.slots and "lacks the col" in str(error):
             raise SuperbError(f"{error}. --slots COLUMN,COLUMN names other columns") from error
         raise
     check_fits(downstream, corpus)

@@ -47,6 +47,7 @@ def run(
     trust_remote_code: bool = False,
     lm: str | Path | None = None,
     lexicon: str | Path | None = None,
+    pronunciations: str | Path | None = None,
     slots: Sequence[str] = (),
     log_dir: str | Path | None = None,
     workers: int = 1,
@@ -85,9 +86,10 @@ def run(
         trust_remote_code: let a checkpoint run the Python code it brings; its result says so.
         lm: a word n-gram model (ARPA or KenLM binary) that transcripts of test are decoded with
             as well, for the metric ``wer_lm``; needs the extra ``superb[lm]``.
-        lexicon: the words that this can find, one per line; those of an ARPA model if None. For a
-            task that needs phones, such as ``pr``, their pronunciations after them; the CMU
-            Pronouncing Dictionary if None, for utterances that have a text and no phones.
+        lexicon: the words that this can find, one per line; those of an ARPA model if None.
+        pronunciations: for a task that needs phones, such as ``pr``, on utterances with a text: a
+            word and its phones in each line; if None, the phones that the corpus has, or those of
+            the CMU Pronouncing Dictionary.
         slots: the columns that hold the labels of ``ic``, where not action, object and location.
         log_dir: folder of logs for TensorBoard; none if None.
         workers: processes on this machine that share the jobs; in this one if 1.
@@ -121,6 +123,7 @@ def run(
         trust_remote_code=trust_remote_code,
         lm=_folder(lm),
         lexicon=_folder(lexicon),
+        pronunciations=_folder(pronunciations),
         log_dir=_folder(log_dir),
         channel=channel,
         slots=tuple(slots),

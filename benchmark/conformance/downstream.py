@@ -20,7 +20,7 @@ from benchmark.conformance.report import (
     run_checks,
     state_kept,
 )
-from benchmark.core import DownstreamCard, Record, Utterance
+from benchmark.core import DownstreamCard, KnowsHop, Record, Utterance
 from benchmark.errors import SuperbError
 from benchmark.metrics import check_record, find_statistic, score
 from benchmark.protocol import Protocol, Training
@@ -158,8 +158,9 @@ class _Suite:
 
     @property
     def batch(self) -> list[Utterance]:
-        """Utterances that heads are tried on, from all over train."""
-        return self.train[:: max(1, len(self.train) // BATCH)][:BATCH]
+        """Utterances that heads are tried on: neighbours, often of one speaker, all over train."""
+        step = max(2, 2 * len(self.train) // BATCH)
+        return [u for place, u in enumerate(self.train) if place % step < 2][:BATCH]
 
     def features(self, utterances: Sequence[Utterance]) -> list[Tensor]:
         """Seeded frames ``[frame, dim]`` of each, long enough for what is said in it."""
@@ -216,6 +217,8 @@ class _Suite:
             except SuperbError as error:
                 raise BrokenError(f"metric {metric.name}: {error}") from error
         self.card = card
+        if isinstance(self.task, KnowsHop):
+            self.task = self.task.at_hop(HOP_S)
         self.train = self.given if self.given is not None else made_up_utterances(card)
         if not self.train:
             raise BrokenError("no utterances to try it on")
@@ -254,8 +257,10 @@ class _Suite:
         return f"{len(found)} outputs from {len(before)} utterances"
 
     def has_head(self) -> str:
-        logits, lengths = _pair(self.build().eval(), self.features(self.batch))
-        count, outputs = len(self.batch), len(self.vocabulary)
+        head = self.build().eval()
+        logits, lengths = _pair(head, self.features(self.batch))
+        count = len(self.batch)
+        outputs = len(self.vocabulary) + getattr(head, "extra_outputs", 0)
         shape = tuple(logits.shape)
         found = f"logits {shape} for {count} utterances and {outputs} outputs"
         framed = len(shape) == 3 and self.card.features == "frames"

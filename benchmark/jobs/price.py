@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from benchmark.arpabet import PHONES
 from benchmark.core import Downstream, HiddenStates, UpstreamCard, Utterance
 from benchmark.encoding.cache import format_bytes
 from benchmark.encoding.packing import NONE
@@ -218,8 +219,8 @@ class _Anything(dict[str, str]):
         self.value = value
 
     def get(self, key: object, default: object = "") -> str:
-        """The same for every column."""
-        return self.value
+        """The same for every column but those that hold something else."""
+        return super().get(str(key), self.value)
 
 
 def _made_up(index: int, seconds: float) -> Utterance:
@@ -227,7 +228,15 @@ def _made_up(index: int, seconds: float) -> Utterance:
     letters = "the quick brown fox jumps over the lazy dog "
     text = (letters * math.ceil(14 * seconds / len(letters) + 1))[: max(1, round(14 * seconds))]
     label = str(index % 12)
-    return Utterance(str(index), b"", "train", label, text.strip(), label, None, _Anything(label))
+    columns = _Anything(label)
+    # some twelve phones a second, of all 71, and a slot or two in what is said
+    columns["phones"] = " ".join(
+        PHONES[(7 * place + index) % 71] for place in range(int(12 * seconds))
+    )
+    *words, value = text.split()
+    slot = f"slot{index % 39}"
+    columns["tagged"] = f"{' '.join(words)} <{slot}>{value}</{slot}>"
+    return Utterance(str(index), b"", "train", label, text.strip(), label, None, columns)
 
 
 def _values(

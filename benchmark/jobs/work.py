@@ -7,13 +7,21 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmark.core import SPLITS, NotesTest, NotesTraining, Record
+from benchmark.core import (
+    SPLITS,
+    Downstream,
+    KnowsHop,
+    NotesTest,
+    NotesTraining,
+    Record,
+    TunesOnValid,
+)
 from benchmark.encoding.cache import TRAINING
 from benchmark.encoding.features import Encoded, Features, extract, find_features
 from benchmark.encoding.recordings import Hashes, file_hashes, joint_sha256
@@ -26,6 +34,7 @@ from benchmark.probing.fit import (
     Probe,
     ProbeSpec,
     SplitData,
+    answers_of,
     build_probe,
     evaluate,
     fit,
@@ -85,6 +94,9 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
     """Train every probe of some layer choices, choose on valid, and look at test once."""
     encoder, task = site.encoders[job.encoder], site.tasks[job.task]
     partition, card = task.partitions[job.fold], encoder.card
+    hop_s = card.hop_samples / card.sample_rate
+    downstream = _at_hop(task.downstream, hop_s)
+    partition = replace(partition, scorer=_at_hop(partition.scorer, hop_s))
     mixes = {label: site.mixes(job.encoder)[label] for label in job.choices}
     with ExitStack() as resources:
         extraction = site.extraction(
@@ -98,7 +110,6 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         data = _splits(site, job, features)
         probes = _probes(site, job, mixes, data)
         _try(task, probes[0], partition, data["train"])
-        hop_s = card.hop_samples / card.sample_rate
         files = file_hashes(task.corpus.utterances, task.cache_dir)
         notes = [
             *_notes(task, partition, data, hop_s),
@@ -125,11 +136,12 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             None if site.logs is None else Logs(site.logs, where, card.name, metric.name, resources)
         )
         title = f"{card.name}, {job.task}{f', fold {job.fold}' if job.fold else ''}"
+        chosen_on = data[task.training.choose_on]
         fit(
             probes,
             data["train"],
-            data["valid"],
-            task.downstream,
+            chosen_on,
+            downstream,
             partition.vocabulary,
             task.training,
             progress,
@@ -141,7 +153,8 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         )
         training_s = time.perf_counter() - started
         trained = {
-            mix: _choice(probes, mix, data["test"], task, partition) for mix in set(mixes.values())
+            mix: _choice(probes, mix, chosen_on, data["test"], task, partition)
+            for mix in set(mixes.values())
         }
         return Fitted(
             fold=job.fold,
@@ -254,8 +267,9 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
             "tells more"
         ) from error
     wrong = ""
-    if logits.shape[-1] != len(partition.vocabulary):
-        wrong = f"logits {list(logits.shape)} for {len(partition.vocabulary)} outputs"
+    outputs = len(partition.vocabulary) + getattr(probe.head, "extra_outputs", 0)
+    if logits.shape[-1] != outputs:
+        wrong = f"logits {list(logits.shape)} for {outputs} outputs"
     elif not math.isfinite(value):
         wrong = f"a loss of {value}"
     elif len(answers) != len(batch.utterances):
@@ -282,8 +296,10 @@ def _notes(
         notes += downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
     if isinstance(downstream, NotesTest):
         notes += downstream.test_notes(test.utterances, partition.vocabulary)
-    if downstream.card.closed_set:
-        notes += lost_labels(data, partition.corpus)
+    if task.training.choose_on == "test":
+        notes.append("chosen on test, as the published runs do: the score is too good")
+    for column in downstream.card.closed_columns:
+        notes += lost_labels(data, partition.corpus, column)
     return notes
 
 
@@ -298,8 +314,18 @@ def _digest(keys: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(keys).encode()).hexdigest()
 
 
+def _at_hop(downstream: Downstream, hop_s: float) -> Downstream:
+    """A task for frames of so many seconds, where that matters to it."""
+    return downstream.at_hop(hop_s) if isinstance(downstream, KnowsHop) else downstream
+
+
 def _choice(
-    probes: Sequence[Probe], mix: Mix, test: SplitData, task: Task, partition: Partition
+    probes: Sequence[Probe],
+    mix: Mix,
+    valid: SplitData,
+    test: SplitData,
+    task: Task,
+    partition: Partition,
 ) -> Choice:
     """The learning rate chosen on valid, and the test records of its seeds: looked at once."""
     own = [probe for probe in probes if probe.spec.mix == mix]
@@ -310,11 +336,13 @@ def _choice(
     records: dict[int, list[Record]] = {}
     if rate is not None:
         size = task.training.batch_utterances
-        records = {
-            probe.spec.seed: evaluate(probe, test, partition.scorer, partition.vocabulary, size)
-            for probe in own
-            if probe.spec.learning_rate == rate
-        }
+        for probe in own:
+            if probe.spec.learning_rate == rate:
+                scorer = partition.scorer
+                if isinstance(scorer, TunesOnValid):
+                    answers = answers_of(probe, valid, scorer, partition.vocabulary, size)
+                    scorer = scorer.tuned(valid.utterances, answers)
+                records[probe.spec.seed] = evaluate(probe, test, scorer, partition.vocabulary, size)
     trained = tuple(
         Trained(
             learning_rate=probe.spec.learning_rate,

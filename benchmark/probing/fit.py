@@ -528,6 +528,14 @@ def evaluate(
     probe: Probe, data: SplitData, downstream: Downstream, vocabulary: Sequence[str], size: int
 ) -> list[Record]:
     """The records of one probe over a split."""
+    answers = answers_of(probe, data, downstream, vocabulary, size)
+    return downstream.records(data.utterances, answers)
+
+
+def answers_of(
+    probe: Probe, data: SplitData, downstream: Downstream, vocabulary: Sequence[str], size: int
+) -> list[Any]:
+    """The answers of one probe to a split, in its order."""
     probe.head.eval()
     answers: dict[str, Any] = {}
     with _in_parallel(False), torch.inference_mode():
@@ -537,8 +545,7 @@ def evaluate(
             own = downstream.answer(logits, lengths, batch.utterances, vocabulary)
             for utterance, answer in zip(batch.utterances, own, strict=True):
                 answers[utterance.id] = answer
-    in_order = [answers[utterance.id] for utterance in data.utterances]
-    return downstream.records(data.utterances, in_order)
+    return [answers[utterance.id] for utterance in data.utterances]
 
 
 def _augment(batch: Batch, training: Training, masks: torch.Generator) -> Batch:

@@ -54,13 +54,13 @@ def inaudible(data: Mapping[str, SplitData], store: FeatureStore) -> list[str]:
     return notes
 
 
-def lost_labels(data: Mapping[str, SplitData], corpus: Corpus) -> list[str]:
+def lost_labels(data: Mapping[str, SplitData], corpus: Corpus, column: str) -> list[str]:
     """Warn when no recording of a label is left in train or test, all of them being unusable."""
     notes = []
     for split in ("train", "test"):
-        left = {utterance.label for utterance in data[split].utterances}
-        if lost := sorted({utterance.label for utterance in corpus.split(split)} - left):
-            asked = sum(utterance.label in lost for utterance in data["test"].utterances)
+        left = {utterance.value(column) for utterance in data[split].utterances}
+        if lost := sorted({utterance.value(column) for utterance in corpus.split(split)} - left):
+            asked = sum(utterance.value(column) in lost for utterance in data["test"].utterances)
             so = f"{asked} test utterances cannot be answered" if split == "train" else "not asked"
             notes.append(
                 f"no usable audio is left in {split} of {', '.join(map(repr, lost[:3]))}"

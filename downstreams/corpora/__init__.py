@@ -25,12 +25,12 @@ class CorpusOptions:
         data_root: folder of a corpus that is not bundled.
         splits: our name of a split (``train``, ``valid``, ``test``) → the corpus's own, where
             another than the official one is wanted.
-        lexicon: pronunciations, for tasks that need phones of words.
+        pronunciations: a lexicon, for tasks that need phones of words.
     """
 
     data_root: Path | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
-    lexicon: Path | None = None
+    pronunciations: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
         CorpusEntry(
             name=BUNDLED,
             title="superb mini (synthetic English)",
-            tasks=("asr", "sid", "ks", "pr", "ic", "sf", "sd"),
+            tasks=("asr", "sid", "ks", "pr", "ic", "sf", "asv", "sd"),
             hours="1.9 h",
             licence="MIT",
             where="bundled",

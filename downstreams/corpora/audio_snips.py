@@ -166,9 +166,9 @@ LAYOUT: Final = Layout(survey, OFFICIAL, ARCHIVES, OBTAIN)
 def tagged(where: str, words: Sequence[str], tags: Sequence[str]) -> str:
     """A sentence with the values of its slots between tags.
 
-    Words with the same tag in a row are one value, unless B- begins another one. Of words, ``<``
-    and ``>`` are left out, which nobody says, so that whatever is between these is a tag; ``&``
-    stands for itself.
+    Words with the same tag in a row are one value, unless B- begins another one. Words of signs
+    alone are left out, as in SUPERB, but for ``&``; of other words ``<`` and ``>``, so that
+    whatever is between these is a tag.
 
     >>> tagged("here", ["RAIN", "IN", "SAN", "MARTIN"], ["O", "O", "city", "city"])
     'RAIN IN <city>SAN MARTIN</city>'
@@ -198,7 +198,8 @@ def tagged(where: str, words: Sequence[str], tags: Sequence[str]) -> str:
             )
         if mark == "B" or not goes_on:
             values.append((slot, []))
-        if plain := word.translate({ord("<"): None, ord(">"): None}):
+        plain = word.translate({ord("<"): None, ord(">"): None})
+        if plain == "&" or any(map(str.isalnum, plain)):
             values[-1][1].append(plain)
     spoken = ((slot, " ".join(own)) for slot, own in values if own)
     return " ".join(f"<{slot}>{value}</{slot}>" if slot else value for slot, value in spoken)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from benchmark.core import Utterance
 from benchmark.errors import SuperbError
 
 # One is tested, one is chosen on, and something must be left to train on.
@@ -44,27 +42,3 @@ def rotated(where: str, fold_of: Mapping[str, str]) -> dict[str, dict[str, str]]
         roles |= {test: "test", names[(place + 1) % len(names)]: "valid"}
         folds[test] = {utterance: roles[own] for utterance, own in fold_of.items()}
     return folds
-
-
-def check_speakers(where: str, utterances: Iterable[Utterance], fold_of: Mapping[str, str]) -> None:
-    """Raise for speakers of two folds, who would be tested after having been trained on.
-
-    Args:
-        where: what the message names first.
-        utterances: all of them; an unknown speaker is none.
-        fold_of: utterance id → its fold.
-
-    Raises:
-        SuperbError: naming the first few.
-    """
-    folds: dict[str, set[str]] = defaultdict(set)
-    for utterance in utterances:
-        if utterance.speaker:
-            folds[utterance.speaker].add(fold_of[utterance.id])
-    both = [f"{name!r} ({', '.join(sorted(own))})" for name, own in folds.items() if len(own) > 1]
-    if both:
-        more = f" … ({len(both)} in all)" if len(both) > 3 else ""
-        raise SuperbError(
-            f"{where}: speakers in two folds: {'; '.join(both[:3])}{more}. A fold is tested on "
-            "speakers that its train does not have: give each speaker one fold"
-        )

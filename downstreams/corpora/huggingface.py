@@ -193,7 +193,7 @@ def load(name: str, card: DownstreamCard, options: CorpusOptions) -> Corpus:
         row
         for split, parts in wanted.items()
         for part in parts
-        for row in _rows(name, found.splits[part], part, split, card, options.lexicon)
+        for row in _rows(name, found.splits[part], part, split, card, options.pronunciations)
     ]
     if not rows:
         raise SuperbError(f"{name} has no rows in {', '.join(map('+'.join, wanted.values()))}")
@@ -205,7 +205,7 @@ def load(name: str, card: DownstreamCard, options: CorpusOptions) -> Corpus:
         source=found.source,
         licence=found.licence,
         pinned=found.pinned,
-        lexicon=options.lexicon,
+        pronunciations=options.pronunciations,
     )
     notes = (found.note, naming(wanted, DEFAULTS), corpus.note)
     return replace(corpus, note="; ".join(filter(None, notes)))
@@ -371,11 +371,11 @@ def _rows(
     part: str,
     split: str,
     card: DownstreamCard,
-    lexicon: Path | None,
+    pronunciations: Path | None,
 ) -> Iterator[Row]:
     """The rows of one split, audio left where it is."""
     columns = list(found.features)
-    needed = columns_read(card, columns, lexicon).columns
+    needed = columns_read(card, columns, pronunciations).columns
     if missing := [column for column in ("audio", *needed) if column not in columns]:
         raise SuperbError(
             f"{name}, split {part}, lacks the column{'s' * (len(missing) > 1)} "

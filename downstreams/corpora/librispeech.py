@@ -156,7 +156,7 @@ def load(task: str, options: CorpusOptions) -> Corpus:
     utterances = [replace(u, split=ours[u.split]) for u in found.utterances]
     if task == "pr":
         lexica = [path for path in (base / name for name in LEXICA) if path.is_file()]
-        given = [options.lexicon] if options.lexicon else lexica
+        given = [options.pronunciations] if options.pronunciations else lexica
         utterances, spoken = pronounced(str(base), utterances, given)
         notes.append(spoken)
     utterances, carved = with_valid(base, utterances, labels_are_speakers=False)

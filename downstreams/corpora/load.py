@@ -76,7 +76,7 @@ def load_corpus(
         from downstreams.corpora import manifest
 
         refuse_options(name, options, "its column split says which row is in which")
-        return manifest.load(Path(name), card, options.lexicon)
+        return manifest.load(Path(name), card, options.pronunciations)
     raise unknown("corpus", name, corpus_names(), FORMS)
 
 
@@ -119,10 +119,13 @@ def corpus_names() -> list[str]:
 
 def _from_table(name: str, card: DownstreamCard, options: CorpusOptions) -> Corpus:
     """The part of a corpus that serves a task, or that of a task like it for a plug-in."""
+    from downstreams.corpora.utterances import check_closed_sets
+
     entry = CORPORA[name]
     load = load_attribute(entry.target)
     if card.name in entry.tasks:
         own: Corpus = load(card.name, options)
+        check_closed_sets(name, own, card.closed_columns)
         return own
     served = {name: _served(entry, card) for name, entry in CORPORA.items()}
     if not served[name]:
@@ -131,7 +134,7 @@ def _from_table(name: str, card: DownstreamCard, options: CorpusOptions) -> Corp
             f"{', '.join(entry.tasks)} and tasks that need no more. {how_to_get(card)}"
         )
     found: Corpus = load(served[name], options)
-    return _seen_by(card, name, found, name, options.lexicon)
+    return _seen_by(card, name, found, name, options.pronunciations)
 
 
 def _served(entry: CorpusEntry, card: DownstreamCard) -> str:
@@ -179,11 +182,11 @@ def _from_plugin(
         )
     for utterance in found.utterances:
         _check_type(where, utterance)
-    return _seen_by(card, where, found, name, options.lexicon)
+    return _seen_by(card, where, found, name, options.pronunciations)
 
 
 def _seen_by(
-    card: DownstreamCard, where: str, found: Corpus, name: str, lexicon: Path | None
+    card: DownstreamCard, where: str, found: Corpus, name: str, pronunciations: Path | None
 ) -> Corpus:
     """A corpus with the labels that a task means, checked."""
     from downstreams.corpora.utterances import checked
@@ -197,7 +200,7 @@ def _seen_by(
         licence=found.licence,
         note=found.note,
         folds=found.folds,
-        lexicon=lexicon,
+        pronunciations=pronunciations,
     )
 
 

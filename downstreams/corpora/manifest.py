@@ -32,7 +32,7 @@ from typing import Any, Final
 from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
 from benchmark.errors import SuperbError
 from downstreams.corpora import MANIFEST_SUFFIXES, mixtures
-from downstreams.corpora.folds import check_speakers, rotated
+from downstreams.corpora.folds import rotated
 from downstreams.corpora.pronunciation import columns_read
 from downstreams.corpora.utterances import checked
 from downstreams.corpora.words import one_form
@@ -68,7 +68,7 @@ class Row:
         return f"{self.part}/{self.line}" if self.part else f"line {self.line}"
 
 
-def load(path: Path, card: DownstreamCard, lexicon: Path | None = None) -> Corpus:
+def load(path: Path, card: DownstreamCard, pronunciations: Path | None = None) -> Corpus:
     """Read and check a manifest of one's own data for one task.
 
     Cells are text or numbers; of numbers, 1.0 is 1. What is checked, and how a missing valid split
@@ -77,13 +77,15 @@ def load(path: Path, card: DownstreamCard, lexicon: Path | None = None) -> Corpu
     Args:
         path: the manifest; its suffix tells the format.
         card: the task, which says what columns it needs.
-        lexicon: pronunciations, as for `downstreams.corpora.pronunciation.columns_read`.
+        pronunciations: a lexicon, as for `downstreams.corpora.pronunciation.columns_read`.
 
     Raises:
         SuperbError: for whatever is wrong with the manifest, naming the first few rows.
     """
     name = path.parent.resolve().name if path.stem == "manifest" else path.stem
-    return from_rows(path, read_rows(path), card, name=name, source=str(path), lexicon=lexicon)
+    return from_rows(
+        path, read_rows(path), card, name=name, source=str(path), pronunciations=pronunciations
+    )
 
 
 def from_rows(
@@ -95,7 +97,7 @@ def from_rows(
     source: str,
     licence: str = "",
     pinned: str = "",
-    lexicon: Path | None = None,
+    pronunciations: Path | None = None,
 ) -> Corpus:
     """Check rows of any origin as `load` does, and make a corpus of them.
 
@@ -107,14 +109,14 @@ def from_rows(
         source: where it comes from.
         licence: of the audio.
         pinned: what fixes the bytes of all audio, as for `content_sha256`.
-        lexicon: pronunciations, as for `load`.
+        pronunciations: a lexicon, as for `load`.
 
     Raises:
         SuperbError: for whatever is wrong with the rows, naming the first few.
     """
     # JSON lines may leave a key out; the row is then an empty cell, reported with its line.
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
-    read = mixtures.columns_read(columns_read(card, columns, lexicon), columns)
+    read = mixtures.columns_read(columns_read(card, columns, pronunciations), columns)
     split = "fold" if "fold" in columns and "split" not in columns else "split"
     _check_columns(path, columns, read, split)
     utterances = [_utterance(path, row, read, split) for row in rows]
@@ -132,12 +134,13 @@ def from_rows(
         note=note,
         pinned=pinned,
         folds=folds,
+        apart=True,
         places=[row.place for row in rows],
         remedy=(
             "The column 'audio' holds paths relative to the manifest's folder, "
             f"{path.parent.resolve()}"
         ),
-        lexicon=lexicon,
+        pronunciations=pronunciations,
     )
 
 
@@ -335,7 +338,7 @@ def _folds(
     """The folds that rows name, and a note on who speaks in them.
 
     Raises:
-        SuperbError: a row without a fold, too few folds, or speakers in two of them.
+        SuperbError: a row without a fold, or too few folds.
     """
     names = [one_form(_text(path, row, "fold")) for row in rows]
     if empty := [row.place for row, name in zip(rows, names, strict=True) if not name]:
@@ -343,7 +346,6 @@ def _folds(
             f"{path}: empty 'fold': {'; '.join(empty[:3])} ({len(empty)} in all). Fill it in"
         )
     fold_of = {u.id: name for u, name in zip(utterances, names, strict=True)}
-    check_speakers(str(path), utterances, fold_of)
     known = all(utterance.speaker for utterance in utterances)
     return rotated(str(path), fold_of), (
         "" if known else "speakers are not known: nothing tells whether folds share some"

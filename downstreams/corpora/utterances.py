@@ -52,9 +52,10 @@ def checked(
     note: str = "",
     pinned: str = "",
     folds: Mapping[str, Mapping[str, str]] | None = None,
+    apart: bool = False,
     places: Sequence[str] | None = None,
     remedy: str = "",
-    lexicon: Path | None = None,
+    pronunciations: Path | None = None,
 ) -> Corpus:
     """Check utterances of any origin for one task, and make a corpus of them.
 
@@ -77,9 +78,11 @@ def checked(
         note: one line for results.
         pinned: what fixes the bytes of all audio, as for `content_sha256`.
         folds: several partitions in place of the splits of utterances, as in `Corpus.folds`.
+        apart: whether a fold may not be tested on speakers that it has in train or valid; otherwise
+            the note says so.
         places: where each utterance stands, for messages; None for its id.
         remedy: what to do about missing audio, for the message.
-        lexicon: pronunciations, as for `downstreams.corpora.pronunciation.columns_read`.
+        pronunciations: a lexicon, as for `downstreams.corpora.pronunciation.columns_read`.
 
     Raises:
         SuperbError: for whatever is wrong, naming the first few utterances.
@@ -103,7 +106,7 @@ def checked(
     if not folds:
         _check_splits(where, utterances, found)
     known = _known(utterances)
-    with_text = columns_read(card, known, lexicon)
+    with_text = columns_read(card, known, pronunciations)
     read = mixtures.columns_read(with_text, known)
     _check_values(where, utterances, read, found)
     counts = Counter(ids)
@@ -129,7 +132,7 @@ def checked(
         raise SuperbError(f"{where}: missing audio files: {missing}. {remedy}".rstrip(". ") + ".")
     complete, spoken, carved = list(utterances), "", ""
     if with_text is not card:
-        complete, spoken = pronounced(where, complete, [lexicon] if lexicon else [])
+        complete, spoken = pronounced(where, complete, [pronunciations] if pronunciations else [])
     left_out = {*ids} - {utterance.id for utterance in complete}
     own_folds = {
         fold: {name: split for name, split in of_fold.items() if name not in left_out}
@@ -137,7 +140,8 @@ def checked(
     }
     if not own_folds:
         recur = card.label_from == "speaker"
-        complete, carved = with_valid(where, complete, labels_are_speakers=recur)
+        labels = card.closed_columns or ("label",)
+        complete, carved = with_valid(where, complete, labels_are_speakers=recur, labels=labels)
     if read is not with_text:
         if own_folds:
             raise SuperbError(
@@ -156,8 +160,11 @@ def checked(
         folds=own_folds,
     )
     _check_folds(where, corpus)
-    if card.closed_set:
-        _check_closed_sets(where, corpus)
+    if (shared := _shared_speakers(corpus)) and card.label_from != "speaker":
+        if apart:
+            raise SuperbError(f"{where}, {shared}: give each speaker one fold")
+        corpus = replace(corpus, note="; ".join(filter(None, (corpus.note, shared))))
+    check_closed_sets(where, corpus, card.closed_columns)
     return corpus
 
 
@@ -199,7 +206,7 @@ def built(
     )
     _check_folds(str(where), corpus)
     if any(utterance.label for utterance in complete):
-        _check_closed_sets(str(where), corpus)
+        check_closed_sets(str(where), corpus, ["label"])
     return corpus
 
 
@@ -322,10 +329,22 @@ def _check_folds(where: str, corpus: Corpus) -> None:
             )
 
 
-def _check_closed_sets(where: str, corpus: Corpus) -> None:
-    """Raise for a partition whose labels are no closed set."""
-    for fold, part in corpus.partitions().items():
-        check_closed_set(f"{where}, fold {fold}" if fold else where, part.utterances)
+def _shared_speakers(corpus: Corpus) -> str:
+    """A fold that is tested on speakers that it was trained or chosen on, or ""."""
+    for fold, part in corpus.partitions().items() if corpus.folds else ():
+        tested = {utterance.speaker for utterance in part.split("test")} - {""}
+        known = {u.speaker for u in part.utterances if u.split != "test"}
+        if both := sorted(tested & known):
+            people = _some(map(repr, both))
+            return f"fold {fold}: speakers of test who are in train or valid too: {people}"
+    return ""
+
+
+def check_closed_sets(where: str, corpus: Corpus, columns: Iterable[str]) -> None:
+    """Raise for a partition in which train lacks values of some columns."""
+    for column in columns:
+        for fold, part in corpus.partitions().items():
+            check_closed_set(f"{where}, fold {fold}" if fold else where, part.utterances, column)
 
 
 def check_closed_set(
@@ -373,7 +392,11 @@ def _some(items: Iterable[str], most: int = 3) -> str:
 
 
 def with_valid(
-    where: str | Path, utterances: list[Utterance], *, labels_are_speakers: bool
+    where: str | Path,
+    utterances: list[Utterance],
+    *,
+    labels_are_speakers: bool,
+    labels: Sequence[str] = ("label",),
 ) -> tuple[list[Utterance], str]:
     """The utterances with a valid split, taken from train if there is none, and a note on it.
 
@@ -381,6 +404,7 @@ def with_valid(
         where: what messages name.
         utterances: of all splits.
         labels_are_speakers: whether every speaker must stay in train, as for SID.
+        labels: columns of which every value must stay in train.
 
     Returns:
         All utterances, some of train moved to valid; the note is "" where none had to be.
@@ -394,10 +418,11 @@ def with_valid(
     chosen: set[str] = set()
     how = "whole speakers"
     if not labels_are_speakers:
-        chosen = _whole_speakers(train)
+        chosen = _whole_speakers(train, labels)
     if not chosen:
-        how = "some of every label" if any(u.label for u in train) else "drawn one by one"
-        chosen = _every_label(train)
+        labelled = any(u.value(column) for u in train for column in labels)
+        how = "some of every label" if labelled else "drawn one by one"
+        chosen = _every_label(train, labels)
     if not chosen:
         raise SuperbError(
             f"{where} has no valid split, and its train split (of {len(train)}) is too small to "
@@ -412,7 +437,11 @@ def _order(key: str) -> str:
     return hashlib.sha256(f"{CARVE_SEED} {key}".encode()).hexdigest()
 
 
-def _whole_speakers(train: Sequence[Utterance]) -> set[str]:
+def _labels(utterance: Utterance, columns: Sequence[str]) -> list[tuple[str, str]]:
+    return [(column, utterance.value(column)) for column in columns]
+
+
+def _whole_speakers(train: Sequence[Utterance], columns: Sequence[str]) -> set[str]:
     """Ids of about a tenth of train, by whole speakers; none where that cannot be done well."""
     of_speaker: dict[str, list[Utterance]] = defaultdict(list)
     for utterance in train:
@@ -420,11 +449,11 @@ def _whole_speakers(train: Sequence[Utterance]) -> set[str]:
     if "" in of_speaker or len(of_speaker) < MIN_SPEAKERS_TO_CARVE:
         return set()
     target = VALID_PART * len(train)
-    left = Counter(utterance.label for utterance in train)
+    left = Counter(label for utterance in train for label in _labels(utterance, columns))
     chosen: set[str] = set()
     for speaker in sorted(of_speaker, key=_order):
         own = of_speaker[speaker]
-        labels = Counter(utterance.label for utterance in own)
+        labels = Counter(label for utterance in own for label in _labels(utterance, columns))
         # Neither a speaker who is most of the data nor one who alone says some label.
         if len(chosen) + len(own) > 1.5 * target or any(labels[x] == left[x] for x in labels):
             continue
@@ -436,16 +465,22 @@ def _whole_speakers(train: Sequence[Utterance]) -> set[str]:
     return chosen if len(chosen) >= target / 2 else set()
 
 
-def _every_label(train: Sequence[Utterance]) -> set[str]:
+def _every_label(train: Sequence[Utterance], columns: Sequence[str]) -> set[str]:
     """Ids of about a tenth of train, spread over the labels; each label keeps one in train."""
-    of_label: dict[str, list[str]] = defaultdict(list)
+    of_labels: dict[tuple[tuple[str, str], ...], list[str]] = defaultdict(list)
     for utterance in train:
-        of_label[utterance.label].append(utterance.id)
-    # An utterance's place within its label, 0 to 1: the lowest tenth is a tenth of every label.
+        of_labels[tuple(_labels(utterance, columns))].append(utterance.id)
+    # An utterance's place within its labels, 0 to 1: the lowest tenth is a tenth of all of them.
     places = [
-        ((index + 0.5) / len(ids), _order(identifier), identifier)
-        for ids in of_label.values()
-        for index, identifier in enumerate(sorted(ids, key=_order)[:-1])
+        ((index + 0.5) / len(ids), _order(identifier), identifier, labels)
+        for labels, ids in of_labels.items()
+        for index, identifier in enumerate(sorted(ids, key=_order))
     ]
+    left = Counter(label for utterance in train for label in _labels(utterance, columns))
     count = max(1, round(VALID_PART * len(train)))
-    return {identifier for _, _, identifier in sorted(places)[:count]}
+    chosen: set[str] = set()
+    for _, _, identifier, labels in sorted(places):
+        if len(chosen) < count and all(left[label] > 1 for label in labels):
+            chosen.add(identifier)
+            left -= Counter(labels)
+    return chosen

@@ -18,6 +18,7 @@ from benchmark.scoring.results import (
 )
 from leaderboard.read.fields import (
     channel_of,
+    columns_of,
     counts_of,
     find_metric,
     metric_of,
@@ -158,6 +159,7 @@ def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
         "status": (a.status, b.status),
         "downstream": (a.downstream["name"], b.downstream["name"]),
         "task version": (a.downstream["version"], b.downstream["version"]),
+        "columns": (columns_of(a), columns_of(b)),
         "corpus": (a.corpus["sha256"], b.corpus["sha256"]),
         "audio": audio if all(audio) else (None, None),
         "channel": (channel_of(a) or "the mean of all", channel_of(b) or "the mean of all"),

@@ -93,6 +93,7 @@ class Table:
         downstream: name of the task.
         title: of the task, for readers.
         version: of the task.
+        needs: the columns of a corpus that it reads, such as the labels of an intent.
         metrics: the one that ranks first.
         corpus: its name.
         corpus_sha256: its content, by names, sizes, labels and texts.
@@ -111,6 +112,7 @@ class Table:
     downstream: str
     title: str
     version: int
+    needs: tuple[str, ...]
     metrics: tuple[Metric, ...]
     corpus: str
     corpus_sha256: str

@@ -29,6 +29,7 @@ from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
 from leaderboard.read.fields import (
     audio_of,
     channel_of,
+    columns_of,
     engine_of,
     identity_of,
     over_reruns,
@@ -146,6 +147,7 @@ def _group_key(result: Result) -> tuple[object, ...]:
     return (
         result.downstream["name"],
         result.downstream["version"],
+        columns_of(result),
         result.corpus["name"],
         result.corpus["sha256"],
         (len(skipped), skipped),  # the whole corpus comes first
@@ -209,6 +211,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         downstream=str(card["name"]),
         title=str(card.get("title", "")),
         version=int(card["version"]),
+        needs=columns_of(newest),
         metrics=metrics,
         corpus=str(newest.corpus["name"]),
         corpus_sha256=str(newest.corpus["sha256"]),

@@ -29,8 +29,19 @@ def scores_by_seed(result: Result) -> dict[int, dict[str, float]]:
     return {entry["seed"]: entry["metrics"] for entry in result.per_seed}
 
 
+def columns_of(result: Result) -> tuple[str, ...]:
+    """The columns that its task reads; earlier results of the same task say the same."""
+    needs = result.downstream.get("needs")
+    return tuple(map(str, needs)) if isinstance(needs, list | tuple) else ()
+
+
 def valid_of(result: Result) -> float | None:
-    """Score on valid by the metric that ranks, mean over seeds; None unless all have one."""
+    """Score on valid by the metric that ranks, mean over seeds; None unless all have one.
+
+    Nor with folds, of which one's valid is another's test: all of them together are all of test.
+    """
+    if result.folds:
+        return None
     scores = [entry["valid"] for entry in result.per_seed]
     known = [score for score in scores if score is not None]
     return sum(known) / len(known) if known and len(known) == len(scores) else None

@@ -34,18 +34,27 @@ class PublishedCorpus:
     Attributes:
         name: as typed on the command line.
         test_utterances: how many its test split has.
+        needs: the columns that the task reads; empty for any.
+        note: what the corpus's note must say, where its answers could have been made otherwise.
     """
 
     name: str
     test_utterances: int
+    needs: tuple[str, ...] = ()
+    note: str = ""
 
 
 PUBLISHED_CORPORA: Final = {
     "asr": PublishedCorpus("librispeech", 2_620),
     "sid": PublishedCorpus("voxceleb1", 8_251),
     "ks": PublishedCorpus("speech-commands-v1", 3_081),
-    "pr": PublishedCorpus("librispeech", 2_620),
-    "ic": PublishedCorpus("fluent-speech-commands", 3_793),
+    "pr": PublishedCorpus(
+        "librispeech",
+        2_620,
+        note="phones from librispeech-lexicon-200k-g2p.txt and "
+        "librispeech-lexicon-allothers-g2p.txt",
+    ),
+    "ic": PublishedCorpus("fluent-speech-commands", 3_793, ("action", "object", "location")),
     "sf": PublishedCorpus("audio-snips", 2_800),
     "er": PublishedCorpus("iemocap", 5_531),
 }
@@ -122,7 +131,9 @@ def is_published_setting(table: Table, cell: Cell | None = None) -> bool:
     corpus = PUBLISHED_CORPORA.get(table.downstream)
     if corpus is None or table.corpus != corpus.name or table.protocol not in PROTOCOLS:
         return False
-    if table.skipped:
+    if table.skipped or corpus.note not in table.corpus_note:
+        return False
+    if corpus.needs and table.needs != corpus.needs:
         return False
     scores = [] if cell is None else list(cell.metrics.values())
     return all(score["utterances"] == corpus.test_utterances for score in scores)

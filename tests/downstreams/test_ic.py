@@ -1,10 +1,13 @@
 """Intent classification: outputs by slot, loss, answers right in all slots or wrong."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from benchmark.core import Utterance
 from benchmark.errors import SuperbError
+from downstreams.corpora.utterances import checked
 from downstreams.ic import Ic
 
 VOCABULARY = ("action=off", "action=on", "object=heat", "object=lights", "object=music")
@@ -54,11 +57,32 @@ def test_an_intent_is_right_if_all_slots_are(task):
 
 
 def test_values_that_train_lacks_are_refused_and_new_combinations_are_not(task):
-    task.check_data(TRAIN + asked(("off", "heat"), split="test"))
+    def loaded(*utterances):
+        return checked("here", list(utterances), task.card, name="c")
+
+    valid = asked(("on", "lights"), split="valid")
+    loaded(*TRAIN, *valid, *asked(("off", "heat"), split="test"))
     with pytest.raises(SuperbError, match="values of 'object' that train does not have: 'door'"):
-        task.check_data(TRAIN + asked(("on", "door"), split="test"))
+        loaded(*TRAIN, *valid, *asked(("on", "door"), split="test"))
     with pytest.raises(SuperbError, match="every utterance of train has the value of 'action'"):
-        task.check_data(asked(("on", "lights"), ("on", "heat")))
+        loaded(
+            *asked(("on", "lights"), ("on", "heat")), *valid, *asked(("on", "heat"), split="test")
+        )
+
+
+def test_a_valid_split_taken_from_train_leaves_every_value_there(task):
+    train = asked(*[("on", "lights"), ("off", "music")] * 10, ("on", "heat"))
+    test = asked(("on", "heat"), split="test")
+    for salt in "abcdefgh":
+        named = [replace(u, id=f"{salt}{u.id}") for u in train]
+        corpus = checked("here", [*named, *test], task.card, name="c")
+        assert len(corpus.split("valid")) == 2
+
+
+def test_the_order_of_slots_is_none():
+    assert Ic(("b", "a")).card == Ic(("a", "b")).card
+    assert Ic(("location", "action", "object")).card == Ic().card
+    assert Ic(("b", "a")).card.title == "Intent classification: a, b"
 
 
 @pytest.mark.parametrize("slots", [(), ("",), ("a=b",)])

@@ -18,7 +18,7 @@ from downstreams.corpora.load import load_corpus
 
 TABLES = ("sentences.parquet", "keywords.parquet", "commands.parquet")
 FILES = (*TABLES, "lexicon.txt")
-TASKS = ("asr", "sid", "ks", "pr", "ic", "sf")
+TASKS = ("asr", "sid", "ks", "pr", "ic", "sf", "asv")
 INTENT = ("action", "object", "location")
 KEYWORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
 
@@ -59,6 +59,7 @@ def test_the_whole_corpus_is_at_most_16_megabytes():
         ("pr", {"phones"}),
         ("ic", set(INTENT)),
         ("sf", {"tagged"}),
+        ("asv", set()),
     ],
 )
 def test_every_split_has_unique_utterances_with_speaker_and_no_other_answer(corpora, task, answers):
@@ -186,6 +187,7 @@ def test_identity_is_stable_and_differs_by_task(corpora):
         "pr": "14caff05d00394a5",
         "ic": "bbd68389b28d2099",
         "sf": "627f950fc8df77d3",
+        "asv": "a297217921170c33",
     }
 
 
@@ -213,7 +215,7 @@ def test_corpora_are_found_by_name(corpora):
     with pytest.raises(SuperbError, match=r"unknown corpus 'minni'. Did you mean mini\?.*\.csv"):
         load_corpus("minni", card("ks"))
     with pytest.raises(
-        SuperbError, match=r"'mini' does not serve task 'st', only asr.* sf and.*split"
+        SuperbError, match=r"'mini' does not serve task 'st', only asr.* asv and.*split"
     ):
         load_corpus("mini", card("st", ("translation",)))
     with pytest.raises(SuperbError, match="no manifest at"):

@@ -48,6 +48,32 @@ def test_of_several_lexica_the_first_that_has_a_word_counts(lexicon, tmp_path):
     assert words.name == "lexicon.txt and more.txt"
 
 
+def test_a_lexicon_is_read_as_texts_are(tmp_path):
+    path = tmp_path / "l.txt"
+    path.write_text(
+        "cafe\u0301 K AE0 F EY1 # French\nDON\u2019T D OW1 N T\nthe(2) DH IY0\nTHE DH AH0\n# x y\n"
+    )
+    words = read_lexicons([path])
+    assert words.of("caf\u00e9 don't the") == ("K AE0 F EY1 D OW1 N T DH AH0", [])
+    assert len(words.phones) == 3
+
+
+def test_a_lexicon_of_letters_is_none(tmp_path):
+    path = tmp_path / "l.lst"
+    path.write_text("HELLO\tH E L L O |\n")
+    with pytest.raises(SuperbError, match=r"line 1: .* spells 'HELLO' in letters"):
+        read_lexicons([path])
+
+
+def test_a_split_that_loses_everything_is_named(table, lexicon):
+    rows = [("a.wav", "train", "hello"), ("b.wav", "train", "world"), ("c.wav", "test", "hello")]
+    wanted = CorpusOptions(pronunciations=lexicon)
+    with pytest.raises(SuperbError, match="nothing is left in valid"):
+        load_corpus(table(*rows, ("d.wav", "valid", "zzyx")), Pr.card, wanted)
+    with pytest.raises(SuperbError, match="1 without a word: nothing is left in valid"):
+        load_corpus(table(*rows, ("d.wav", "valid", "...")), Pr.card, wanted)
+
+
 @pytest.mark.parametrize("text", ["HELLO\n", "HELLO HH\nWORLD   \n"])
 def test_a_word_without_phones_is_named_with_its_line(tmp_path, text):
     path = tmp_path / "l.txt"
@@ -65,7 +91,7 @@ def test_phones_come_from_a_column_or_from_words(table, lexicon):
     rows = [("a.wav", "train"), ("b.wav", "valid"), ("c.wav", "test")]
     given = table(*((*row, "Q X") for row in rows), header="audio,split,phones")
     assert set(phones(load_corpus(given, Pr.card)).values()) == {"Q X"}
-    options = CorpusOptions(lexicon=lexicon)
+    options = CorpusOptions(pronunciations=lexicon)
     with pytest.raises(SuperbError, match="there is no column 'text' with words"):
         load_corpus(given, Pr.card, options)
     spoken = table(*((*row, "hello world") for row in rows))
@@ -83,12 +109,15 @@ def test_words_that_a_lexicon_lacks_are_named_and_never_guessed(table, lexicon):
         ("a.wav", "train", "hello"), ("b.wav", "train", "hello zzyx"),
         ("c.wav", "valid", "world"), ("d.wav", "test", "hello world"),
     ]  # fmt: skip
-    corpus = load_corpus(table(*rows), Pr.card, CorpusOptions(lexicon=lexicon))
+    corpus = load_corpus(table(*rows), Pr.card, CorpusOptions(pronunciations=lexicon))
     assert list(phones(corpus)) == ["a.wav", "c.wav", "d.wav"]
-    assert "1 utterances left out, with words that lexicon.txt lacks: ZZYX (1)" in corpus.note
+    assert (
+        "1 utterances left out (train 1), with words that lexicon.txt lacks: ZZYX (1)"
+        in corpus.note
+    )
     foreign = [(*row[:2], "bonjour") for row in rows]
-    with pytest.raises(SuperbError, match=r"4 of 4 utterances are with words .*BONJOUR \(4\)"):
-        load_corpus(table(*foreign), Pr.card, CorpusOptions(lexicon=lexicon))
+    with pytest.raises(SuperbError, match=r"4 utterances left out .*BONJOUR \(4\)"):
+        load_corpus(table(*foreign), Pr.card, CorpusOptions(pronunciations=lexicon))
 
 
 def test_neither_phones_nor_words(table):

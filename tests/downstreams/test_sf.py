@@ -54,9 +54,12 @@ def test_slots_that_cannot_be_read_are_named(tagged, message):
 
 
 def test_data_without_slots_is_refused():
+    both = said(TAGGED) + said(TAGGED, split="valid")
     with pytest.raises(SuperbError, match="no utterance of test has a slot"):
-        Sf().check_data(said(TAGGED) + said("play it", split="test"))
-    Sf().check_data(said(TAGGED) + said(TAGGED, "play it", split="test"))
+        Sf().check_data(both + said("play it", split="test"))
+    with pytest.raises(SuperbError, match="no utterance of valid has a slot"):
+        Sf().check_data(said(TAGGED) + said("play it", split="valid"))
+    Sf().check_data(both + said(TAGGED, "play it", split="test"))
 
 
 def test_vocabulary_holds_characters_and_tags():

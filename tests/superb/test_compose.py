@@ -54,8 +54,9 @@ def test_labels_of_ones_own(commands, places, tmp_path):
     [
         ("ic", {}, "lacks the columns action, object, location.* --slots COLUMN,COLUMN names"),
         ("ks", {"slots": ("what",)}, "--slots is for tasks with several labels, such as ic"),
-        ("ks", {"lexicon": "l.txt"}, "--lexicon gives pronunciations for a task that needs phones"),
-        ("pr", {"lexicon": "gone.txt"}, "the lexicon gone.txt cannot be read"),
+        ("ks", {"pronunciations": "l.txt"}, "--pronunciations is for a task that needs phones"),
+        ("pr", {"lexicon": "l.txt"}, "Phones of words come with --pronunciations FILE"),
+        ("pr", {"pronunciations": "gone.txt"}, "the lexicon gone.txt cannot be read"),
     ],
 )
 def test_options_that_do_not_fit(commands, places, task, options, message):

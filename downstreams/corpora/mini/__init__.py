@@ -59,6 +59,7 @@ _TABLES: Final = {
     "ic": _Table("commands.parquet", columns=("action", "object", "location")),
     "sf": _Table("commands.parquet", columns=("tagged",)),
     "sd": _Table("sentences.parquet"),
+    "asv": _Table("sentences.parquet"),
 }
 
 
@@ -94,7 +95,9 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     notes = ["synthetic speech, for trying out and for tests"]
     if task == "pr":
         _verified(LEXICON)
-        utterances, note = pronounced("mini", utterances, [options.lexicon or FOLDER / LEXICON])
+        utterances, note = pronounced(
+            "mini", utterances, [options.pronunciations or FOLDER / LEXICON]
+        )
         notes.append(note)
     if task == "sd":
         voiced = {name: (first, length) for name, (first, length) in _bounds().items()}

@@ -211,14 +211,15 @@ def _rates(table: Table, results: Mapping[str, Result]) -> list[Html]:
                 point["valid"],
                 f"{point['learning_rate']:g}: {point['valid']:.2f} %, {point['status']} after "
                 f"{point['updates']} updates",
-                "chosen" if point["learning_rate"] == result.learning_rate else point["status"],
+                "chosen" if point["learning_rate"] in _chosen(result) else point["status"],
             )
             for point in tried
             if point["valid"] is not None
         ]
         lost = [f"{point['learning_rate']:g}" for point in tried if point["valid"] is None]
         title = f"Valid {table.metric} by learning rate, {layer}"
-        caption = f"{title}. ◆ chosen, ● finished, ○ stopped early, × failed"
+        chosen = "chosen in some fold" if result.folds else "chosen"
+        caption = f"{title}. ◆ {chosen}, ● finished, ○ stopped early, × failed"
         if lost:
             caption += f"; without a score: {', '.join(lost)}"
         drawing = None
@@ -236,6 +237,11 @@ def _rates(table: Table, results: Mapping[str, Result]) -> list[Html]:
     return [*figures, *training]
 
 
+def _chosen(result: Result) -> set[object]:
+    """The learning rate that was chosen; of several folds, each of theirs."""
+    return {fold["learning_rate"] for fold in result.folds} or {result.learning_rate}
+
+
 def _training(table: Table, layer: str, result: Result) -> list[Html]:
     """One curve per learning rate, the mean over the seeds that were validated at an update."""
     scores: dict[float, dict[int, list[float]]] = {}
@@ -248,7 +254,7 @@ def _training(table: Table, layer: str, result: Result) -> list[Html]:
     series = [
         (
             f"{rate:g}",
-            rate == result.learning_rate,
+            rate in _chosen(result),
             [
                 charts.Point(update, sum(values) / len(values), "")
                 for update, values in sorted(by_update.items())
