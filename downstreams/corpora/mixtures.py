@@ -5,8 +5,8 @@ chance is drawn from a generator that the name of the corpus, the split and the 
 mixture seed. Only speech is mixed: of each utterance what lies between the first and the last
 10 ms that are loud, and of that a few seconds at most; so a mixture's segments, in the column
 ``segments``, are the stretches that its parts fill. Loud is what exceeds the background, the level
-below which a twentieth of the utterance lies, by `RISE` of the decibels between that and its loudest
-10 ms, and is not softer than that by more than `RANGE_DB`.
+below which a twentieth of the utterance lies, by `RISE` of the decibels between that and its
+loudest 10 ms, and is not softer than these by more than `RANGE_DB`.
 """
 
 from __future__ import annotations
