@@ -91,7 +91,7 @@ def test_what_is_there_is_checked(tmp_path):
         ("dev/segments", "84-1_174-2_84-1 other 0.1 0.2\n", "has nothing of 84-1_174-2"),
         ("dev/reco2dur", "84-1_174-2 1.5\n", "end at 1.9 s, and reco2dur says 1.5 s"),
         ("dev/wav.scp", "84-1_174-2\n", "wav.scp, line 1: no more than '84-1_174-2'"),
-        ("dev/wav.scp", "a b\na c\n", "has nothing of a|line 2: again 'a'"),
+        ("dev/wav.scp", "84-1_174-2 b\n84-1_174-2 c\n", "line 2: again '84-1_174-2'"),
         (
             "dev/utt2spk",
             "84-1_174-2_84-1 103\n84-1_174-2_174-2 174\n",
@@ -112,5 +112,5 @@ def test_lists_that_cannot_be_understood(tmp_path, file, text, message):
 
 
 def test_a_folder_without_it_says_how_to_get_it(tmp_path):
-    with pytest.raises(SuperbError, match="generate_librimix_sd.sh"):
+    with pytest.raises(SuperbError, match=r"generate_librimix_sd\.sh"):
         load(tmp_path)

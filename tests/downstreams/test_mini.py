@@ -17,8 +17,8 @@ from downstreams.corpora import CORPORA, CorpusOptions, mini
 from downstreams.corpora.load import load_corpus
 
 TABLES = ("sentences.parquet", "keywords.parquet", "commands.parquet")
-FILES = (*TABLES, "lexicon.txt")
-TASKS = ("asr", "sid", "ks", "pr", "ic", "sf", "asv")
+FILES = (*TABLES, "lexicon.txt", "voiced.json")
+TASKS = ("asr", "sid", "ks", "pr", "ic", "sf", "asv", "sd")
 INTENT = ("action", "object", "location")
 KEYWORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
 
@@ -60,6 +60,7 @@ def test_the_whole_corpus_is_at_most_16_megabytes():
         ("ic", set(INTENT)),
         ("sf", {"tagged"}),
         ("asv", set()),
+        ("sd", {"segments", "parts"}),
     ],
 )
 def test_every_split_has_unique_utterances_with_speaker_and_no_other_answer(corpora, task, answers):
@@ -188,6 +189,7 @@ def test_identity_is_stable_and_differs_by_task(corpora):
         "ic": "bbd68389b28d2099",
         "sf": "627f950fc8df77d3",
         "asv": "a297217921170c33",
+        "sd": "011915e51b2a7439",
     }
 
 
@@ -215,7 +217,7 @@ def test_corpora_are_found_by_name(corpora):
     with pytest.raises(SuperbError, match=r"unknown corpus 'minni'. Did you mean mini\?.*\.csv"):
         load_corpus("minni", card("ks"))
     with pytest.raises(
-        SuperbError, match=r"'mini' does not serve task 'st', only asr.* asv and.*split"
+        SuperbError, match=r"'mini' does not serve task 'st', only asr.* sd and.*split"
     ):
         load_corpus("mini", card("st", ("translation",)))
     with pytest.raises(SuperbError, match="no manifest at"):

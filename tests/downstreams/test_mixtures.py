@@ -1,9 +1,11 @@
 """Mixtures of single speakers: what their segments say is what is heard."""
 
 import io
+import os
 import pickle
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import soundfile
 
 from benchmark.core import SPLITS, StoredAudio, Utterance
+from benchmark.encoding.audio import decode
 from benchmark.errors import SuperbError
 from downstreams import diarization
 from downstreams.corpora import CorpusOptions, mini
@@ -121,7 +124,7 @@ def test_recipes_are_kept_and_repeat():
         for name in names:  # nobody speaks over themselves
             own = sorted(s for s in segments if s.speaker == name)
             assert 1 <= len(own) <= 3
-            assert all(a.end_s < b.start_s for a, b in zip(own, own[1:], strict=False))
+            assert all(a.end_s < b.start_s for a, b in pairwise(own))
         active = diarization.in_milliseconds(segments)
         overlaps += bool((active.sum(1) == 2).any())
         assert len({part.utterance for part in audio.parts}) == len(audio.parts)
@@ -147,14 +150,10 @@ def test_audio_is_read_once_for_its_speech_and_then_only_when_it_is_heard(tmp_pa
     again, _ = mixed("here", [replace(u, audio=Path("gone")) for u in single()], "c", RECIPE, known)
     assert [u.columns for u in again] == [u.columns for u in found]
     with pytest.raises(SuperbError, match="no audio file"):
-        from benchmark.encoding.audio import decode
-
         decode(found[0].audio, RATE, name="x")
 
 
 def test_what_stands_for_the_bytes_follows_the_files(tmp_path):
-    import os
-
     found, _ = mixed("here", in_files(tmp_path), "c", RECIPE)
     origins = {u.audio.origin for u in found}
     assert len(origins) == len(found)
