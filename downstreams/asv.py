@@ -40,6 +40,7 @@ class Asv:
         needs=("speaker",),
         head="x-vector: linear, 5 TDNN layers, statistics pooling, linear, linear; AM-softmax",
     )
+    reads_trials = True
     training: Mapping[str, Any] = {
         "head": {"projection": 64, "hidden": 64, "pooled": 192, "embedding": 64},
         # valid speakers are others than those of train, so that valid has no loss to go by

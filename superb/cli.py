@@ -184,6 +184,10 @@ def run(
             help="ic on own data: columns of the labels, with commas; else action,object,location."
         ),
     ] = "",
+    trials: Annotated[
+        Path | None,
+        typer.Option(help="asv: pairs of test utterances, 1 ONE OTHER or 0 ONE OTHER per line."),
+    ] = None,
     log_dir: Annotated[Path | None, typer.Option(help="Folder of logs for TensorBoard.")] = None,
     storage: Storage = "auto",
     plan: Annotated[
@@ -243,6 +247,7 @@ def run(
         lexicon=lexicon,
         pronunciations=pronunciations,
         slots=_several([slots]),
+        trials=trials,
         log_dir=log_dir,
         storage=storage,
         plan_only=plan,

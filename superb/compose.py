@@ -54,6 +54,7 @@ class RunSpec:
     channel: int | None = None
     slots: tuple[str, ...] = ()
     pronunciations: Path | None = None
+    trials: Path | None = None
 
     @property
     def options(self) -> CorpusOptions:
@@ -183,6 +184,9 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path) -> dict[str, Task]:
         tasks[task.name] = task
     if spec.slots and not any(isinstance(task.downstream, HasSlots) for task in tasks.values()):
         raise SuperbError(f"--slots is for tasks with several labels, such as ic; got {_of(tasks)}")
+    verifies = any(getattr(task.downstream, "reads_trials", False) for task in tasks.values())
+    if spec.trials is not None and not verifies:
+        raise SuperbError(f"--trials is for speaker verification, asv; got {_of(tasks)}")
     reads = any(PHONES in task.downstream.card.needs for task in tasks.values())
     if spec.pronunciations is not None and not reads:
         raise SuperbError(
@@ -237,8 +241,11 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
             f"protocol {rules.name}, [{card.name}]: crop_s must be 0, since a crop of an utterance "
             f"does not have its transcript; got {training.crop_s:g}"
         )
+    options = spec.options
+    if getattr(downstream, "reads_trials", False):
+        options = replace(options, trials=spec.trials)
     try:
-        corpus: Corpus = load_corpus(spec.corpus, card, spec.options)
+        corpus: Corpus = load_corpus(spec.corpus, card, options)
     except SuperbError as error:
         if isinstance(downstream, HasSlots) and not spec.slots and "lacks the col" in str(error):
             raise SuperbError(f"{error}. --slots COLUMN,COLUMN names other columns") from error

@@ -49,6 +49,7 @@ def run(
     lexicon: str | Path | None = None,
     pronunciations: str | Path | None = None,
     slots: Sequence[str] = (),
+    trials: str | Path | None = None,
     log_dir: str | Path | None = None,
     workers: int = 1,
     cluster: str | None = None,
@@ -91,6 +92,8 @@ def run(
             word and its phones in each line; if None, the phones that the corpus has, or those of
             the CMU Pronouncing Dictionary.
         slots: the columns that hold the labels of ``ic``, where not action, object and location.
+        trials: for ``asv``, a list of the test utterances that are compared, ``1 ONE OTHER`` (one
+            person) or ``0 ONE OTHER`` in each line; those of the corpus, or pairs of all, if None.
         log_dir: folder of logs for TensorBoard; none if None.
         workers: processes on this machine that share the jobs; in this one if 1.
         cluster: address of a Ray cluster that does the jobs, or ``auto``; needs
@@ -124,6 +127,7 @@ def run(
         lm=_folder(lm),
         lexicon=_folder(lexicon),
         pronunciations=_folder(pronunciations),
+        trials=_folder(trials),
         log_dir=_folder(log_dir),
         channel=channel,
         slots=tuple(slots),

@@ -26,11 +26,13 @@ class CorpusOptions:
         splits: our name of a split (``train``, ``valid``, ``test``) → the corpus's own, where
             another than the official one is wanted.
         pronunciations: a lexicon, for tasks that need phones of words.
+        trials: a list of the recordings of test that are compared, for speaker verification.
     """
 
     data_root: Path | None = None
     splits: Mapping[str, str] = field(default_factory=dict)
     pronunciations: Path | None = None
+    trials: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,16 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
             where="own copy",
             target="downstreams.corpora.voxceleb1:load",
             layout="downstreams.corpora.voxceleb1:LAYOUT",
+        ),
+        CorpusEntry(
+            name="voxceleb1-verification",
+            title="VoxCeleb1 verification",
+            tasks=("asv",),
+            hours="352 h",
+            licence="on request",
+            where="own copy",
+            target="downstreams.corpora.voxceleb1_verification:load",
+            layout="downstreams.corpora.voxceleb1_verification:LAYOUT",
         ),
         CorpusEntry(
             name="speech-commands-v1",

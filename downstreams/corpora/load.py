@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from downstreams.corpora import (
     MANIFEST_SUFFIXES,
     CorpusEntry,
     CorpusOptions,
+    content_sha256,
     refuse_options,
 )
 from downstreams.load import load_downstream
@@ -55,6 +57,18 @@ def load_corpus(
             nothing to it, and whatever is wrong with its utterances.
     """
     options = options or CorpusOptions()
+    found = _load(corpus, card, options)
+    if options.trials is None:
+        return found
+    from downstreams.corpora.trials import read_trials, with_trials
+
+    named = with_trials(options.trials, read_trials(options.trials), found.utterances)
+    sha256 = hashlib.sha256(f"{found.sha256} {content_sha256(named, 'trials')}".encode())
+    return replace(found, utterances=tuple(named), sha256=sha256.hexdigest())
+
+
+def _load(corpus: str | object, card: DownstreamCard, options: CorpusOptions) -> Corpus:
+    """The same without trials."""
     if not isinstance(corpus, str):
         where = getattr(corpus, "__name__", "") or getattr(corpus, "name", "")
         return _from_plugin(str(where or type(corpus).__name__), corpus, card, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -152,6 +152,40 @@ def _tabled(pairs: Mapping[tuple[str, str], int], order: Sequence[str] = ()) -> 
     names = tuple(name for name in order if name in found) or tuple(sorted(found))
     place = {name: position for position, name in enumerate(names)}
     return Confusions(names, {(place[a], place[b]): count for (a, b), count in pairs.items()})
+
+
+def score_shares(
+    records: Seeds, metric: str, bins: int = 30
+) -> dict[str, list[tuple[float, float]]]:
+    """Trials of one person and of two: the middle of each bin of scores, and percent in it."""
+    trials = [record.values[metric] for record in _all(records)]
+    scores = [score for score, _ in trials]
+    low, high = min(scores), max(scores)
+    width = (high - low) / bins or 1.0
+    shares = {}
+    for name, wanted in (("same", True), ("different", False)):
+        own = [score for score, target in trials if (target > 0) == wanted]
+        counts = Counter(min(bins - 1, int((score - low) / width)) for score in own)
+        shares[name] = [
+            (low + (place + 0.5) * width, 100 * counts[place] / len(own)) for place in range(bins)
+        ]
+    return shares
+
+
+def error_tradeoff(records: Seeds, metric: str, most: int = 60) -> list[tuple[float, float]]:
+    """False alarms and misses, as shares, at thresholds from low to high; some `most` of them."""
+    trials = [record.values[metric] for record in _all(records)]
+    own = sorted(score for score, target in trials if target > 0)
+    others = sorted(score for score, target in trials if target <= 0)
+    thresholds = sorted(set(own + others))
+    step = max(1, len(thresholds) // most)
+    return [
+        (
+            1 - bisect_left(others, threshold) / len(others),
+            bisect_left(own, threshold) / len(own),
+        )
+        for threshold in thresholds[::step]
+    ]
 
 
 def phone_confusions(records: Seeds) -> tuple[Confusions, Confusions] | None:

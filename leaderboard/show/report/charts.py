@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from benchmark.scoring.results import MetricValue, no_interval
 from leaderboard.show.report.markup import Html, element, join
@@ -111,14 +112,19 @@ def points(
 def lines(
     series: Sequence[tuple[str, bool, Sequence[Point]]], title: str, x_label: str, y_label: str
 ) -> Html:
-    """Curves over a shared axis from 0; each is (name, whether it is the one that counts, points).
+    """Curves over a shared axis from 0, or from below it where some x is negative.
+
+    Each is (name, whether it is the one that counts, points).
 
     The name stands at the end of each curve.
     """
     everything = [point for _, _, values in series for point in values]
-    x = _Scale(0, max(point.x for point in everything), _LEFT, WIDTH - _RIGHT - 44)
+    start, end = min(0.0, *(p.x for p in everything)), max(p.x for p in everything)
+    x = _Scale(start, end, _LEFT, WIDTH - _RIGHT - 44)
     y = _Scale.nice(*_extent(everything), _HEIGHT - _BOTTOM, _TOP)
-    drawn = _x_axis(x, {tick: f"{tick:g}" for tick in _ticks(0, x.high, 4) if tick <= x.high})
+    drawn = _x_axis(
+        x, {tick: f"{tick:g}" for tick in _ticks(x.low, x.high, 4) if x.low <= tick <= x.high}
+    )
     heights: list[float] = []
     for name, chosen, values in sorted(series, key=lambda entry: not entry[1]):
         kind = "curve chosen" if chosen else "curve"
@@ -129,6 +135,40 @@ def lines(
             heights.append(y(last.y))
             drawn.append(_text(name, x(last.x) + 4, y(last.y) + 4, "start", strong=chosen))
     return _chart(title, x_label, y_label, y, drawn)
+
+
+def tradeoff(rates: Sequence[tuple[float, float]], title: str) -> Html:
+    """Misses over false alarms on normal deviates, where two normal scores give a straight line.
+
+    (DET curve: Martin et al. 1997.) Rates are shares; those of nothing and of everything are left
+    out.
+    """
+    deviate = NormalDist().inv_cdf
+    ticks = {share: f"{100 * share:g}" for share in (0.001, 0.01, 0.05, 0.2, 0.5, 0.8)}
+    low, high = deviate(0.0005), deviate(0.9)
+    x = _Scale(low, high, _LEFT, WIDTH - _RIGHT)
+    y = _Scale(low, high, _HEIGHT - _BOTTOM, _TOP)
+    inside = [
+        (a, b) for a, b in rates if low <= deviate(_within(a)) <= high and 0 < b < 1 and 0 < a < 1
+    ]
+    places = [(x(deviate(a)), y(min(high, max(low, deviate(b))))) for a, b in inside]
+    drawn: list[Html] = []
+    for share, name in ticks.items():
+        across, up = x(deviate(share)), y(deviate(share))
+        drawn += [
+            element("line", x1=_LEFT, x2=WIDTH - _RIGHT, y1=up, y2=up, class_="grid"),
+            _text(name, across, _HEIGHT - _BOTTOM + 14, "middle"),
+            _text(name, _LEFT - 6, up + 4, "end"),
+        ]
+    drawn.append(_line([(x(low), y(low)), (x(high), y(high))], "ref", "equal errors"))
+    if places:
+        drawn.append(_line(places, "curve chosen", title))
+    return _chart(title, "false alarms %", "misses %", _Scale(low, high, y.start, y.end), drawn)
+
+
+def _within(share: float) -> float:
+    """A share that has a deviate."""
+    return min(1 - 1e-9, max(1e-9, share))
 
 
 def rows(entries: Sequence[tuple[str, float, str]], title: str, x_label: str) -> Html:

@@ -26,8 +26,10 @@ from leaderboard.show.report.analysis import (
     by_slot,
     by_speaker,
     confusions,
+    error_tradeoff,
     one_answer_each,
     phone_confusions,
+    score_shares,
     worst,
 )
 from leaderboard.show.report.markup import Html, element, join
@@ -38,6 +40,7 @@ MISTAKES: Final = 6
 _SPEAKERS = 24  # lines of the chart of speakers; the worst ones if there are more
 _CLASSES = 100  # above it a confusion matrix has cells of less than three pixels
 _PAIRS = 10
+_TRIALS = ("equal-error-rate", "detection-cost")  # statistics of scores of trials
 
 
 def layers_and_rates(table: Table, row: Row, runs: Mapping[str, Run]) -> Html:
@@ -90,6 +93,8 @@ def read_mistakes(table: Table, row: Row, runs: Mapping[str, Run]) -> tuple[Seed
         return {}, []
     run = runs[row.cells[layer].run_id]
     statistic = find_metric(run.result, table.metric).statistic
+    if statistic in _TRIALS:
+        return read_records(run.path), []
     if statistic not in SUMS:
         raise SuperbError(f"{table.metric} ({statistic}) is not made of scores of utterances")
     records = read_records(run.path)
@@ -111,6 +116,11 @@ def mistakes(
     layer = analysed(row)
     if layer is None:
         return element("p", "No run finished, so there are no answers to look at.")
+    if table.metrics[0].statistic in _TRIALS:
+        return join(
+            element("h4", f"Trials of {layer}"),
+            element("div", *_trials(table, records), class_="figures"),
+        )
     figures = [_speakers(table, by_speaker(records, table.metrics[0]))]
     below: Html | None = None
     if not table.lower_is_better and one_answer_each(records, table.metric):
@@ -301,6 +311,23 @@ def _lengths(table: Table, shares: Sequence[Share]) -> Html:
         ],
     )
     return _figure(drawing, title)
+
+
+def _trials(table: Table, records: Seeds) -> list[Html]:
+    """How scores of one person and of two lie, and which errors trade for which."""
+    series = [
+        (name, name == "same", [charts.Point(*place, "") for place in shares])
+        for name, shares in score_shares(records, table.metric).items()
+    ]
+    title = "Scores of trials of one person (same) and of two"
+    rates = error_tradeoff(records, table.metric)
+    return [
+        _figure(charts.lines(series, title, "score", "% of its trials"), title),
+        _figure(
+            charts.tradeoff(rates, "Misses and false alarms at every threshold"),
+            "Misses and false alarms at every threshold, on normal deviates; dashed: equal",
+        ),
+    ]
 
 
 def _slots(found: Sequence[Slot]) -> list[Html]:

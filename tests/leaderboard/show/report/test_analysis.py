@@ -9,7 +9,9 @@ from leaderboard.show.report.analysis import (
     by_slot,
     by_speaker,
     confusions,
+    error_tradeoff,
     phone_confusions,
+    score_shares,
     worst,
 )
 
@@ -88,3 +90,19 @@ def test_slots_by_kind():
         Slot("time", said=2, heard=2, both=1, f1=50.0, value_errors=50.0),
     ]
     assert by_slot(answered(("PLAY", "PLAY"))) == []
+
+
+def test_trials_by_score():
+    scores = [(0.9, 1), (0.7, 1), (0.4, 1), (0.6, 0), (0.2, 0), (-0.1, 0), (0.0, 0)]
+    records = {0: [Record(str(i), ("s",), "", "", {"eer": own}) for i, own in enumerate(scores)]}
+    shares = score_shares(records, "eer", bins=2)
+    assert shares["same"] == [
+        (pytest.approx(0.15), 0.0),
+        (pytest.approx(0.65), 100.0),
+    ]
+    assert [share for _, share in shares["different"]] == [75.0, 25.0]
+    # every threshold: what lies at it is accepted
+    assert error_tradeoff(records, "eer") == [
+        (1.0, 0.0), (0.75, 0.0), (0.5, 0.0), (0.25, 0.0), (0.25, pytest.approx(1 / 3)),
+        (0.0, pytest.approx(1 / 3)), (0.0, pytest.approx(2 / 3)),
+    ]  # fmt: skip
