@@ -10,6 +10,10 @@ class SuperbError(Exception):
     """A mistake in the input, not in the program; the command line prints it and exits with 2."""
 
 
+class LacksError(SuperbError):
+    """A corpus lacks what one task needs, and may serve others all the same."""
+
+
 class AudioError(SuperbError):
     """Audio that cannot be used.
 

@@ -24,7 +24,8 @@ class Er(Classification):
             Metric("unweighted_accuracy", "higher", statistic="unweighted-accuracy"),
         ),
         features="mean",
-        needs=("label",),
+        needs=("emotion",),
+        label_from="emotion",
         closed_set=True,
         head="linear, mean over time, linear",
     )

@@ -14,7 +14,7 @@ from benchmark.core import Corpus, Downstream, Upstream
 from benchmark.encoding.cache import cache_folder
 from benchmark.encoding.features import ExtractionSettings
 from benchmark.encoding.packing import STORAGES
-from benchmark.errors import SuperbError, unknown
+from benchmark.errors import LacksError, SuperbError, unknown
 from benchmark.identity import source_sha256
 from benchmark.jobs.cost import AUTO
 from benchmark.jobs.site import Encoder, Partition, Site, Task, find_device, prepare_encoder
@@ -137,7 +137,7 @@ def build_site(
         spec.on_bad_audio,
         spec.channel,
     )
-    tasks = prepare_tasks(spec, settings.cache_dir)
+    tasks = prepare_tasks(spec, settings.cache_dir, progress)
 
     def load(place: int) -> Encoder:
         item = spec.upstreams[place]
@@ -163,8 +163,8 @@ def _distinct(spec: RunSpec, load: Callable[[int], Encoder]) -> dict[str, Encode
     return encoders
 
 
-def prepare_tasks(spec: RunSpec, cache_dir: Path) -> dict[str, Task]:
-    """Resolve tasks, their corpora and their training values.
+def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[str, Task]:
+    """Resolve tasks, their corpora and their training values; of ``all``, those that can be.
 
     Raises:
         SuperbError: for an unknown task, corpus or protocol, or a corpus that does not fit.
@@ -174,14 +174,30 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path) -> dict[str, Task]:
         raise SuperbError(f"no task given; choose from {', '.join(DOWNSTREAMS)}, or all")
     rules = load_protocol(spec.protocol, PROTOCOLS)
     tasks: dict[str, Task] = {}
+    lacking: dict[str, str] = {}
     for item in wanted:
         downstream = load_downstream(item)
         if spec.slots and isinstance(downstream, HasSlots):
             downstream = downstream.with_slots(spec.slots)
-        task = prepare_task(downstream, spec, rules, cache_dir)
+        card = downstream.card
+        if "all" in spec.downstreams and not {card.name, card.features} & rules.tables.keys():
+            lacking[card.name] = f"protocol {rules.name} says nothing of {card.name}"
+            continue
+        try:
+            task = prepare_task(downstream, spec, rules, cache_dir)
+        except LacksError as error:
+            if "all" not in spec.downstreams:
+                raise
+            lacking[card.name] = str(error)
+            continue
         if task.name in tasks and tasks[task.name].source != task.source:
             raise SuperbError(f"two tasks are called {task.name!r}; rename one on its card")
         tasks[task.name] = task
+    if lacking and not tasks:
+        raise SuperbError(next(iter(lacking.values())))
+    if lacking:
+        what = f"{spec.corpus} or the protocol lacks what they need"
+        progress.note(f"left out of all, as {what}: {', '.join(lacking)}")
     if spec.slots and not any(isinstance(task.downstream, HasSlots) for task in tasks.values()):
         raise SuperbError(f"--slots is for tasks with several labels, such as ic; got {_of(tasks)}")
     verifies = any(getattr(task.downstream, "reads_trials", False) for task in tasks.values())
@@ -247,8 +263,8 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
     try:
         corpus: Corpus = load_corpus(spec.corpus, card, options)
     except SuperbError as error:
-        if isinstance(downstream, HasSlots) and not spec.slots and "lacks the col" in str(error):
-            raise SuperbError(f"{error}. --slots COLUMN,COLUMN names other columns") from error
+        if isinstance(downstream, HasSlots) and not spec.slots and isinstance(error, LacksError):
+            raise LacksError(f"{error}. --slots COLUMN,COLUMN names other columns") from error
         raise
     check_fits(downstream, corpus)
     partitions = {

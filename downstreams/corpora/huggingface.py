@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.core import Corpus, DownstreamCard
 from benchmark.encoding.cache import format_bytes, free_bytes
-from benchmark.errors import SuperbError
+from benchmark.errors import LacksError, SuperbError
 from benchmark.progress import Progress
 from downstreams.corpora import CorpusOptions, refuse_options
 from downstreams.corpora.layout import choose_splits, naming
@@ -377,7 +377,7 @@ def _rows(
     columns = list(found.features)
     needed = columns_read(card, columns, pronunciations).columns
     if missing := [column for column in ("audio", *needed) if column not in columns]:
-        raise SuperbError(
+        raise LacksError(
             f"{name}, split {part}, lacks the column{'s' * (len(missing) > 1)} "
             f"{', '.join(missing)}; it has {', '.join(columns)}. Rename with "
             "Dataset.rename_column, save with DatasetDict.save_to_disk, and give that folder"

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
-from benchmark.errors import SuperbError
+from benchmark.errors import LacksError, SuperbError
 from downstreams.corpora import MANIFEST_SUFFIXES, mixtures
 from downstreams.corpora.folds import rotated
 from downstreams.corpora.pronunciation import columns_read
@@ -43,7 +43,7 @@ _OTHER_NAMES: Final = {
     "split": ("set", "subset", "partition"),
     "text": ("sentence", "transcript", "transcription", "raw_text", "normalized_text"),
     "speaker": ("speaker_id", "spk", "spk_id", "client_id", "subject"),
-    "label": ("keyword", "command", "class", "target", "category", "word", "text"),
+    "label": ("label", "keyword", "command", "class", "target", "category", "word", "text"),
 }
 
 
@@ -407,7 +407,7 @@ def _check_columns(path: Path, columns: Sequence[str], card: DownstreamCard, spl
         "segments": "; or give a column speaker, and mixtures are made of single speakers",
     }
     instead = "".join(others_do.get(name, "") for name in missing)
-    raise SuperbError(
+    raise LacksError(
         f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}. "
         f"It has: {', '.join(columns)}. Rename {' and '.join(renames)}; the task needs "
         f"{', '.join(needed)}{instead}"

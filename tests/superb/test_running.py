@@ -193,7 +193,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(places, bands, monkeypatc
     ("options", "message"),
     [
         ({"downstream": "kws"}, "unknown downstream task 'kws'. Did you mean ks"),
-        ({"downstream": []}, "no task given; choose from asr, sid, ks, or all"),
+        ({"downstream": []}, "no task given; choose from asr, sid, ks, pr"),
         ({"upstream": "hubrt"}, "Did you mean hubert"),
         ({"upstream": []}, "no upstream given"),
         ({"upstream": object()}, "object is not an upstream"),
