@@ -25,7 +25,7 @@ import numpy as np
 from benchmark.core import SPLITS, DownstreamCard, StoredAudio, Utterance
 from benchmark.encoding.audio import SILENT_RMS, hear
 from benchmark.encoding.recordings import duration_s
-from benchmark.errors import AudioError, SuperbError
+from benchmark.errors import AudioError, LacksError, SuperbError
 from downstreams import diarization
 from downstreams.diarization import COLUMN, Segment
 
@@ -307,7 +307,7 @@ def mixed(
         and their levels in dB), and a note on how they were made.
 
     Raises:
-        SuperbError: an utterance without a speaker, a speaker in two splits or with a ``;`` in the
+        LacksError: an utterance without a speaker, a speaker in two splits or with a ``;`` in the
             name, fewer than two speakers in a split, audio that stays on a hub.
         AudioError: audio that cannot be used.
     """
@@ -332,18 +332,18 @@ def mixed(
 def _require_usable(where: str, utterance: Utterance, split_of: dict[str, str]) -> None:
     speaker, audio = utterance.speaker, utterance.audio
     if not speaker or ";" in speaker:
-        raise SuperbError(
+        raise LacksError(
             f"{where}: utterance {utterance.id!r} has the speaker {speaker!r}; mixtures are made "
             "of speakers whose names are not empty and have no ';'"
         )
     if split_of.setdefault(speaker, utterance.split) != utterance.split:
-        raise SuperbError(
+        raise LacksError(
             f"{where}: speaker {speaker!r} is in {split_of[speaker]} and in {utterance.split}; "
             "mixtures are tried on new speakers. Give each split, valid too, two speakers or more "
             f"of its own, or give mixtures of your own with a column {COLUMN!r}"
         )
     if not isinstance(audio, Path | bytes) and audio.far:
-        raise SuperbError(
+        raise LacksError(
             f"{where}: mixtures read their parts in any order, and streamed audio comes in that of "
             "the dataset. Download it (hf: instead of hf-stream:)"
         )
@@ -379,7 +379,7 @@ class _Dealer:
             if len(speakers) == 2:
                 break
         else:
-            raise SuperbError(
+            raise LacksError(
                 f"{self.where}: split {self.split} has speech of {len(speakers)} speakers, and a "
                 "mixture needs two; give it utterances of more"
             )

@@ -144,7 +144,7 @@ def checked(
         complete, carved = with_valid(where, complete, labels_are_speakers=recur, labels=labels)
     if read is not with_text:
         if own_folds:
-            raise SuperbError(
+            raise LacksError(
                 f"{where}: mixtures of single speakers are made of one partition, not of folds; "
                 "give it a column split"
             )

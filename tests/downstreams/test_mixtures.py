@@ -14,7 +14,7 @@ import soundfile
 
 from benchmark.core import SPLITS, StoredAudio, Utterance
 from benchmark.encoding.audio import decode
-from benchmark.errors import SuperbError
+from benchmark.errors import LacksError, SuperbError
 from downstreams import diarization
 from downstreams.corpora import CorpusOptions, mini
 from downstreams.corpora.check import audit, survey_corpus
@@ -186,7 +186,7 @@ def test_what_stands_for_the_bytes_follows_the_files(tmp_path):
     ],
 )
 def test_what_cannot_be_mixed_is_named(change, message):
-    with pytest.raises(SuperbError, match=f"here: .*{message}"):
+    with pytest.raises(LacksError, match=f"here: .*{message}"):
         mixed("here", [change(u) for u in single()], "c", RECIPE)
 
 
