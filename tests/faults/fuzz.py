@@ -358,10 +358,10 @@ _JSONL = st.one_of(damaged(st.just(_json_lines(ROWS)), lines=True), changed(ROWS
 # Results
 
 _BASE = {
-    name: ROOT / "docs/results/ks" / name
-    for name in ("fbank/1be1c578d839ad0e", "fbank/1f06574806de6392",
-                 "hubert/30dbad3cecf4f922", "hubert/54d3c6541d9fbb82")
-}  # fmt: skip
+    f"{path.parent.name}/{path.stem}": path.with_suffix("")
+    for name in ("fbank", "hubert")
+    for path in sorted((ROOT / "docs/results/ks" / name).glob("*.json"))
+}
 
 
 @dataclass(frozen=True)
