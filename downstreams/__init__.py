@@ -18,7 +18,7 @@ DOWNSTREAMS: Final[dict[str, str]] = {
     "ic": "downstreams.ic:Ic",
     "sf": "downstreams.sf:Sf",
     "er": "downstreams.er:Er",
-    "sd": "downstreams.sd:Sd",
     "asv": "downstreams.asv:Asv",
+    "sd": "downstreams.sd:Sd",
 }
 """Name → ``module:attribute``, as the entry points of a plug-in have it."""
