@@ -510,6 +510,20 @@ class KnowsHop(Downstream, Protocol):
         ...
 
 
+def at_hop(downstream: Downstream, hop_s: float) -> Downstream:
+    """A task for frames of so many seconds, where that matters to it."""
+    return downstream.at_hop(hop_s) if isinstance(downstream, KnowsHop) else downstream
+
+
+@runtime_checkable
+class GivesExamples(Protocol):
+    """A task whose columns hold more than a word, so that nobody else can make some up."""
+
+    def example(self, index: int, seconds: float) -> Mapping[str, str]:
+        """Columns of a made-up utterance of that length, for prices and for checks."""
+        ...
+
+
 @runtime_checkable
 class TunesOnValid(Downstream, Protocol):
     """A task with values of its own that are chosen on valid, such as a threshold."""

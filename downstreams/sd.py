@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
 from downstreams import diarization
-from downstreams.diarization import COLUMN, Activity
+from downstreams.diarization import COLUMN, Activity, Segment
 
 if TYPE_CHECKING:  # listing tasks is to stay instant
     from torch import Generator, Tensor, nn
@@ -76,6 +76,12 @@ class Sd:
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
         """The two tracks, whoever speaks."""
         return ("first", "second")
+
+    def example(self, index: int, seconds: float) -> Mapping[str, str]:
+        """One speaker after another, who begins before the first has ended."""
+        middle = seconds / 2
+        pair = [Segment("A", 0, 1.2 * middle), Segment("B", 0.8 * middle, seconds)]
+        return {COLUMN: diarization.written(pair)}
 
     def check_data(self, utterances: Sequence[Utterance]) -> None:
         """Raise for segments that cannot be read, and for mixtures of other than two speakers.

@@ -20,7 +20,7 @@ from benchmark.conformance.report import (
     run_checks,
     state_kept,
 )
-from benchmark.core import DownstreamCard, KnowsHop, Record, Utterance
+from benchmark.core import DownstreamCard, GivesExamples, Record, Utterance, at_hop
 from benchmark.errors import SuperbError
 from benchmark.metrics import check_record, find_statistic, score
 from benchmark.protocol import Protocol, Training
@@ -79,7 +79,7 @@ def check_downstream(
         task: any object; it need not be registered.
         protocols: its training is laid over each; the first decides the head that is tried.
         utterances: a train split to take utterances from; None makes some up from what the card
-            needs, which will not do for a task that reads meaning in its columns.
+            needs. A task that reads meaning in a column gives an ``example`` of it.
 
     Returns:
         One `Check` per entry of `EXPECTED`, in that order.
@@ -88,8 +88,10 @@ def check_downstream(
         return _Suite(task, protocols, utterances).run()
 
 
-def made_up_utterances(card: DownstreamCard, count: int = 12) -> list[Utterance]:
-    """Utterances without audio that have what a card needs: three labels, four speakers."""
+def made_up_utterances(
+    card: DownstreamCard, count: int = 12, task: object = None
+) -> list[Utterance]:
+    """Utterances without audio that have what a task needs: three labels, four speakers."""
     words = ["one", "two", "three", "four", "five", "six"]
     made = []
     for index in range(count):
@@ -101,6 +103,8 @@ def made_up_utterances(card: DownstreamCard, count: int = 12) -> list[Utterance]
         columns = {
             column: f"{column}-{index % 3}" for column in card.columns if column not in known
         }
+        if isinstance(task, GivesExamples):
+            columns |= task.example(index, 1.0 + index % 3)
         known["label"] = (known | columns)[card.label_from if card.labelled else "label"]
         made.append(
             Utterance(
@@ -217,9 +221,9 @@ class _Suite:
             except SuperbError as error:
                 raise BrokenError(f"metric {metric.name}: {error}") from error
         self.card = card
-        if isinstance(self.task, KnowsHop):
-            self.task = self.task.at_hop(HOP_S)
-        self.train = self.given if self.given is not None else made_up_utterances(card)
+        self.task = at_hop(self.task, HOP_S)
+        given = self.given
+        self.train = made_up_utterances(card, task=self.task) if given is None else given
         if not self.train:
             raise BrokenError("no utterances to try it on")
         return f"card of {card.name!r}, version {card.version}"

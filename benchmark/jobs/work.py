@@ -15,12 +15,11 @@ import torch
 
 from benchmark.core import (
     SPLITS,
-    Downstream,
-    KnowsHop,
     NotesTest,
     NotesTraining,
     Record,
     TunesOnValid,
+    at_hop,
 )
 from benchmark.encoding.cache import TRAINING
 from benchmark.encoding.features import Encoded, Features, extract, find_features
@@ -95,8 +94,8 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
     encoder, task = site.encoders[job.encoder], site.tasks[job.task]
     partition, card = task.partitions[job.fold], encoder.card
     hop_s = card.hop_samples / card.sample_rate
-    downstream = _at_hop(task.downstream, hop_s)
-    partition = replace(partition, scorer=_at_hop(partition.scorer, hop_s))
+    downstream = at_hop(task.downstream, hop_s)
+    partition = replace(partition, scorer=at_hop(partition.scorer, hop_s))
     mixes = {label: site.mixes(job.encoder)[label] for label in job.choices}
     with ExitStack() as resources:
         extraction = site.extraction(
@@ -312,11 +311,6 @@ def _groups(task: Task, fold: str, train: SplitData) -> list[list[int]]:
 
 def _digest(keys: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(keys).encode()).hexdigest()
-
-
-def _at_hop(downstream: Downstream, hop_s: float) -> Downstream:
-    """A task for frames of so many seconds, where that matters to it."""
-    return downstream.at_hop(hop_s) if isinstance(downstream, KnowsHop) else downstream
 
 
 def _choice(
