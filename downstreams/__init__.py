@@ -19,6 +19,7 @@ DOWNSTREAMS: Final[dict[str, str]] = {
     "sf": "downstreams.sf:Sf",
     "er": "downstreams.er:Er",
     "asv": "downstreams.asv:Asv",
+    "sd": "downstreams.sd:Sd",
     "qbe": "downstreams.qbe:Qbe",
 }
 """Name → ``module:attribute``, as the entry points of a plug-in have it."""

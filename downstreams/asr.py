@@ -101,13 +101,8 @@ class Asr:
         settings: Mapping[str, Any],
     ) -> list[str]:
         """Count the transcripts that are too long for their frames."""
-        stack = ctc.stacked(hop_s, settings)
-        return ctc.too_long(
-            "characters",
-            [normalise(utterance.text) for utterance in train],
-            [-(-length // stack) for length in lengths],
-            stack * hop_s,
-        )
+        said = [normalise(utterance.text) for utterance in train]
+        return ctc.too_long("characters", said, lengths, hop_s, ctc.stacked(hop_s, settings))
 
     def test_notes(self, test: Sequence[Utterance], vocabulary: Sequence[str]) -> list[str]:
         """Count the words that no output can spell, and tell where words have no spaces."""

@@ -82,24 +82,29 @@ def stacked(hop_s: float, settings: Mapping[str, Any]) -> int:
 
 
 def too_long(
-    what: str, targets: Sequence[Sequence[str]], lengths: Sequence[int], frame_s: float
+    what: str,
+    targets: Sequence[Sequence[str]],
+    lengths: Sequence[int],
+    hop_s: float,
+    stack: int = 1,
 ) -> list[str]:
     """A note on targets that have no alignment, or nothing.
 
     Args:
         what: the symbols, for the note.
         targets: symbols of each training utterance.
-        lengths: frames of the head for each.
-        frame_s: seconds of such a frame.
+        lengths: frames of the encoder for each.
+        hop_s: seconds between them.
+        stack: how many of them make one of the head.
     """
     unfit = sum(
         # a frame per symbol, and a blank between equal neighbours
-        len(target) + sum(a == b for a, b in pairwise(target)) > length
+        len(target) + sum(a == b for a, b in pairwise(target)) > -(-length // stack)
         for target, length in zip(targets, lengths, strict=True)
     )
     if not unfit:
         return []
     return [
         f"{unfit} of {len(targets)} training transcripts have more {what} than the head has "
-        f"frames ({frame_s * 1000:.0f} ms each); CTC cannot align them, so they teach nothing"
+        f"frames ({stack * hop_s * 1000:.0f} ms each); CTC cannot align them, so they teach nothing"
     ]

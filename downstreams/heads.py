@@ -63,6 +63,20 @@ class FrameClassifier(nn.Module):
         return self.classify(self.project(frames)), lengths
 
 
+class RecurrentTagger(nn.Module):
+    """One LSTM layer that runs forward, linear of every frame: the head of diarization."""
+
+    def __init__(self, dim: int, hidden: int, outputs: int) -> None:
+        super().__init__()
+        self.recurrent = nn.LSTM(dim, hidden, batch_first=True)
+        self.classify = nn.Linear(hidden, outputs)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``logits [utterance, frame, track]``, and `lengths` as they came."""
+        hidden, _ = self.recurrent(frames)
+        return self.classify(hidden), lengths
+
+
 class RecurrentTranscriber(nn.Module):
     """Linear, bidirectional LSTM layers with dropout after each, linear: for ASR and slot filling.
 

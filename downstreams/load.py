@@ -70,7 +70,7 @@ def _checked(name: str, task: object) -> Downstream:
             f"{name} gives {kind} without training: a mapping with its own values of training, "
             'such as {"head": {"hidden": 128}}, or {} for none'
         )
-    wanted = SEARCHING if callable(getattr(task, "search", None)) else METHODS
+    wanted = METHODS if card.trained else SEARCHING
     if missing := [method for method in wanted if not callable(getattr(task, method, None))]:
         raise SuperbError(
             f"{name} gives {kind} without the method{'s' * (len(missing) > 1)} "

@@ -41,6 +41,11 @@ class Pr:
         """The CTC blank and the inventory."""
         return (ctc.BLANK, *_inventory(train))
 
+    def example(self, index: int, seconds: float) -> Mapping[str, str]:
+        """Some twelve phones a second, of all."""
+        places = range(index, index + max(1, round(12 * seconds)))
+        return {"phones": " ".join(PHONES[7 * place % len(PHONES)] for place in places)}
+
     def check_data(self, utterances: Sequence[Utterance]) -> None:
         """Raise for phones outside the inventory.
 

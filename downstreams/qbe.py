@@ -37,12 +37,17 @@ class Qbe:
         features="frames",
         needs=("role", "term"),
         head="dynamic time warping, no training",
+        trained=False,
     )
     training: Mapping[str, Any] = {}
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
         """Nothing: there are no outputs."""
         return ()
+
+    def example(self, index: int, seconds: float) -> Mapping[str, str]:
+        """Queries of two terms, and documents that hold one of them."""
+        return {"role": QUERY if index % 4 < 2 else DOCUMENT, "term": f"term {index % 2}"}
 
     def check_data(self, utterances: Sequence[Utterance]) -> None:
         """Raise for roles that are none, queries of several terms, and splits without a search.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,15 @@ class Sf:
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
         """The CTC blank, then the characters and the tags of train, sorted."""
         return (ctc.BLANK, *sorted({symbol for u in train for symbol in _symbols(u)}))
+
+    def example(self, index: int, seconds: float) -> Mapping[str, str]:
+        """Some fourteen characters a second, with one of 39 slots."""
+        words = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog"] * math.ceil(
+            seconds / 3
+        )
+        said = " ".join(words)[: max(1, round(14 * seconds))].strip()
+        slot = f"slot{index % 39}"
+        return {"tagged": f"{said} <{slot}>now</{slot}>"}
 
     def check_data(self, utterances: Sequence[Utterance]) -> None:
         """Raise for slots that are not closed, and for data without a slot.
@@ -84,13 +94,9 @@ class Sf:
         settings: Mapping[str, Any],
     ) -> list[str]:
         """Count the transcripts that are too long for their frames."""
+        said = [_symbols(utterance) for utterance in train]
         stack = ctc.stacked(hop_s, settings)
-        return ctc.too_long(
-            "characters and tags",
-            [_symbols(utterance) for utterance in train],
-            [-(-length // stack) for length in lengths],
-            stack * hop_s,
-        )
+        return ctc.too_long("characters and tags", said, lengths, hop_s, stack)
 
     def test_notes(self, test: Sequence[Utterance], vocabulary: Sequence[str]) -> list[str]:
         """Name the slots that no output can open."""

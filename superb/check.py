@@ -15,7 +15,7 @@ from benchmark.errors import SuperbError
 from benchmark.protocol import load_protocol
 from benchmark.registry import is_target, load_attribute, made
 from downstreams import PROTOCOLS
-from downstreams.corpora import BUNDLED, CORPORA, MANIFEST_SUFFIXES, CorpusOptions
+from downstreams.corpora import CORPORA, MANIFEST_SUFFIXES, CorpusOptions
 from downstreams.corpora.load import check_fits, corpus_names, load_corpus
 from downstreams.load import downstream_names, load_downstream
 from superb.data import ANY_TASK
@@ -80,9 +80,8 @@ def check_downstream(
 
     Args:
         task: the object, or whatever ``--downstream`` takes.
-        corpus: try it on utterances of this one's train split, as ``--corpus`` takes it; None takes
-            the bundled one for tasks that it has, and makes some up from what the card of any other
-            needs.
+        corpus: try it on utterances of this one's train split, as ``--corpus`` takes it; None makes
+            some up from what its card needs.
         data_root: folder of the corpus.
 
     Raises:
@@ -93,8 +92,6 @@ def check_downstream(
     others = sorted(file.stem for file in PROTOCOLS.glob("*.toml"))
     protocols = [mini, *(load_protocol(name, PROTOCOLS) for name in others if name != mini.name)]
     utterances = None
-    if corpus is None and loaded.card.name in CORPORA[BUNDLED].tasks:
-        corpus = BUNDLED
     if corpus is not None:
         found = load_corpus(corpus, loaded.card, CorpusOptions(data_root))
         check_fits(loaded, found)

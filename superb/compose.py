@@ -14,7 +14,7 @@ from benchmark.core import Corpus, Downstream, Upstream
 from benchmark.encoding.cache import cache_folder
 from benchmark.encoding.features import ExtractionSettings
 from benchmark.encoding.packing import STORAGES
-from benchmark.errors import LacksError, SuperbError, unknown
+from benchmark.errors import AudioError, LacksError, SuperbError, unknown
 from benchmark.identity import source_sha256
 from benchmark.jobs.cost import AUTO
 from benchmark.jobs.site import Encoder, Partition, Site, Task, find_device, prepare_encoder
@@ -185,7 +185,7 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
             continue
         try:
             task = prepare_task(downstream, spec, rules, cache_dir)
-        except LacksError as error:
+        except (LacksError, AudioError) as error:  # mixtures are heard when they are made
             if "all" not in spec.downstreams:
                 raise
             lacking[card.name] = str(error)
@@ -195,9 +195,8 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
         tasks[task.name] = task
     if lacking and not tasks:
         raise SuperbError(next(iter(lacking.values())))
-    if lacking:
-        what = f"{spec.corpus} or the protocol lacks what they need"
-        progress.note(f"left out of all, as {what}: {', '.join(lacking)}")
+    for name, why in lacking.items():
+        progress.note(f"{name} is left out of all: {why}")
     if spec.slots and not any(isinstance(task.downstream, HasSlots) for task in tasks.values()):
         raise SuperbError(f"--slots is for tasks with several labels, such as ic; got {_of(tasks)}")
     verifies = any(getattr(task.downstream, "reads_trials", False) for task in tasks.values())

@@ -122,7 +122,7 @@ def _gain(result: Result, rows: Sequence[Result], output: Path) -> str:
     from leaderboard.compare.difference import pair_results
 
     last = next((row for row in rows if row.layer == "last"), None)
-    if result.layer != "weighted-sum" or last is None:
+    if result.layer not in ("weighted-sum", "best") or last is None:
         return ""
     if layer_count(result) == 1:
         return "same: one layer"

@@ -19,8 +19,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.arpabet import PHONES
-from benchmark.core import Downstream, HiddenStates, UpstreamCard, Utterance
+from benchmark.core import (
+    Downstream,
+    GivesExamples,
+    HiddenStates,
+    UpstreamCard,
+    Utterance,
+    at_hop,
+)
 from benchmark.encoding.cache import format_bytes
 from benchmark.encoding.packing import NONE
 from benchmark.jobs.cost import Amount, Speeds, format_time, size
@@ -122,7 +128,10 @@ def price_run(
     fits: list[float] = []
     choices = len(set(mixes.values()))
     mean_s = amount.audio_s / amount.utterances
+    searching = [task.downstream.card.name for task in tasks if not task.downstream.card.trained]
     for task in tasks:
+        if not task.downstream.card.trained:
+            continue
         name, training = task.downstream.card.name, task.training
         framed = task.downstream.card.features == "frames"
         update_s = update_seconds(task, card, mean_s)
@@ -153,7 +162,8 @@ def price_run(
             "every machine is like this one and does one job at a time; all share one disk, whose "
             "speed is that of this one for each of them",
             "all audio passes the encoder once; every task trains on audio of this amount and mean "
-            f"length, {mean_s:.1f} s; looks at valid and at test are not counted",
+            f"length, {mean_s:.1f} s; looks at valid and test, and further folds, are not counted",
+            *(f"{name} trains nothing, and its search is not priced" for name in searching),
             "heads start when all is encoded; a fit is not split, so beyond "
             f"{len(fits)} machines only encoding gets faster",
         ),
@@ -179,10 +189,13 @@ def makespan(seconds: Sequence[float], machines: int) -> float:
 
 def update_seconds(task: TaskWork, card: UpstreamCard, seconds: float) -> float:
     """Time an update of one probe, on noise as long as the mean utterance, on one core."""
-    training, downstream = task.training, task.downstream
+    hop_s = card.hop_samples / card.sample_rate
+    training, downstream = task.training, at_hop(task.downstream, hop_s)
     framed = downstream.card.features == "frames"
     frames = max(1, round(seconds * card.sample_rate / card.hop_samples)) if framed else 1
-    utterances = [_made_up(index, seconds) for index in range(training.batch_utterances)]
+    utterances = [
+        _made_up(downstream, index, seconds) for index in range(training.batch_utterances)
+    ]
     vocabulary = downstream.vocabulary(utterances)
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(utterances), frames, card.dim)
@@ -195,7 +208,7 @@ def update_seconds(task: TaskWork, card: UpstreamCard, seconds: float) -> float:
         training,
         layers=1,
         dim=card.dim,
-        hop_s=card.hop_samples / card.sample_rate,
+        hop_s=hop_s,
         outputs=len(vocabulary),
     )
     update = [Batch(utterances, states, None)] * training.accumulate
@@ -214,28 +227,22 @@ def update_seconds(task: TaskWork, card: UpstreamCard, seconds: float) -> float:
 class _Anything(dict[str, str]):
     """Columns of a made-up utterance, whatever they are called."""
 
-    def __init__(self, value: str) -> None:
-        super().__init__()
+    def __init__(self, value: str, known: Mapping[str, str]) -> None:
+        super().__init__(known)
         self.value = value
 
     def get(self, key: object, default: object = "") -> str:
-        """The same for every column but those that hold something else."""
+        """The same for every column that is not known."""
         return super().get(str(key), self.value)
 
 
-def _made_up(index: int, seconds: float) -> Utterance:
+def _made_up(downstream: Downstream, index: int, seconds: float) -> Utterance:
     """An utterance with an answer of the usual length: some 14 characters a second."""
     letters = "the quick brown fox jumps over the lazy dog "
     text = (letters * math.ceil(14 * seconds / len(letters) + 1))[: max(1, round(14 * seconds))]
     label = str(index % 12)
-    columns = _Anything(label)
-    # some twelve phones a second, of all 71, and a slot or two in what is said
-    columns["phones"] = " ".join(
-        PHONES[(7 * place + index) % 71] for place in range(int(12 * seconds))
-    )
-    *words, value = text.split()
-    slot = f"slot{index % 39}"
-    columns["tagged"] = f"{' '.join(words)} <{slot}>{value}</{slot}>"
+    known = downstream.example(index, seconds) if isinstance(downstream, GivesExamples) else {}
+    columns = _Anything(label, known)
     return Utterance(str(index), b"", "train", label, text.strip(), label, None, columns)
 
 

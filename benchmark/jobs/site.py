@@ -187,18 +187,22 @@ class Site:
     logs: Path | None = None
     cores: int | None = None
 
-    def mixes(self, encoder: str) -> dict[str, Mix]:
-        """Layer choice → mix, for an encoder."""
-        return expand(self.layers, self.encoders[encoder].card.layers)
+    def mixes(self, encoder: str, task: str) -> dict[str, Mix]:
+        """Layer choice → mix, for an encoder on a task."""
+        trained = self.tasks[task].downstream.card.trained
+        return expand(self.layers, self.encoders[encoder].card.layers, trained=trained)
 
     def cells(self, encoder: str) -> list[Cell]:
         """All results of an encoder, in order."""
-        return [(encoder, task, layer) for task in self.tasks for layer in self.mixes(encoder)]
+        return [
+            (encoder, task, layer) for task in self.tasks for layer in self.mixes(encoder, task)
+        ]
 
     def seeds_of(self, task: str) -> list[int]:
-        """The seeds of a task's heads."""
+        """The seeds of a task's heads; one where there is nothing to draw."""
         first = self.tasks[task].training.first_seed
-        return [first + index for index in range(self.seeds)]
+        trained = self.tasks[task].downstream.card.trained
+        return [first + index for index in range(self.seeds if trained else 1)]
 
     def identity(self, cell: Cell, storage: str) -> dict[str, Any]:
         """Everything a score depends on; its hash is the run's id."""
@@ -249,13 +253,13 @@ class Site:
             gain_db: what their audio is amplified by; the tasks share it.
             layers: the only layers that frames are kept of, None for all.
         """
-        found, mixes = self.encoders[encoder], self.mixes(encoder)
+        found = self.encoders[encoder]
         upstream, mark = found.upstream, found.fingerprint
         if gain_db:
             upstream, mark = Amplified(upstream, gain_db), f"{mark} {gain_db!r} dB"
         utterances: dict[str, list[Utterance]] = {}
         for name, choices in wanted.items():
-            task = self.tasks[name]
+            task, mixes = self.tasks[name], self.mixes(encoder, name)
             for kind in task.kinds([mixes[choice] for choice in choices]):
                 utterances.setdefault(kind, []).extend(task.heard)
         settings = replace(self.settings, storage=storage)

@@ -15,12 +15,12 @@ import torch
 
 from benchmark.core import (
     SPLITS,
-    Downstream,
-    KnowsHop,
     NotesTest,
     NotesTraining,
     Record,
+    Searches,
     TunesOnValid,
+    at_hop,
 )
 from benchmark.encoding.cache import TRAINING
 from benchmark.encoding.features import Encoded, Features, extract, find_features
@@ -29,8 +29,9 @@ from benchmark.errors import SuperbError
 from benchmark.identity import code_sha256
 from benchmark.jobs.plan import Encode, Fit, Job, Write
 from benchmark.jobs.site import Encoder, Partition, Site, Task
-from benchmark.metrics import check_record
+from benchmark.metrics import check_record, score
 from benchmark.probing.fit import (
+    Look,
     Probe,
     ProbeSpec,
     SplitData,
@@ -95,9 +96,9 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
     encoder, task = site.encoders[job.encoder], site.tasks[job.task]
     partition, card = task.partitions[job.fold], encoder.card
     hop_s = card.hop_samples / card.sample_rate
-    downstream = _at_hop(task.downstream, hop_s)
-    partition = replace(partition, scorer=_at_hop(partition.scorer, hop_s))
-    mixes = {label: site.mixes(job.encoder)[label] for label in job.choices}
+    downstream = at_hop(task.downstream, hop_s)
+    partition = replace(partition, scorer=at_hop(partition.scorer, hop_s))
+    mixes = {label: site.mixes(job.encoder, job.task)[label] for label in job.choices}
     with ExitStack() as resources:
         extraction = site.extraction(
             job.encoder,
@@ -108,15 +109,38 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         )
         features = find_features(extraction, shares, resources)
         data = _splits(site, job, features)
+        files = file_hashes(task.corpus.utterances, task.cache_dir)
+        notes = _notes(task, partition, data, hop_s)
+        quiet = inaudible(data, next(iter(features.stores.values())))
+
+        def fitted(found: Mapping[Mix, Choice], seconds: float) -> Fitted:
+            return Fitted(
+                fold=job.fold,
+                choices={label: found[mix] for label, mix in mixes.items()},
+                notes=(*notes, *quiet),
+                corpus=_describe_corpus(task, features, files),
+                skipped=tuple(
+                    {"utterance": item.utterance, "reason": item.reason}
+                    for item in features.encoded.skipped
+                ),
+                timings={
+                    "extraction_s": features.encoded.seconds,
+                    "extraction_audio_s": features.encoded.audio_s,
+                    "training_s": seconds,
+                },
+                features=_about_features(task, features),
+            )
+
+        title = f"{card.name}, {job.task}{f', fold {job.fold}' if job.fold else ''}"
+        if isinstance(partition.scorer, Searches):
+            started = time.perf_counter()
+            (seed,) = site.seeds_of(job.task)
+            searched = _searched(partition.scorer, seed, mixes, data, title, progress)
+            return fitted(searched, time.perf_counter() - started)
         probes = _probes(site, job, mixes, data)
         _try(task, probes[0], partition, data["train"])
-        files = file_hashes(task.corpus.utterances, task.cache_dir)
-        notes = [
-            *_notes(task, partition, data, hop_s),
-            *missing_information(data["train"], features.stores, card),
-            *shared_audio(data, partition.corpus, files),
-            *inaudible(data, next(iter(features.stores.values()))),
-        ]
+        notes += missing_information(data["train"], features.stores, card)
+        notes += shared_audio(data, partition.corpus, files)
         runs = [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices]
         snapshot = Snapshot(
             site.settings.cache_dir / TRAINING,
@@ -135,7 +159,6 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         listen = (
             None if site.logs is None else Logs(site.logs, where, card.name, metric.name, resources)
         )
-        title = f"{card.name}, {job.task}{f', fold {job.fold}' if job.fold else ''}"
         chosen_on = data[task.training.choose_on]
         fit(
             probes,
@@ -156,22 +179,45 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             mix: _choice(probes, mix, chosen_on, data["test"], task, partition)
             for mix in set(mixes.values())
         }
-        return Fitted(
-            fold=job.fold,
-            choices={label: trained[mix] for label, mix in mixes.items()},
-            notes=tuple(notes),
-            corpus=_describe_corpus(task, features, files),
-            skipped=tuple(
-                {"utterance": item.utterance, "reason": item.reason}
-                for item in features.encoded.skipped
-            ),
-            timings={
-                "extraction_s": features.encoded.seconds,
-                "extraction_audio_s": features.encoded.audio_s,
-                "training_s": training_s,
-            },
-            features=_about_features(task, features),
-        )
+        return fitted(trained, training_s)
+
+
+def _searched(
+    task: Searches,
+    seed: int,
+    mixes: Mapping[str, Mix],
+    data: Mapping[str, SplitData],
+    title: str,
+    progress: Progress,
+) -> dict[Mix, Choice]:
+    """What a task that trains nothing finds: each layer tried on valid, the best asked on test."""
+    valid, test = data["valid"], data["test"]
+    metric = task.card.metric
+
+    def records(split: SplitData, layer: int) -> list[Record]:
+        with torch.inference_mode():
+            answers = task.search(split.layer(layer), split.utterances)
+        return task.records(split.utterances, answers)
+
+    tried: dict[int, float] = {}
+    asked: dict[int, list[Record]] = {}
+    found = {}
+    for mix in dict.fromkeys(mixes.values()):
+        placed = valid.placed(mix)
+        layers = range(valid.layers) if placed.layer is None else [placed.layer]
+        for layer in layers:
+            if layer not in tried:
+                tried[layer] = score(records(valid, layer), metric)
+                progress.note(f"{title}: layer {layer}, valid {metric.name} {tried[layer]:.1f}")
+        order = max if metric.direction == "higher" else min
+        best = order(layers, key=lambda layer: tried[layer])
+        if best not in asked:
+            asked[best] = records(test, best)
+        look = Look(update=0, train_loss=0.0, valid=tried[best], valid_loss=0.0)
+        weights = [float(layer == best) for layer in layers] if placed.layer is None else None
+        probe = Trained(0.0, seed, "finished", "", 0, (look,), look, weights)
+        found[mix] = Choice((probe,), 0.0, {seed: asked[best]})
+    return found
 
 
 def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
@@ -203,7 +249,7 @@ def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:
     device = site.encoders[job.encoder].device if framed else "cpu"
     heard = [take for group in task.takes[job.fold].values() for take in group]
     data = {}
-    for split in SPLITS:
+    for split in SPLITS if task.downstream.card.trained else ("valid", "test"):
         usable = [u for u in heard if u.split == split and u.id in features.keys]
         if not usable:
             fold = f", fold {job.fold}" if job.fold else ""
@@ -290,9 +336,9 @@ def _notes(
     task: Task, partition: Partition, data: Mapping[str, SplitData], hop_s: float
 ) -> list[str]:
     """What the task has to say of the data of a fold, and labels that were lost with bad audio."""
-    downstream, train, test = task.downstream, data["train"], data["test"]
+    downstream, train, test = task.downstream, data.get("train"), data["test"]
     notes = []
-    if isinstance(downstream, NotesTraining):
+    if train is not None and isinstance(downstream, NotesTraining):
         notes += downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
     if isinstance(downstream, NotesTest):
         notes += downstream.test_notes(test.utterances, partition.vocabulary)
@@ -312,11 +358,6 @@ def _groups(task: Task, fold: str, train: SplitData) -> list[list[int]]:
 
 def _digest(keys: Sequence[str]) -> str:
     return hashlib.sha256(" ".join(keys).encode()).hexdigest()
-
-
-def _at_hop(downstream: Downstream, hop_s: float) -> Downstream:
-    """A task for frames of so many seconds, where that matters to it."""
-    return downstream.at_hop(hop_s) if isinstance(downstream, KnowsHop) else downstream
 
 
 def _choice(

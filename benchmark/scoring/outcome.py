@@ -33,7 +33,7 @@ _FEW_CLUSTERS = 10
 class Trained:
     """One probe after its training; see `benchmark.probing.fit.Probe`."""
 
-    learning_rate: float
+    learning_rate: float  # 0 where nothing is trained
     seed: int
     status: Status
     reason: str
@@ -141,7 +141,7 @@ def build_result(
     warnings = list(dict.fromkeys(note for part in fitted for note in part.notes))
     for fold, choice in folds.items():
         warnings += [f"fold {fold}: {text}" if fold else text for text in _about_rate(choice, grid)]
-    if len(grid) == 1:
+    if len(grid) == 1 and subject.downstream.trained:
         warnings.append(f"one learning rate was tried, {grid[0]:g}: a better one may exist")
     if values:
         own = next(iter(records.values()))
@@ -302,6 +302,8 @@ def _curve(probes: Sequence[Trained], grid: Sequence[float]) -> list[LearningRat
     points = []
     for rate in grid:
         own = [probe for probe in probes if probe.learning_rate == rate]
+        if not own:  # of a task that trains nothing
+            continue
         best = [probe.best.valid for probe in own if probe.best is not None]
         failed = [probe for probe in own if probe.status == "failed"]
         worst = failed[0] if failed else own[0]

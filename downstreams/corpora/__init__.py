@@ -67,7 +67,7 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
         CorpusEntry(
             name=BUNDLED,
             title="superb mini (synthetic English)",
-            tasks=("asr", "sid", "ks", "pr", "ic", "sf", "asv", "qbe"),
+            tasks=("asr", "sid", "ks", "pr", "ic", "sf", "asv", "sd", "qbe"),
             hours="1.9 h",
             licence="MIT",
             where="bundled",
@@ -76,7 +76,7 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
         CorpusEntry(
             name="librispeech",
             title="LibriSpeech",
-            tasks=("asr", "pr"),
+            tasks=("asr", "pr", "sd"),
             hours="111 h",
             licence="CC BY 4.0",
             where="own copy",
@@ -142,6 +142,16 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
             where="own copy",
             target="downstreams.corpora.audio_snips:load",
             layout="downstreams.corpora.audio_snips:LAYOUT",
+        ),
+        CorpusEntry(
+            name="libri2mix",
+            title="Libri2Mix, mixtures of two",
+            tasks=("sd",),
+            hours="80 h",
+            licence="CC BY 4.0",
+            where="own copy",
+            target="downstreams.corpora.libri2mix:load",
+            layout="downstreams.corpora.libri2mix:LAYOUT",
         ),
         CorpusEntry(
             name="iemocap",

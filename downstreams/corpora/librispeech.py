@@ -1,11 +1,12 @@
-"""LibriSpeech (Panayotov et al. 2015, https://www.openslr.org/12): read English, for ASR and PR.
+"""LibriSpeech (Panayotov et al. 2015, https://www.openslr.org/12): read English.
 
 ``SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER-NUMBER.flac`` with ``SPEAKER-CHAPTER.trans.txt`` beside.
 Trained on ``train-clean-100``, chosen on ``dev-clean``, reported on ``test-clean``, unless other
 splits are asked for.
 
 Phones are those of the lexica that lie beside the splits (`LEXICA`), of one that is given, or of
-the CMU Pronouncing Dictionary, which lacks a few words in a hundred.
+the CMU Pronouncing Dictionary, which lacks a few words in a hundred. For SD, mixtures are made of
+the recordings (`downstreams.corpora.mixtures`); SUPERB's own are ``libri2mix``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final
 from benchmark.core import Corpus, Utterance
 from benchmark.encoding.folders import visible
 from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions
+from downstreams.corpora import CorpusOptions, mixtures
 from downstreams.corpora.layout import (
     Archive,
     Layout,
@@ -36,6 +37,7 @@ from downstreams.corpora.pronunciation import pronounced
 from downstreams.corpora.utterances import built, with_valid
 
 NAME: Final = "librispeech"
+TASKS: Final = ("asr", "pr", "sd")
 # What all archives are packed in.
 FOLDER: Final = "LibriSpeech"
 DEFAULTS: Final[Mapping[str, str]] = {
@@ -121,7 +123,7 @@ def load(task: str, options: CorpusOptions) -> Corpus:
     absent or one of them, a fixed tenth of train becomes one, as for a manifest.
 
     Args:
-        task: ``asr``, or ``pr``.
+        task: ``asr``, ``pr`` or ``sd``.
         options: the folder that holds the splits, or the one above; the splits wanted, several
             joined by ``+``; and for ``pr`` a lexicon.
 
@@ -129,8 +131,8 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         SuperbError: another task, no such folder or split, a split given twice, one without
             transcribed recordings, or a transcript that cannot be read.
     """
-    if task not in ("asr", "pr"):
-        raise unknown("task of corpus 'librispeech'", task, ("asr", "pr"))
+    if task not in TASKS:
+        raise unknown("task of corpus 'librispeech'", task, TASKS)
     root = data_root(NAME, options, OBTAIN)
     asked = [part.strip() for parts in options.splits.values() for part in parts.split("+")]
     base = _base(root, asked)
@@ -158,6 +160,9 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         utterances, spoken = pronounced(str(base), utterances, given)
         notes.append(spoken)
     utterances, carved = with_valid(base, utterances, labels_are_speakers=False)
+    if task == "sd":
+        utterances, how = mixtures.mixed(str(base), utterances, NAME)
+        notes.append(how)
     corpus = built(
         NAME,
         base,
@@ -166,7 +171,8 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         licence="CC BY 4.0",
         source="https://www.openslr.org/12",
     )
-    if empty := [u.id for u in corpus.utterances if not u.text and not u.value("phones")]:
+    said = [u for u in corpus.utterances if task != "sd" and not u.text]
+    if empty := [u.id for u in said if not u.value("phones")]:
         raise SuperbError(
             f"empty transcripts in {base}: {', '.join(empty[:3])} ({len(empty)} in all). Write "
             "what is said into the chapter's .trans.txt, or take the line out"

@@ -17,7 +17,7 @@ from benchmark.core import (
     StoredAudio,
     Utterance,
 )
-from benchmark.errors import SuperbError, unknown
+from benchmark.errors import LacksError, SuperbError, unknown
 from benchmark.registry import errors_of, is_target, load_attribute, made, plugins
 from downstreams import DOWNSTREAMS
 from downstreams.corpora import (
@@ -98,7 +98,7 @@ def check_fits(downstream: Downstream, corpus: Corpus) -> None:
     """Raise for a corpus that a task has no right answers on.
 
     Raises:
-        SuperbError: what the task says of it (`ChecksData`), after the name of corpus and fold.
+        LacksError: what the task says of it (`ChecksData`), after the name of corpus and fold.
     """
     if not isinstance(downstream, ChecksData):
         return
@@ -107,7 +107,7 @@ def check_fits(downstream: Downstream, corpus: Corpus) -> None:
         try:
             downstream.check_data(part.utterances)
         except SuperbError as error:
-            raise SuperbError(f"{where}: {error}") from error
+            raise LacksError(f"{where}: {error}") from error
 
 
 def how_to_get(card: DownstreamCard) -> str:

@@ -2,10 +2,11 @@
 
 Columns: ``audio`` (a path, relative to the manifest's folder or absolute), ``split`` (``train``,
 ``valid`` or ``test``) and what the task needs (``text``, ``speaker``, ``label``, ``phones`` or
-others). A column ``fold`` may stand in place of ``split``: see `downstreams.corpora.folds`; and
-``text`` in place of ``phones``: see `downstreams.corpora.pronunciation`. Optional: ``id`` (else the
-audio path as written) and ``speaker``, by which intervals are clustered. Columns that the task does
-not need are ignored. A Parquet manifest may also hold the audio itself, as the ``{bytes, path}``
+others). A column ``fold`` may stand in place of ``split``: see `downstreams.corpora.folds`;
+``text`` in place of ``phones``: see `downstreams.corpora.pronunciation`; and ``speaker`` in place
+of ``segments``: see `downstreams.corpora.mixtures`. Optional: ``id`` (else the audio path as
+written) and ``speaker``, by which intervals are clustered. Columns that the task does not need are
+ignored. A Parquet manifest may also hold the audio itself, as the ``{bytes, path}``
 struct that Hugging Face ``datasets`` writes.
 
 Text is UTF-8. In CSV any cell may be quoted; a quotation mark in a quoted cell is written twice,
@@ -30,7 +31,7 @@ from typing import Any, Final
 
 from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
 from benchmark.errors import LacksError, SuperbError
-from downstreams.corpora import MANIFEST_SUFFIXES
+from downstreams.corpora import MANIFEST_SUFFIXES, mixtures
 from downstreams.corpora.folds import rotated
 from downstreams.corpora.pronunciation import columns_read
 from downstreams.corpora.utterances import checked
@@ -115,7 +116,7 @@ def from_rows(
     """
     # JSON lines may leave a key out; the row is then an empty cell, reported with its line.
     columns = list(dict.fromkeys(name for row in rows for name in row.cells))
-    read = columns_read(card, columns, pronunciations)
+    read = mixtures.columns_read(columns_read(card, columns, pronunciations), columns)
     split = "fold" if "fold" in columns and "split" not in columns else "split"
     _check_columns(path, columns, read, split)
     utterances = [_utterance(path, row, read, split) for row in rows]
@@ -401,9 +402,13 @@ def _check_columns(path: Path, columns: Sequence[str], card: DownstreamCard, spl
         lower = {column.lower(): column for column in columns}
         found = next((lower[other] for other in others if other in lower), None)
         renames.append(f"{found or 'the column that holds it'} to {name}")
-    words = "; or give a column text, whose words are looked up" if "phones" in missing else ""
+    others_do = {
+        "phones": "; or give a column text, whose words are looked up",
+        "segments": "; or give a column speaker, and mixtures are made of single speakers",
+    }
+    instead = "".join(others_do.get(name, "") for name in missing)
     raise LacksError(
         f"{path} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}. "
         f"It has: {', '.join(columns)}. Rename {' and '.join(renames)}; the task needs "
-        f"{', '.join(needed)}{words}"
+        f"{', '.join(needed)}{instead}"
     )

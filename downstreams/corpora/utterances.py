@@ -12,7 +12,7 @@ from typing import Final
 
 from benchmark.core import SPLITS, Corpus, DownstreamCard, Utterance
 from benchmark.errors import LacksError, SuperbError
-from downstreams.corpora import content_sha256
+from downstreams.corpora import content_sha256, mixtures
 from downstreams.corpora.pronunciation import columns_read, pronounced
 from downstreams.corpora.words import cleaned
 
@@ -61,6 +61,9 @@ def checked(
 
     Their texts are brought to one form first: see `downstreams.corpora.words`.
 
+    Where the task needs segments and only speakers are known, mixtures are made: see
+    `downstreams.corpora.mixtures`.
+
     Without a valid split, a fixed tenth of train becomes one, and the corpus's note says so: whole
     speakers if there are enough of them and they are not the labels, else some utterances of every
     label. Folds must have one of their own.
@@ -101,8 +104,10 @@ def checked(
     if nameless := found(lambda u: not u.id.strip(), lambda u: str(u.audio)[:60]):
         raise SuperbError(f"{where}: empty ids: {nameless}. Give each utterance an id of its own")
     if not folds:
-        _check_splits(where, utterances, found)
-    read = columns_read(card, _known(utterances), pronunciations)
+        _check_splits(where, utterances, found, card)
+    known = _known(utterances)
+    with_text = columns_read(card, known, pronunciations)
+    read = mixtures.columns_read(with_text, known)
     _check_values(where, utterances, read, found)
     counts = Counter(ids)
     splits: dict[str, dict[str, None]] = defaultdict(dict)
@@ -126,17 +131,25 @@ def checked(
     if missing:
         raise SuperbError(f"{where}: missing audio files: {missing}. {remedy}".rstrip(". ") + ".")
     complete, spoken, carved = list(utterances), "", ""
-    if read is not card:
+    if with_text is not card:
         complete, spoken = pronounced(where, complete, [pronunciations] if pronunciations else [])
     left_out = {*ids} - {utterance.id for utterance in complete}
     own_folds = {
         fold: {name: split for name, split in of_fold.items() if name not in left_out}
         for fold, of_fold in (folds or {}).items()
     }
-    if not own_folds:
+    if not own_folds and card.trained:
         recur = card.label_from == "speaker"
         labels = card.closed_columns or ("label",)
         complete, carved = with_valid(where, complete, labels_are_speakers=recur, labels=labels)
+    if read is not with_text:
+        if own_folds:
+            raise LacksError(
+                f"{where}: mixtures of single speakers are made of one partition, not of folds; "
+                "give it a column split"
+            )
+        complete, how = mixtures.mixed(where, complete, name)
+        carved = "; ".join(filter(None, (carved, how)))
     corpus = Corpus(
         name=name,
         sha256=content_sha256(complete, pinned, own_folds),
@@ -270,8 +283,9 @@ def _check_splits(
     where: str,
     utterances: Sequence[Utterance],
     found: Callable[[Callable[[Utterance], bool], Callable[[Utterance], str]], str],
+    card: DownstreamCard,
 ) -> None:
-    """Raise for unknown split names and for a train or test split without utterances."""
+    """Raise for unknown split names and for a split without utterances that must have some."""
     counts = Counter(utterance.split for utterance in utterances)
     if set(counts) - set(SPLITS):
         bad = found(lambda u: u.split not in SPLITS, lambda u: repr(u.split))
@@ -289,12 +303,17 @@ def _check_splits(
             f"{where}: unknown values of 'split': {bad}. Allowed: {', '.join(SPLITS)}"
             + "".join(f"; {hint}" for hint in hints)
         )
-    empty = [name for name in ("train", "test") if not counts[name]]
+    wanted = ("train", "test") if card.trained else ("valid", "test")
+    empty = [name for name in wanted if not counts[name]]
     if empty:
         raise SuperbError(
             f"{where}: nothing in split {' and '.join(empty)}; found "
             f"{', '.join(f'{name}: {count}' for name, count in counts.items())}. "
-            "A corpus needs train and test; valid is taken from train if it is left out"
+            + (
+                "A corpus needs train and test; valid is taken from train if it is left out"
+                if card.trained
+                else f"For {card.name}, which trains nothing, a corpus needs valid and test"
+            )
         )
 
 

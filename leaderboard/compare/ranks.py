@@ -250,7 +250,7 @@ def _unknown(tables: Sequence[Table], rows: _Rows, layer: str) -> bool:
     """Whether a score has no interval to draw from: then no mean has one, nor any rank."""
     return any(
         row is not None
-        and (cell := row.cells.get(layer)) is not None
+        and (cell := row.cell(layer)) is not None
         and cell.score is not None
         and bool(no_interval(cell.score, table.unit))
         for _, _, cells in rows
@@ -262,7 +262,7 @@ def _draw(rows: _Rows, layer: str) -> list[Floats | None]:
     """For each row ``[draw, task]``, its scores first; None where a task is missing."""
     drawn: list[Floats | None] = []
     for key, _, cells in rows:
-        scores = [row.cells[layer].score for row in cells if row and layer in row.cells]
+        scores = [cell.score for row in cells if row and (cell := row.cell(layer))]
         present = [score for score in scores if score is not None]
         complete = len(present) == len(cells)
         # a generator of its own, so that no other row decides what is drawn
@@ -325,7 +325,7 @@ def _overall(tables: Sequence[Table], rows: _Rows, layer: str) -> list[Mean | No
     for key, _, cells in rows:
         scores: list[MetricValue] = []
         for table, row, own in zip(tables, cells, ends, strict=True):
-            cell = row.cells.get(layer) if row else None
+            cell = row.cell(layer) if row else None
             if row and cell and all(is_published_setting(table, c) for c in row.cells.values()):
                 scores += [cell.metrics[metric] for metric in own if metric in cell.metrics]
         if not all(ends) or len(scores) < sum(map(len, ends)):

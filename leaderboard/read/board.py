@@ -10,6 +10,8 @@ from benchmark.scoring.results import MetricValue, Status
 
 # The two columns every table has, as the question is what the other layers add to the last.
 MAIN_LAYERS = ("last", "weighted-sum")
+BEST = "best"
+"""The layer that is best on valid, for tasks that train no sum."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Row:
     throughput: float | None
     trained_on: tuple[str, ...] | None
     cells: Mapping[str, Cell]
+
+    def cell(self, layer: str) -> Cell | None:
+        """Its run of a layer choice; of a task that trains no sum, the best layer in its place."""
+        found = self.cells.get(layer)
+        return self.cells.get(BEST) if found is None and layer == MAIN_LAYERS[1] else found
 
 
 @dataclass(frozen=True)

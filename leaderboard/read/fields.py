@@ -50,8 +50,11 @@ def valid_of(result: Result) -> float | None:
 def learning_rate_of(result: Result) -> str:
     """The learning rate chosen on valid, in words; "" when the run failed.
 
-    A finished run without one has several partitions that chose different ones.
+    A finished run of a task that trains nothing has "none"; one whose partitions chose different
+    ones has "by fold".
     """
+    if result.learning_rate == 0:
+        return "none"
     if result.learning_rate is not None:
         return f"{result.learning_rate:g}"
     return "by fold" if result.status == "finished" else ""

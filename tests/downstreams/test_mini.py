@@ -17,8 +17,8 @@ from downstreams.corpora import CORPORA, CorpusOptions, mini
 from downstreams.corpora.load import load_corpus
 
 TABLES = ("sentences.parquet", "keywords.parquet", "commands.parquet")
-FILES = (*TABLES, "lexicon.txt")
-TASKS = ("asr", "sid", "ks", "pr", "ic", "sf", "asv", "qbe")
+FILES = (*TABLES, "lexicon.txt", "voiced.json")
+TASKS = ("asr", "sid", "ks", "pr", "ic", "sf", "asv", "sd", "qbe")
 INTENT = ("action", "object", "location")
 KEYWORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
 
@@ -60,6 +60,7 @@ def test_the_whole_corpus_is_at_most_16_megabytes():
         ("ic", set(INTENT)),
         ("sf", {"tagged"}),
         ("asv", set()),
+        ("sd", {"segments", "parts"}),
         ("qbe", {"role", "term"}),
     ],
 )
@@ -189,6 +190,7 @@ def test_identity_is_stable_and_differs_by_task(corpora):
         "ic": "bbd68389b28d2099",
         "sf": "627f950fc8df77d3",
         "asv": "a297217921170c33",
+        "sd": "011915e51b2a7439",
         "qbe": "9b165ab62cfd4005",
     }
 

@@ -357,11 +357,11 @@ _JSONL = st.one_of(damaged(st.just(_json_lines(ROWS)), lines=True), changed(ROWS
 
 # Results
 
-_BASE = {
-    name: ROOT / "docs/results/ks" / name
-    for name in ("fbank/1be1c578d839ad0e", "fbank/1f06574806de6392",
-                 "hubert/30dbad3cecf4f922", "hubert/54d3c6541d9fbb82")
-}  # fmt: skip
+RESULTS = {
+    f"{path.parent.name}/{path.stem}": path.with_suffix("")
+    for name in ("fbank", "hubert")
+    for path in sorted((ROOT / "docs/results/ks" / name).glob("*.json"))
+}
 
 
 @dataclass(frozen=True)
@@ -391,14 +391,14 @@ def document_of(name: str) -> dict[str, Any]:
     """As it would be written today, with less of its history."""
     from benchmark.scoring.results import SCHEMA, read_result
 
-    document = dataclasses.asdict(read_result(_with_suffix(_BASE[name], ".json")))
+    document = dataclasses.asdict(read_result(_with_suffix(RESULTS[name], ".json")))
     return {**document, "schema": SCHEMA, "history": document["history"][:3]}
 
 
 @cache
 def records_of(name: str) -> bytes:
     """The first few utterances of each seed."""
-    lines = _with_suffix(_BASE[name], ".utterances.csv").read_bytes().splitlines(keepends=True)
+    lines = _with_suffix(RESULTS[name], ".utterances.csv").read_bytes().splitlines(keepends=True)
     counts: Counter[bytes] = Counter()
     kept = [lines[0]]
     for line in lines[1:]:
@@ -419,7 +419,7 @@ def sign(document: Any, table: bytes) -> bytes:
 @st.composite
 def results(draw: DrawFn) -> Files:
     """Files of a result, edited without or with a new signature."""
-    name = draw(st.sampled_from(list(_BASE)))
+    name = draw(st.sampled_from(list(RESULTS)))
     table, how, view = records_of(name), draw(st.integers(0, 5)), draw(st.integers(0, 6))
     if how == 0:
         document = draw(damaged(st.just(_intact(name)), lines=True))
@@ -444,7 +444,7 @@ def _result(given: Files) -> None:
     from leaderboard.show.render import FORMATS, render
 
     folder = place() / "results"
-    for name in _BASE:
+    for name in RESULTS:
         path = folder / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         own = given if name == given.name else Files(name, _intact(name), records_of(name), True, 0)

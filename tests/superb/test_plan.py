@@ -12,7 +12,7 @@ from benchmark.errors import SuperbError
 from benchmark.jobs.price import makespan, probe_updates
 from benchmark.progress import Progress
 from benchmark.protocol import load_protocol
-from downstreams import PROTOCOLS
+from downstreams import DOWNSTREAMS, PROTOCOLS
 from superb.cli import app
 from superb.plan import Question, plan_for
 
@@ -50,8 +50,19 @@ def test_jobs_are_priced_on_machines(tmp_path):
     assert encode.written == 3600 * 240 * 2
     # 2000 updates of 32 utterances for each of two seeds
     assert fit.read == 2 * 2000 * 32 * 240 * 2
-    assert many.wall_s < one.wall_s
+    # however long a job was measured to take, several machines share them
+    for price in (one, many):
+        encode, *rest = price.lines
+        alone = sum(line.jobs * line.each_s for line in rest)
+        assert encode.each_s < price.wall_s <= encode.jobs / price.nodes * encode.each_s + alone
     assert ask(tmp_path)[1] is None
+
+
+def test_every_task_has_a_price(tmp_path):
+    """Also those whose columns hold phones, slots or segments."""
+    price = ask(tmp_path, downstream=["all"], hours=0.02, utterances=36, nodes=2)[1]
+    fits = {line.what.removeprefix("fit ") for line in price.lines if line.what.startswith("fit")}
+    assert fits == set(DOWNSTREAMS)
 
 
 def test_updates_and_ends_of_jobs():

@@ -153,7 +153,8 @@ def test_nothing_of_a_valid_or_test_split_of_any_task_is_taken_from_a_corpus():
     by_split: dict[str, set[bytes | Path]] = {split: set() for split in SPLITS}
     for task in CORPORA["mini"].tasks:
         for utterance in load_corpus("mini", load_downstream(task).card).utterances:
-            by_split[utterance.split].add(utterance.audio)
+            if isinstance(utterance.audio, bytes | Path):
+                by_split[utterance.split].add(utterance.audio)
     assert not chosen & (by_split["valid"] | by_split["test"])
     assert chosen <= by_split["train"]
 

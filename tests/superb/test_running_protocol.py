@@ -139,12 +139,14 @@ def test_superb_s3prl_runs_on_every_task(places, bands, tmp_path):
     path = tmp_path / "few.toml"
     path.write_text(
         f'name = "few"\nversion = 1\nbase = "superb-s3prl"\n[sid]\n{few}[ks]\n{few}[asr]\n{few}'
-        "[asr.head]\nprojection = 8\nhidden = 8\n"
+        f"[asr.head]\nprojection = 8\nhidden = 8\n[asv]\n{few}"
+        "[asv.head]\nprojection = 8\nhidden = 8\npooled = 8\nembedding = 8\n"
     )
     encoder = bands()
-    results = run(encoder, "all", layers="weighted-sum", protocol=str(path), **places)
-    assert len(encoder.heard) == 2 * 72  # as recorded, and 3 dB down for KS
-    assert [result.downstream["name"] for result in results] == ["asr", "sid", "ks"]
+    tasks = ["asr", "sid", "ks", "asv"]
+    results = run(encoder, tasks, layers="weighted-sum", protocol=str(path), **places)
+    assert len(encoder.heard) == 2 * 72  # as recorded, and 3 dB down for KS and ASV
+    assert [result.downstream["name"] for result in results] == tasks
     assert {result.learning_rate for result in results} <= {1e-4, None}
     assert {len(result.history) for result in results} == {2}
     assert {tuple(result.seeds) for result in results} == {(1337,)}

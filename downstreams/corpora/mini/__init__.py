@@ -1,11 +1,11 @@
-"""The bundled corpus `mini`: synthetic English speech for ASR, PR, SID, KS, IC, SF and QbE.
+"""The bundled corpus `mini`: synthetic English speech for ASR, PR, SID, SD, KS, IC, SF and QbE.
 
 Audio and answers lie in three Parquet files beside this one, in the layout that Hugging Face
 ``datasets`` reads: ``audio`` is a struct of encoded bytes and a name. ``sentences.parquet`` serves
-ASR and, by way of ``lexicon.txt``, PR (column ``split``: new speakers and new sentences in every
-split), and SID (column ``sid_split``: the same speakers, new sentences); ``keywords.parquet``
-serves KS; ``commands.parquet`` serves IC and SF. QbE searches for keywords in sentences and
-commands.
+ASR and, by way of ``lexicon.txt``, PR and, by way of ``voiced.json``, SD (column ``split``: new
+speakers and new sentences in every split), and SID (column ``sid_split``: the same speakers, new
+sentences); ``keywords.parquet`` serves KS; ``commands.parquet`` serves IC and SF. QbE searches
+for keywords in sentences and commands.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, refuse_options
+from downstreams.corpora import CorpusOptions, mixtures, refuse_options
 from downstreams.corpora.pronunciation import pronounced
 from downstreams.corpora.utterances import built
 
@@ -29,6 +29,9 @@ LICENCE: Final = "MIT"
 SOURCE: Final = "bundled, synthetic speech"
 
 LEXICON: Final = "lexicon.txt"
+# Utterance → first millisecond of speech and milliseconds, as `mixtures.voiced` finds them.
+VOICED: Final = "voiced.json"
+RECIPE: Final = mixtures.Recipe({"train": 400, "valid": 60, "test": 120}, utterances=(1, 2))
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ _TABLES: Final = {
     "pr": _Table("sentences.parquet", text="text"),
     "ic": _Table("commands.parquet", columns=("action", "object", "location")),
     "sf": _Table("commands.parquet", columns=("tagged",)),
+    "sd": _Table("sentences.parquet"),
     "asv": _Table("sentences.parquet"),
 }
 UNKNOWN: Final = "_unknown_"
@@ -80,7 +84,7 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
     """Load the part of the corpus that serves one task.
 
     Args:
-        task: ``asr``, ``sid``, ``ks``, ``pr``, ``ic``, ``sf``, ``asv`` or ``qbe``.
+        task: ``asr``, ``sid``, ``ks``, ``pr``, ``ic``, ``sf``, ``asv``, ``sd`` or ``qbe``.
         options: of these, only a lexicon for ``pr`` means anything to a corpus that is bundled with
             its splits.
 
@@ -99,6 +103,10 @@ def load(task: str, options: CorpusOptions | None = None) -> Corpus:
         utterances, note = pronounced(
             "mini", utterances, [options.pronunciations or FOLDER / LEXICON]
         )
+        notes.append(note)
+    if task == "sd":
+        voiced = {name: (first, length) for name, (first, length) in _bounds().items()}
+        utterances, note = mixtures.mixed("mini", utterances, "mini", RECIPE, voiced)
         notes.append(note)
     return built("mini", FOLDER, utterances, notes, licence=LICENCE, source=SOURCE)
 
@@ -144,6 +152,11 @@ def _searches() -> list[Utterance]:
             columns = {"role": "query", "term": word}
             queries.setdefault((u.speaker, word), replace(u, label="", columns=columns))
     return [*queries.values(), *documents]
+
+
+def _bounds() -> dict[str, list[int]]:
+    found: dict[str, list[int]] = json.loads(_verified(VOICED))
+    return found
 
 
 def _rows(table: _Table) -> list[dict[str, Any]]:

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from downstreams.corpora.mini import UNKNOWN, commands, grammar, keyword
+from downstreams.corpora.mini import RECIPE, UNKNOWN, VOICED, commands, grammar, keyword, load
+from downstreams.corpora.mixtures import voiced
 from downstreams.corpora.pronunciation import cmu_dictionary
 
 Signal = npt.NDArray[np.float64]
@@ -189,6 +190,12 @@ def lexicon() -> str:
     lines = [f";;; {line}".rstrip() for line in licence]
     lines += [f"{word}\t{known[word.upper()]}" for word in vocabulary]
     return "\n".join(lines) + "\n"
+
+
+def voices() -> str:
+    """Where speech is in each sentence of the published corpus, as JSON, an utterance a line."""
+    bounds = {u.id: voiced(u, RECIPE.part_s) for u in load("asr").utterances}
+    return json.dumps(bounds).replace("], ", "],\n") + "\n"
 
 
 def pico(text: str, voice: str, speed: float, pitch: float) -> Signal:
@@ -373,16 +380,20 @@ def main() -> None:
     """Render the files, or one of them, into a folder."""
     parser = argparse.ArgumentParser(description="Render the corpus mini.")
     parser.add_argument("--output", type=Path, required=True, help="folder for the files")
-    parser.add_argument("--only", choices=(*TABLES, LEXICON), help="one file; all by default")
+    files = (*TABLES, LEXICON, VOICED)
+    parser.add_argument("--only", choices=files, help="one file; all by default")
     parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    wanted = (arguments.only,) if arguments.only else (*TABLES, LEXICON)
+    wanted = (arguments.only,) if arguments.only else files
     # One task for each child: the engine must be called only once in a process.
     with multiprocessing.get_context("fork").Pool(arguments.processes, maxtasksperchild=1) as pool:
         for file in wanted:
             if file == LEXICON:
                 (arguments.output / file).write_text(lexicon(), encoding="utf-8")
+                continue
+            if file == VOICED:
+                (arguments.output / file).write_text(voices(), encoding="utf-8")
                 continue
             rows = list(pool.imap(row, TABLES[file](), chunksize=1))
             write(arguments.output / file, rows)
