@@ -105,6 +105,9 @@ class Qbe:
 
         Returns:
             For a query the scores of all documents in their order, as floats; None for a document.
+
+        Raises:
+            SuperbError: queries that are longer than every document.
         """
         import torch
 
@@ -118,6 +121,17 @@ class Qbe:
             [own for own, u in zip(states, utterances, strict=True) if u.value("role") == role]
             for role in (QUERY, DOCUMENT)
         )
+        longest = max(map(len, searched))
+        if long := [
+            u.id
+            for own, u in zip(states, utterances, strict=True)
+            if u.value("role") == QUERY and len(own) > longest
+        ]:
+            raise SuperbError(
+                f"queries that are longer than every document of {utterances[0].split}: "
+                f"{_some(set(long))}. A query is a part of a document: take its columns 'role' "
+                "and 'term' for exchanged, or cut it"
+            )
         raw = dtw.scores(asked, searched, lambda own: (own.double() - mean) / deviation).double()
         spread = raw.std(dim=1, correction=0, keepdim=True).clamp(min=_TINY)
         rows = iter(((raw - raw.mean(dim=1, keepdim=True)) / spread).tolist())

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmark.core import Corpus, Downstream, Upstream, UpstreamCard, Utterance
+from benchmark.core import SPLITS, Corpus, Downstream, Upstream, UpstreamCard, Utterance
 from benchmark.encoding.features import Extraction, ExtractionSettings
 from benchmark.encoding.fingerprint import count_parameters, fingerprint, modules_of
 from benchmark.encoding.gain import Amplified
@@ -113,6 +113,11 @@ class Task:
         """What is asked on test; all folds are asked the same."""
         return next(iter(self.partitions.values())).scorer
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are heard: no train where nothing is trained."""
+        return SPLITS if self.downstream.card.trained else SPLITS[1:]
+
     @cached_property
     def durations(self) -> Mapping[str, float]:
         """Utterance id → seconds, of those that may be cropped."""
@@ -130,7 +135,9 @@ class Task:
         """Fold → utterance id → what of it is heard: in train perhaps crops, else the whole."""
         return {
             fold: {
-                utterance.id: self._takes(utterance) for utterance in partition.corpus.utterances
+                utterance.id: self._takes(utterance)
+                for utterance in partition.corpus.utterances
+                if utterance.split in self.splits
             }
             for fold, partition in self.partitions.items()
         }

@@ -214,8 +214,8 @@ def _searched(
         if best not in asked:
             asked[best] = records(test, best)
         look = Look(update=0, train_loss=0.0, valid=tried[best], valid_loss=0.0)
-        weights = [float(layer == best) for layer in layers] if placed.layer is None else None
-        probe = Trained(0.0, seed, "finished", "", 0, (look,), look, weights)
+        scores = [tried[layer] for layer in layers] if placed.layer is None else None
+        probe = Trained(0.0, seed, "finished", "", 0, (look,), look, layer_scores=scores)
         found[mix] = Choice((probe,), 0.0, {seed: asked[best]})
     return found
 
@@ -249,7 +249,7 @@ def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:
     device = site.encoders[job.encoder].device if framed else "cpu"
     heard = [take for group in task.takes[job.fold].values() for take in group]
     data = {}
-    for split in SPLITS if task.downstream.card.trained else ("valid", "test"):
+    for split in task.splits:
         usable = [u for u in heard if u.split == split and u.id in features.keys]
         if not usable:
             fold = f", fold {job.fold}" if job.fold else ""
@@ -423,7 +423,7 @@ def _describe_corpus(task: Task, features: Features, files: Hashes) -> dict[str,
             utterance.id: utterance
             for fold, partition in task.partitions.items()
             for utterance in partition.corpus.split(name)
-            if any(take.id in features.keys for take in task.takes[fold][utterance.id])
+            if any(take.id in features.keys for take in task.takes[fold].get(utterance.id, ()))
         }
         # what was encoded whole has been measured
         whole = [features.keys[u] for u in part if u in features.keys]

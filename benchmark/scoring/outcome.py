@@ -40,7 +40,8 @@ class Trained:
     updates: int
     looks: tuple[Look, ...]
     best: Look | None
-    layer_weights: list[float] | None
+    layer_weights: list[float] | None = None
+    layer_scores: list[float] | None = None  # of each layer on valid, where nothing is trained
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def build_result(
         warnings += _about_interval(values[metrics[0].name], metrics[0].unit, own)
     chosen = [probe for choice in folds.values() for probe in choice.chosen]
     weights = [probe.layer_weights for probe in chosen if probe.layer_weights is not None]
+    searched = [probe.layer_scores for probe in chosen if probe.layer_scores is not None]
     first = fitted[0]
     result = Result(
         run_id=run_id(subject.identity),
@@ -184,6 +186,7 @@ def build_result(
         ],
         layer_weights=[float(w) for w in np.mean(weights, axis=0)] if weights else None,
         layer_norms=first.features["layer_norms"],
+        layer_scores=[float(s) for s in np.mean(searched, axis=0)] if searched else None,
         skipped_audio=list(first.skipped),
         warnings=warnings,
         timings={

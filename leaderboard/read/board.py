@@ -22,7 +22,7 @@ class Cell:
         status: ``finished`` or ``failed``.
         metrics: test scores by metric; empty when failed.
         score: the one by the metric that ranks; None when failed.
-        seeds: how many seeds were trained.
+        seeds: how many seeds were trained; 0 where nothing is.
         over_reruns: whether its interval is over several seeds too, each a whole rerun.
         learning_rate: the one chosen.
         learning_rate_at_edge: True when the grid ends at it.

@@ -53,7 +53,7 @@ def learning_rate_of(result: Result) -> str:
     A finished run of a task that trains nothing has "none"; one whose partitions chose different
     ones has "by fold".
     """
-    if result.learning_rate == 0:
+    if not is_trained(result):
         return "none"
     if result.learning_rate is not None:
         return f"{result.learning_rate:g}"
@@ -72,6 +72,11 @@ def counts_of(record: Record, metric: str) -> tuple[float, float]:
     if len(values) != 2:
         raise SuperbError(f"{metric} has no counts of utterance {record.id} in these results")
     return values[0], values[1]
+
+
+def is_trained(result: Result) -> bool:
+    """False for a task that trains nothing, whose results have 0 for a learning rate."""
+    return result.learning_rate != 0
 
 
 def over_reruns(result: Result) -> bool:

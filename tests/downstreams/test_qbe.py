@@ -150,7 +150,8 @@ def test_own_data_have_the_columns_role_and_term(tmp_path):
 def test_mini_is_searched_by_keywords():
     corpus = mini.load("qbe")
     QBE.check_data(corpus.utterances)
-    speakers = [{u.speaker for u in corpus.split(split)} for split in ("train", "valid", "test")]
+    speakers = [{u.speaker for u in corpus.split(split)} for split in ("valid", "test")]
+    assert not corpus.split("train")
     assert sum(map(len, speakers)) == len(set.union(*speakers))
     texts = {u.id: u.text for u in mini.load("asr").utterances}
     for split in ("valid", "test"):
@@ -162,3 +163,10 @@ def test_mini_is_searched_by_keywords():
         assert all(u.value("term").split(";") == texts[u.id].split() for u in spoken)
         assert 0 < len(spoken) < len(documents)
     assert QBE.test_notes(corpus.split("test"), ()) == []
+
+
+def test_a_query_longer_than_every_document_is_refused():
+    states, utterances = searched()
+    states[0] = states[0].repeat(9, 1)
+    with pytest.raises(SuperbError, match="longer than every document of test: 'q0'"):
+        QBE.search(states, utterances)

@@ -72,8 +72,6 @@ _UNKNOWN_WORDS: Final = {
     "valid": "water seven apple window nose late garden bread stone shop",
     "test": "water seven apple window nose late forest nine robin town light goat",
 }
-# Nothing is learned from the train split of a search, which is that of these speakers alone.
-_TRAIN_SEARCH: Final = ("s00", "s01", "s02")
 _SEARCHED: Final = (
     _Table("sentences.parquet", text="text"),
     _Table("commands.parquet", text="text"),
@@ -142,13 +140,13 @@ def _searches() -> list[Utterance]:
         replace(u, text="", columns={"role": "document", "term": ";".join(u.text.split())})
         for table in _SEARCHED
         for u in _utterances(table)
-        if u.split != "train" or u.speaker in _TRAIN_SEARCH
+        if u.split != "train"
     ]
     held = {(u.split, word) for u in documents for word in u.value("term").split(";")}
     queries: dict[tuple[str, str], Utterance] = {}
     for u in _utterances(_TABLES["ks"]):
         word = keyword(u.split, u.label, int(u.id.rpartition("-")[2]))
-        if (u.split, word) in held and (u.split != "train" or u.speaker in _TRAIN_SEARCH):
+        if (u.split, word) in held:
             columns = {"role": "query", "term": word}
             queries.setdefault((u.speaker, word), replace(u, label="", columns=columns))
     return [*queries.values(), *documents]

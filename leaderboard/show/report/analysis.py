@@ -154,29 +154,27 @@ def _tabled(pairs: Mapping[tuple[str, str], int], order: Sequence[str] = ()) -> 
     return Confusions(names, {(place[a], place[b]): count for (a, b), count in pairs.items()})
 
 
-def score_shares(
-    records: Seeds, metric: str, bins: int = 30
-) -> dict[str, list[tuple[float, float]]]:
-    """Trials of one person and of two: the middle of each bin of scores, and percent in it."""
+def score_shares(records: Seeds, metric: str, bins: int = 30) -> list[list[tuple[float, float]]]:
+    """Of targets and of other trials: the middle of each bin of scores, and percent in it."""
     trials = [record.values[metric] for record in _all(records)]
-    scores = [score for score, _ in trials]
+    scores = [score for score, *_ in trials]
     low, high = min(scores), max(scores)
     width = (high - low) / bins or 1.0
-    shares = {}
-    for name, wanted in (("same", True), ("different", False)):
-        own = [score for score, target in trials if (target > 0) == wanted]
+    shares = []
+    for wanted in (True, False):
+        own = [score for score, target, *_ in trials if (target > 0) == wanted]
         counts = Counter(min(bins - 1, int((score - low) / width)) for score in own)
-        shares[name] = [
-            (low + (place + 0.5) * width, 100 * counts[place] / len(own)) for place in range(bins)
-        ]
+        shares.append(
+            [(low + (place + 0.5) * width, 100 * counts[place] / len(own)) for place in range(bins)]
+        )
     return shares
 
 
 def error_tradeoff(records: Seeds, metric: str, most: int = 60) -> list[tuple[float, float]]:
     """False alarms and misses, as shares, at thresholds from low to high; some `most` of them."""
     trials = [record.values[metric] for record in _all(records)]
-    own = sorted(score for score, target in trials if target > 0)
-    others = sorted(score for score, target in trials if target <= 0)
+    own = sorted(score for score, target, *_ in trials if target > 0)
+    others = sorted(score for score, target, *_ in trials if target <= 0)
     thresholds = sorted(set(own + others))
     step = max(1, len(thresholds) // most)
     return [
