@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,8 @@ QUERY: Final = "query"
 DOCUMENT: Final = "document"
 # Between the terms of a document.
 SEPARATOR: Final = ";"
+# Of a score that are kept, as there are many: those that single precision has.
+_DIGITS: Final = 6
 # The least that is divided by.
 _TINY: Final = 1e-9
 
@@ -141,14 +142,14 @@ class Qbe:
         self, utterances: Sequence[Utterance], answers: Sequence[Sequence[float] | None]
     ) -> list[Record]:
         """Each query in each document: whether it is there, and its score."""
-        _, documents = roles(utterances)
+        queries, documents = roles(utterances)
         held = [terms(document) for document in documents]
+        numbers = {term: place for place, term in enumerate(sorted(_held(queries)))}
         records = []
         for query, scores in zip(utterances, answers, strict=True):
             if scores is None:
                 continue
             (term,) = terms(query)
-            number = zlib.crc32(term.encode())
             for document, own, score in zip(documents, held, scores, strict=True):
                 pair = (query.speaker or query.id, document.speaker or document.id)
                 records.append(
@@ -157,7 +158,7 @@ class Qbe:
                         tuple(dict.fromkeys(pair)),
                         "yes" if term in own else "no",
                         f"{score:.3f}",
-                        {"mtwv": (score, int(term in own), number)},
+                        {"mtwv": (round(score, _DIGITS), int(term in own), numbers[term])},
                     )
                 )
         return records

@@ -68,7 +68,7 @@ def test_records_are_trials_of_a_query_in_a_document():
     assert (first.id, first.clusters, first.reference) == ("q0|d0", ("s0",), "yes")
     assert records[1].clusters == ("s0", "s1")
     assert first.hypothesis == f"{answers[0][0]:.3f}"
-    assert first.values["mtwv"][:2] == (answers[0][0], 1)
+    assert first.values["mtwv"][:2] == (pytest.approx(answers[0][0], abs=1e-6), 1)
     terms = {record.id.partition("|")[0]: record.values["mtwv"][2] for record in records}
     assert len(set(terms.values())) == 4
     assert terms["q0"] == terms["q4"]
@@ -158,7 +158,7 @@ def test_mini_is_searched_by_keywords():
         queries, documents = roles(corpus.split(split))
         assert len({(u.speaker, u.value("term")) for u in queries}) == len(queries) >= 28
         assert {"on", "off", "no", "seven", "window"} < {u.value("term") for u in queries}
-        assert len(documents) >= 200
+        assert len(documents) >= 100
         spoken = [u for u in documents if u.id in texts]
         assert all(u.value("term").split(";") == texts[u.id].split() for u in spoken)
         assert 0 < len(spoken) < len(documents)

@@ -134,22 +134,31 @@ def _utterances(table: _Table) -> list[Utterance]:
 def _searches() -> list[Utterance]:
     """Sentences and commands as documents, and keywords that are said in them as queries.
 
-    A speaker asks for a word once.
+    A speaker asks for a word once. Documents are all that hold such a word, and every third other.
     """
-    documents = [
+    every = [
         replace(u, text="", columns={"role": "document", "term": ";".join(u.text.split())})
         for table in _SEARCHED
         for u in _utterances(table)
         if u.split != "train"
     ]
-    held = {(u.split, word) for u in documents for word in u.value("term").split(";")}
+
+    def words(document: Utterance) -> list[str]:
+        return document.value("term").split(";")
+
+    held = {(u.split, word) for u in every for word in words(u)}
     queries: dict[tuple[str, str], Utterance] = {}
     for u in _utterances(_TABLES["ks"]):
         word = keyword(u.split, u.label, int(u.id.rpartition("-")[2]))
         if (u.split, word) in held:
             columns = {"role": "query", "term": word}
             queries.setdefault((u.speaker, word), replace(u, label="", columns=columns))
-    return [*queries.values(), *documents]
+    asked = {(u.split, u.value("term")) for u in queries.values()}
+    hit: list[Utterance] = []
+    other: list[Utterance] = []
+    for u in every:
+        (hit if any((u.split, word) in asked for word in words(u)) else other).append(u)
+    return [*queries.values(), *hit, *other[::3]]
 
 
 def _bounds() -> dict[str, list[int]]:
