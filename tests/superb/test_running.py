@@ -337,4 +337,4 @@ def test_a_search_trains_nothing_and_chooses_its_layer_on_valid(places, bands, s
     run(again, "qbe", layers=layers, seeds=3, **places)
     assert again.heard == []
     with pytest.raises(SuperbError, match="nothing in split train"):
-        run(bands(), "ks", **places)
+        run(bands(), "sid", **places)

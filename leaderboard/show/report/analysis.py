@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Final, Literal, cast
+from typing import Final, Literal, NamedTuple, cast
 
 from benchmark.arpabet import CLASSES, class_of, without_stress
 from benchmark.core import Metric, Record
 from benchmark.scoring import slots
 from leaderboard.compare.difference import right_or_wrong
 from leaderboard.read.fields import counts_of
+
+# Who, and from which second to which.
+_TURN: Final = r"(?:(?<= )|^)(\S(?:.*?\S)??) (\d+\.\d\d)-(\d+\.\d\d)(?= |$)"
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
 Seeds = Mapping[int, Sequence[Record]]
@@ -50,6 +54,14 @@ class Aligned:
     hypothesis: str
 
 
+class Turn(NamedTuple):
+    """Somebody speaks, from second to second."""
+
+    speaker: str
+    start_s: float
+    end_s: float
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A test utterance that came out badly.
@@ -59,12 +71,14 @@ class Mistake:
         speaker: who speaks.
         score: over all seeds, in the unit of the metric.
         words: reference and hypothesis of the first seed, aligned.
+        turns: who speaks when by the reference, and by the first seed; None for anything else.
     """
 
     utterance: str
     speaker: str
     score: float
     words: tuple[Aligned, ...]
+    turns: tuple[tuple[Turn, ...], tuple[Turn, ...]] | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -258,12 +272,29 @@ def worst(records: Seeds, metric: Metric, most: int) -> list[Mistake]:
     return [
         Mistake(
             utterance=name,
-            speaker=first[name].clusters[0],
+            speaker=" and ".join(first[name].clusters),
             score=_score(metric, *totals[name]),
             words=align(first[name].reference, first[name].hypothesis),
+            turns=_both_turns(first[name]),
         )
         for name in bad[:most]
     ]
+
+
+def turns(text: str) -> tuple[Turn, ...] | None:
+    """Who speaks when, of a text such as ``ann 0.00-1.25 ben 0.90-3.00``; None of any other.
+
+    >>> turns("ann lee 0.00-1.25 B 0.90-3.00")[0]
+    Turn(speaker='ann lee', start_s=0.0, end_s=1.25)
+    """
+    if not re.fullmatch(f"({_TURN} )*", f"{text} " if text else ""):
+        return None
+    return tuple(Turn(who, float(start), float(end)) for who, start, end in re.findall(_TURN, text))
+
+
+def _both_turns(record: Record) -> tuple[tuple[Turn, ...], tuple[Turn, ...]] | None:
+    reference, hypothesis = turns(record.reference), turns(record.hypothesis)
+    return (reference, hypothesis) if reference and hypothesis is not None else None
 
 
 def align(reference: str, hypothesis: str) -> tuple[Aligned, ...]:

@@ -136,7 +136,8 @@ def mistakes(
         figures.insert(0, _confusions(found, f"Confusion matrix, {len(found.names)} classes"))
         below = _pairs(found)
     else:
-        figures.insert(0, _lengths(table, by_length(records, table.metrics[0])))
+        if not any(mistake.turns for mistake in bad):
+            figures.insert(0, _lengths(table, by_length(records, table.metrics[0])))
         if phones := phone_confusions(records):
             pairs, manners = phones
             figures.insert(0, _confusions(manners, "Phones by manner of articulation"))
@@ -391,16 +392,25 @@ def _pairs(found: Confusions) -> Html | None:
 def _worst(table: Table, bad: Sequence[Mistake], playable: Mapping[str, str]) -> Html:
     if not bad:
         return element("p", "Every utterance came out right.")
-    key = element(
-        "p",
-        "Of the first seed: ",
-        _word(Aligned("substitute", "reference", "hypothesis")),
-        " substituted, ",
-        _word(Aligned("delete", "left out", "")),
-        " deleted, ",
-        _word(Aligned("insert", "", "added")),
-        " inserted.",
-        class_="note",
+    lines = any(mistake.turns for mistake in bad)
+    key = (
+        element(
+            "p",
+            "Of the first seed: who speaks when, by the reference above and by the answer below.",
+            class_="note",
+        )
+        if lines
+        else element(
+            "p",
+            "Of the first seed: ",
+            _word(Aligned("substitute", "reference", "hypothesis")),
+            " substituted, ",
+            _word(Aligned("delete", "left out", "")),
+            " deleted, ",
+            _word(Aligned("insert", "", "added")),
+            " inserted.",
+            class_="note",
+        )
     )
     entries: list[Html] = []
     for mistake in bad:
@@ -426,10 +436,17 @@ def _worst(table: Table, bad: Sequence[Mistake], playable: Mapping[str, str]) ->
                     f" · {table.metric} {mistake.score:.0f} {table.unit}",
                     class_="source",
                 ),
-                element("p", *_words(mistake.words), class_="words"),
+                _time_line(mistake)
+                if mistake.turns
+                else element("p", *_words(mistake.words), class_="words"),
             )
         )
     return join(key, element("ol", *entries, class_="worst"))
+
+
+def _time_line(mistake: Mistake) -> Html:
+    assert mistake.turns is not None
+    return element("figure", charts.time_line(*mistake.turns, f"Who speaks in {mistake.utterance}"))
 
 
 def _words(words: Sequence[Aligned]) -> list[Html]:
