@@ -351,6 +351,8 @@ class DownstreamCard:
             that is not needed, what stands in any of `needs`.
         label_from: the column that becomes `Utterance.label`.
         head: its head in words, for the list of tasks.
+        trained: False for a task that searches layers as they are (`Searches`): its corpora need no
+            train split, and in place of a learned sum stands the layer that is best on valid.
     """
 
     name: str
@@ -362,6 +364,8 @@ class DownstreamCard:
     closed_set: bool = False
     label_from: str = "label"
     head: str = ""
+    # what tells plug-ins apart is what a card shows, and stays as it was
+    trained: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         def require(name: str, holds: bool, wanted: str) -> None:
@@ -395,7 +399,8 @@ class DownstreamCard:
             and not {"audio", "split"} & set(needs),
             'a tuple of names of columns besides audio and split, such as ("text",)',
         )
-        require("closed_set", isinstance(self.closed_set, bool), "True or False")
+        for name in ("closed_set", "trained"):
+            require(name, isinstance(getattr(self, name), bool), "True or False")
         label_from: object = self.label_from
         require(
             "label_from",
@@ -498,6 +503,32 @@ class Downstream(Protocol):
 
     def records(self, utterances: Sequence[Utterance], answers: Sequence[Any]) -> list[Record]:
         """What the answers to a whole split come to; with values for every metric of the card."""
+        ...
+
+
+@runtime_checkable
+class Searches(Protocol):
+    """A task that trains nothing: it answers from the states of one layer at a time.
+
+    In place of ``head``, ``loss`` and ``answer`` it has ``search``.
+    """
+
+    @property
+    def card(self) -> DownstreamCard:
+        """Its card, which says that it is not trained."""
+        ...
+
+    def records(self, utterances: Sequence[Utterance], answers: Sequence[Any]) -> list[Record]:
+        """What the answers to a whole split come to."""
+        ...
+
+    def search(self, states: Sequence[Tensor], utterances: Sequence[Utterance]) -> list[Any]:
+        """The answer to each utterance of a split.
+
+        Args:
+            states: of one layer, ``[frame, dim]`` for each utterance.
+            utterances: all of a split.
+        """
         ...
 
 

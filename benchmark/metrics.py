@@ -25,6 +25,11 @@ TARGET_PRIOR: Final = 0.05
 NIST's evaluations and the first VoxCeleb paper have 0.01; a miss and a false alarm cost 1 in all.
 """
 
+SEARCH_PRIOR: Final = 0.0008
+"""Prior of a target trial in ``maximum-term-weighted-value``, as in MediaEval's QUESST 2014."""
+SEARCH_MISS_COST: Final = 100
+"""What a miss costs there; a false alarm costs 1."""
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -167,6 +172,43 @@ def _detection_cost_trials(values: FloatArray) -> float:
     return 2 / (1 / roc.targets + (1 - TARGET_PRIOR) / TARGET_PRIOR / roc.others)
 
 
+def _maximum_term_weighted_value(values: FloatArray) -> Linear:
+    """1 less misses and false alarms of a search, at the threshold that is best for all terms.
+
+    ``max (1 - mean over terms of (P(miss) + beta * P(false alarm)))`` with ``beta = (1 - prior) /
+    (prior * cost of a miss)``, which is 12.49 (Fiscus et al. 2007, "Results of the 2006 spoken term
+    detection evaluation"; over trials in place of seconds, with `SEARCH_PRIOR`, as in Anguera et
+    al. 2014, "Query by example search on speech at MediaEval 2014"). Terms without a target are
+    left out; one without another trial has no false alarms. At the maximum, to first order, it
+    does not move with the threshold; above all scores it is 0, so that no value is lower.
+
+    Terms are sampled, as documents are: one counts by the weight of its records, as if by 1 where
+    all of them weigh the same.
+    """
+    import numpy as np
+
+    beta = (1 - SEARCH_PRIOR) / (SEARCH_PRIOR * SEARCH_MISS_COST)
+    target = values[:, 1] > 0
+    term = np.unique(values[:, 2], return_inverse=True)[1]
+    kind = 2 * term + target
+    counts = np.bincount(kind, minlength=2 * (int(term.max()) + 1)).reshape(-1, 2)
+    scored = counts[:, 1] > 0
+    if not scored.any():
+        return Linear(float("nan"), 0 * values[:, 0], 0 * values[:, 0])
+    part = scored[term] / counts.ravel()[kind] / scored.sum()  # of the mean, by kind
+    index = np.unique(-values[:, 0], return_inverse=True)[1]
+    gains = np.bincount(index, np.where(target, part, -beta * part)).cumsum()
+    place = int(np.argmax(gains))
+    accepted = (index <= place) & (gains[place] > 0)
+    lost = np.where(target, ~accepted, beta * accepted)
+    means = np.bincount(kind, lost, counts.size) / np.maximum(counts.ravel(), 1)
+    of_terms = 1 - means.reshape(-1, 2).sum(axis=1)
+    value = float(of_terms[scored].mean())
+    share = part / (counts > 0).sum(axis=1)[term]
+    influence = part * (means[kind] - lost) + share * (of_terms[term] - value)
+    return Linear(value, influence, share)
+
+
 class _Roc:
     """Misses and false alarms at every threshold, for values of score and target.
 
@@ -227,6 +269,9 @@ STATISTICS: Final[Mapping[str, Statistic]] = {
     ),
     "equal-error-rate": Statistic(("score", "target"), _equal_error_rate, _equal_error_rate_trials),
     "detection-cost": Statistic(("score", "target"), _detection_cost, _detection_cost_trials),
+    "maximum-term-weighted-value": Statistic(
+        ("score", "target", "term"), _maximum_term_weighted_value
+    ),
 }
 
 

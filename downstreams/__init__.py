@@ -20,5 +20,6 @@ DOWNSTREAMS: Final[dict[str, str]] = {
     "er": "downstreams.er:Er",
     "asv": "downstreams.asv:Asv",
     "sd": "downstreams.sd:Sd",
+    "qbe": "downstreams.qbe:Qbe",
 }
 """Name → ``module:attribute``, as the entry points of a plug-in have it."""

@@ -15,6 +15,8 @@ from downstreams import DOWNSTREAMS
 GROUP: Final = "superb.downstreams"
 FORMS: Final = "Other forms: my_task.py:MyTask, package.module:MyTask."
 METHODS: Final = ("vocabulary", "head", "loss", "answer", "records")
+# Of a task that trains nothing.
+SEARCHING: Final = ("vocabulary", "search", "records")
 # A table of a protocol that is no task's, and the word for every task.
 _RESERVED: Final = (*KINDS, "all")
 
@@ -68,10 +70,11 @@ def _checked(name: str, task: object) -> Downstream:
             f"{name} gives {kind} without training: a mapping with its own values of training, "
             'such as {"head": {"hidden": 128}}, or {} for none'
         )
-    if missing := [method for method in METHODS if not callable(getattr(task, method, None))]:
+    wanted = METHODS if card.trained else SEARCHING
+    if missing := [method for method in wanted if not callable(getattr(task, method, None))]:
         raise SuperbError(
             f"{name} gives {kind} without the method{'s' * (len(missing) > 1)} "
-            f"{', '.join(missing)}; a task has {', '.join(METHODS)}"
+            f"{', '.join(missing)}; a task has {', '.join(wanted)}"
         )
     for metric in card.metrics:
         try:

@@ -137,6 +137,8 @@ def plan_for(question: Question, progress: Progress) -> tuple[Plan, Price | None
                 f"{label} hears {training.crops} crops of {training.crop_s:g} s of each longer "
                 f"training utterance: up to {training.crops} times the audio counted here"
             )
+        if not task.downstream.card.trained:
+            continue
         heard = training.updates * training.batch_utterances * training.accumulate
         passes.append(f"{label} {heard / question.utterances:.1f}")
     noise = _noise(amount.audio_s / question.utterances, card)

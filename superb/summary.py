@@ -15,6 +15,7 @@ from benchmark.errors import unknown
 from benchmark.scoring.results import card_metrics
 from leaderboard.read.fields import (
     identity_of,
+    is_trained,
     layer_count,
     learning_rate_of,
     score_of,
@@ -71,12 +72,15 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
                     end_section=position == len(rows) - 1,
                 )
         console.print(table)
-        seeds = len(first.seeds)
+        trained = [result for result in own if is_trained(result)]
+        seeds = len(trained[0].seeds) if trained else 0
         notes = [
             f"{first.corpus['name']} corpus, protocol {first.protocol['name']} "
-            f"v{first.protocol['version']}, "
-            + (f"{seeds} seeds" if seeds > 1 else "one seed (use --seeds 3 to publish)")
+            f"v{first.protocol['version']}"
+            + ("", ", one seed (use --seeds 3 to publish)", f", {seeds} seeds")[min(seeds, 2)]
         ]
+        if searching := dict.fromkeys(r.downstream["name"] for r in own if not is_trained(r)):
+            notes.append(f"{', '.join(searching)}: nothing is trained; best is chosen on valid")
         notes += [note for result in own if (note := _folds(result))]
         if any(result.learning_rate_at_edge for result in own):
             notes.append("* the best learning rate is at an edge of the grid")
@@ -122,7 +126,7 @@ def _gain(result: Result, rows: Sequence[Result], output: Path) -> str:
     from leaderboard.compare.difference import pair_results
 
     last = next((row for row in rows if row.layer == "last"), None)
-    if result.layer != "weighted-sum" or last is None:
+    if result.layer not in ("weighted-sum", "best") or last is None:
         return ""
     if layer_count(result) == 1:
         return "same: one layer"

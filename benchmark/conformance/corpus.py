@@ -91,6 +91,8 @@ class _Suite:
     def shared_audio(self) -> str:
         if any(_far(utterance.audio) for utterance in self.corpus.utterances):
             raise NotApplicableError("recordings lie across a network and are not compared")
+        if not any(utterance.split == "train" for utterance in self.corpus.utterances):
+            raise NotApplicableError("no train split: nothing is learned of what is searched")
         found = ""
         hashes: dict[str, str] = {}
         for fold, part in self.corpus.partitions().items():

@@ -243,6 +243,7 @@ class _Suite:
         return f"head settings {', '.join(self.training.head) or 'none'}; laid over {names}"
 
     def has_vocabulary(self) -> str:
+        self._trains()
         before = list(self.train)
         found = self.task.vocabulary(self.train)
         if not isinstance(found, tuple) or not all(isinstance(symbol, str) for symbol in found):
@@ -261,6 +262,7 @@ class _Suite:
         return f"{len(found)} outputs from {len(before)} utterances"
 
     def has_head(self) -> str:
+        self._trains()
         head = self.build().eval()
         logits, lengths = _pair(head, self.features(self.batch))
         count = len(self.batch)
@@ -279,6 +281,7 @@ class _Suite:
         return found
 
     def has_loss(self) -> str:
+        self._trains()
         logits, lengths = self.tried()
         loss = self.loss(logits.requires_grad_(), lengths, self.batch)
         if not isinstance(loss, Tensor) or loss.dim():
@@ -293,11 +296,10 @@ class _Suite:
         )
 
     def has_answers(self) -> str:
-        logits, lengths = self.tried()
-        answers = self.answers(logits, lengths, self.batch)
+        answers = self._asked(self.batch)
         if len(answers) != len(self.batch):
             raise BrokenError(f"{len(answers)} answers for {len(self.batch)} utterances")
-        again = self.answers(logits, lengths, self.batch)
+        again = self._asked(self.batch)
         return hold(
             _alike(answers, again),
             f"{len(answers)} answers, the first {answers[0]!r:.40}"
@@ -322,6 +324,7 @@ class _Suite:
         return hold(all(map(math.isfinite, scores.values())), f"{len(records)} records: {shown}")
 
     def one_frame(self) -> str:
+        self._trains()
         with torch.no_grad():
             logits, lengths = self.forward(self.build().eval(), [self.features(self.batch)[0][:1]])
         finite = bool(torch.isfinite(logits).all())
@@ -330,6 +333,7 @@ class _Suite:
         )
 
     def padding(self) -> str:
+        self._trains()
         head, features = self.build().eval(), self.features(self.batch)
         worst = 0.0
         with torch.no_grad():
@@ -353,6 +357,7 @@ class _Suite:
         return f"relative change {worst:.2g} (allowed {TOLERANCE:g})"
 
     def time_mean(self) -> str:
+        self._trains()
         if self.card.features != "mean":
             raise NotApplicableError("card.features is frames")
         head, features = self.build().eval(), self.features(self.batch)
@@ -368,6 +373,7 @@ class _Suite:
         )
 
     def loss_mean(self) -> str:
+        self._trains()
         head, features = self.build().eval(), self.features(self.batch)
         with torch.no_grad():
             logits, lengths = self.forward(head, features)
@@ -406,6 +412,7 @@ class _Suite:
         )
 
     def gradients(self) -> str:
+        self._trains()
         head = self.build().train()
         weights = [(name, own) for name, own in head.named_parameters() if own.requires_grad]
         if not weights:
@@ -418,6 +425,7 @@ class _Suite:
         )
 
     def seeds(self) -> str:
+        self._trains()
         disturb_random_state()
         first = self.build(0).train()
         disturb_random_state()
@@ -439,6 +447,7 @@ class _Suite:
         return "bit-identical for one seed"
 
     def inputs(self) -> str:
+        self._trains()
         head, features = self.build().train(), self.features(self.batch)
         lengths = torch.tensor([len(own) for own in features])
         frames = pad_sequence(features, batch_first=True)
@@ -460,6 +469,7 @@ class _Suite:
         return hold(not changed, f"{' and '.join(changed)} changed" if changed else "unchanged")
 
     def learning(self) -> str:
+        self._trains()
         head, features = self.build(), self.features(self.batch)
         if not list(head.parameters()):
             raise NotApplicableError("the head has no weights")
@@ -482,15 +492,28 @@ class _Suite:
             logits, lengths = self.forward(head.eval(), features)
             return float(self.loss(logits, lengths, self.batch))
 
-    def _records(self, utterances: Sequence[Utterance]) -> list[Record]:
-        head = self.build().eval()
+    def _trains(self) -> None:
+        """Leave out what is asked of heads alone, for a task that has none."""
+        if not self.card.trained:
+            raise NotApplicableError("the card says that nothing is trained")
+
+    def _asked(self, utterances: Sequence[Utterance]) -> list[Any]:
+        """The answers to utterances of the batch: of a fresh head, or of a search."""
         features = [self.features(self.batch)[self.batch.index(u)] for u in utterances]
         with torch.no_grad():
-            logits, lengths = self.forward(head, features)
-        return list(self.task.records(utterances, self.answers(logits, lengths, utterances)))
+            if not self.card.trained:
+                return list(self.task.search(features, utterances))
+            logits, lengths = self.forward(self.build().eval(), features)
+        return self.answers(logits, lengths, utterances)
+
+    def _records(self, utterances: Sequence[Utterance]) -> list[Record]:
+        return list(self.task.records(utterances, self._asked(utterances)))
 
     def _everything(self) -> None:
         """All that is called while heads train and answer, but for making them."""
+        if not self.card.trained:
+            self._records(self.batch)
+            return
         self.task.vocabulary(self.train)
         head, features = self.build().train(), self.features(self.batch)
         logits, lengths = self.forward(head, features)

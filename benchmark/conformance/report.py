@@ -78,7 +78,7 @@ def run_checks(
             checks.append(Check(name, None, expected[name], f"not run: {broken!r} failed"))
             continue
         checks.append(_run(name, expected[name], test))
-        if name in basics and not checks[-1].passed:
+        if name in basics and checks[-1].passed is False:
             broken = name
     return checks
 

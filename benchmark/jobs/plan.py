@@ -132,7 +132,8 @@ def make_plan(site: Site, progress: Progress, workers: int = 1) -> Plan:
         done = _finished(site, name, storage)
         found.update(done)
         for task in site.tasks:
-            before = {m: done[name, task, m] for m in site.mixes(name) if (name, task, m) in done}
+            choices = site.mixes(name, task)
+            before = {m: done[name, task, m] for m in choices if (name, task, m) in done}
             _require_same_audio(site, task, list(before.values()))
             finished = [m for m, result in before.items() if result.status == "finished"]
             if finished:
@@ -163,11 +164,15 @@ def _jobs(
     site: Site, encoder: str, storage: str, done: Iterable[Cell], workers: int
 ) -> dict[Job, tuple[Job, ...]]:
     """The jobs of one encoder."""
-    mixes, finished = site.mixes(encoder), set(done)
+    finished = set(done)
     open_choices = {
         task: choices
         for task in site.tasks
-        if (choices := tuple(m for m in mixes if (encoder, task, m) not in finished))
+        if (
+            choices := tuple(
+                m for m in site.mixes(encoder, task) if (encoder, task, m) not in finished
+            )
+        )
     }
     jobs: dict[Job, tuple[Job, ...]] = {}
     for gain_db in dict.fromkeys(site.tasks[task].training.gain_db for task in open_choices):
@@ -188,7 +193,7 @@ def _jobs(
         ]
         jobs.update(dict.fromkeys(encodes, ()))
         for task, choices in alike.items():
-            for group in _together(choices, mixes, workers):
+            for group in _together(choices, site.mixes(encoder, task), workers):
                 fits = [
                     Fit(encoder, task, fold, group, storage, kept)
                     for fold in site.tasks[task].partitions
@@ -214,9 +219,8 @@ def _frame_layers(
     site: Site, encoder: str, wanted: Mapping[str, Sequence[str]]
 ) -> tuple[int, ...] | None:
     """The only layers that frames are needed of, None for all."""
-    mixes = site.mixes(encoder)
     layers = {
-        mixes[choice].layer
+        site.mixes(encoder, task)[choice].layer
         for task, choices in wanted.items()
         if site.tasks[task].downstream.card.features == "frames"
         for choice in choices
@@ -239,10 +243,11 @@ def _settled(site: Site, encoder: str, reserved: int) -> tuple[str, str, int]:
         if _finished(site, encoder, storage):
             return storage, f"{storage}, as in earlier results", 0
     sizes = dict.fromkeys(PREFERRED, 0)
-    choices = tuple(site.mixes(encoder))
     for gain_db in dict.fromkeys(task.training.gain_db for task in site.tasks.values()):
         alike = {
-            name: choices for name, task in site.tasks.items() if task.training.gain_db == gain_db
+            name: tuple(site.mixes(encoder, name))
+            for name, task in site.tasks.items()
+            if task.training.gain_db == gain_db
         }
         extraction = site.extraction(
             encoder, alike, PREFERRED[0], gain_db, _frame_layers(site, encoder, alike)

@@ -128,7 +128,10 @@ def price_run(
     fits: list[float] = []
     choices = len(set(mixes.values()))
     mean_s = amount.audio_s / amount.utterances
+    searching = [task.downstream.card.name for task in tasks if not task.downstream.card.trained]
     for task in tasks:
+        if not task.downstream.card.trained:
+            continue
         name, training = task.downstream.card.name, task.training
         framed = task.downstream.card.features == "frames"
         update_s = update_seconds(task, card, mean_s)
@@ -160,6 +163,7 @@ def price_run(
             "speed is that of this one for each of them",
             "all audio passes the encoder once; every task trains on audio of this amount and mean "
             f"length, {mean_s:.1f} s; looks at valid and test, and further folds, are not counted",
+            *(f"{name} trains nothing, and its search is not priced" for name in searching),
             "heads start when all is encoded; a fit is not split, so beyond "
             f"{len(fits)} machines only encoding gets faster",
         ),

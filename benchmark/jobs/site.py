@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmark.core import Corpus, Downstream, Upstream, UpstreamCard, Utterance
+from benchmark.core import SPLITS, Corpus, Downstream, Upstream, UpstreamCard, Utterance
 from benchmark.encoding.features import Extraction, ExtractionSettings
 from benchmark.encoding.fingerprint import count_parameters, fingerprint, modules_of
 from benchmark.encoding.gain import Amplified
@@ -113,6 +113,11 @@ class Task:
         """What is asked on test; all folds are asked the same."""
         return next(iter(self.partitions.values())).scorer
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that are heard: no train where nothing is trained."""
+        return SPLITS if self.downstream.card.trained else SPLITS[1:]
+
     @cached_property
     def durations(self) -> Mapping[str, float]:
         """Utterance id → seconds, of those that may be cropped."""
@@ -130,7 +135,9 @@ class Task:
         """Fold → utterance id → what of it is heard: in train perhaps crops, else the whole."""
         return {
             fold: {
-                utterance.id: self._takes(utterance) for utterance in partition.corpus.utterances
+                utterance.id: self._takes(utterance)
+                for utterance in partition.corpus.utterances
+                if utterance.split in self.splits
             }
             for fold, partition in self.partitions.items()
         }
@@ -187,18 +194,22 @@ class Site:
     logs: Path | None = None
     cores: int | None = None
 
-    def mixes(self, encoder: str) -> dict[str, Mix]:
-        """Layer choice → mix, for an encoder."""
-        return expand(self.layers, self.encoders[encoder].card.layers)
+    def mixes(self, encoder: str, task: str) -> dict[str, Mix]:
+        """Layer choice → mix, for an encoder on a task."""
+        trained = self.tasks[task].downstream.card.trained
+        return expand(self.layers, self.encoders[encoder].card.layers, trained=trained)
 
     def cells(self, encoder: str) -> list[Cell]:
         """All results of an encoder, in order."""
-        return [(encoder, task, layer) for task in self.tasks for layer in self.mixes(encoder)]
+        return [
+            (encoder, task, layer) for task in self.tasks for layer in self.mixes(encoder, task)
+        ]
 
     def seeds_of(self, task: str) -> list[int]:
-        """The seeds of a task's heads."""
+        """The seeds of a task's heads; one where there is nothing to draw."""
         first = self.tasks[task].training.first_seed
-        return [first + index for index in range(self.seeds)]
+        trained = self.tasks[task].downstream.card.trained
+        return [first + index for index in range(self.seeds if trained else 1)]
 
     def identity(self, cell: Cell, storage: str) -> dict[str, Any]:
         """Everything a score depends on; its hash is the run's id."""
@@ -249,13 +260,13 @@ class Site:
             gain_db: what their audio is amplified by; the tasks share it.
             layers: the only layers that frames are kept of, None for all.
         """
-        found, mixes = self.encoders[encoder], self.mixes(encoder)
+        found = self.encoders[encoder]
         upstream, mark = found.upstream, found.fingerprint
         if gain_db:
             upstream, mark = Amplified(upstream, gain_db), f"{mark} {gain_db!r} dB"
         utterances: dict[str, list[Utterance]] = {}
         for name, choices in wanted.items():
-            task = self.tasks[name]
+            task, mixes = self.tasks[name], self.mixes(encoder, name)
             for kind in task.kinds([mixes[choice] for choice in choices]):
                 utterances.setdefault(kind, []).extend(task.heard)
         settings = replace(self.settings, storage=storage)

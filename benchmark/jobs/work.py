@@ -18,6 +18,7 @@ from benchmark.core import (
     NotesTest,
     NotesTraining,
     Record,
+    Searches,
     TunesOnValid,
     at_hop,
 )
@@ -28,8 +29,9 @@ from benchmark.errors import SuperbError
 from benchmark.identity import code_sha256
 from benchmark.jobs.plan import Encode, Fit, Job, Write
 from benchmark.jobs.site import Encoder, Partition, Site, Task
-from benchmark.metrics import check_record
+from benchmark.metrics import check_record, score
 from benchmark.probing.fit import (
+    Look,
     Probe,
     ProbeSpec,
     SplitData,
@@ -96,7 +98,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
     hop_s = card.hop_samples / card.sample_rate
     downstream = at_hop(task.downstream, hop_s)
     partition = replace(partition, scorer=at_hop(partition.scorer, hop_s))
-    mixes = {label: site.mixes(job.encoder)[label] for label in job.choices}
+    mixes = {label: site.mixes(job.encoder, job.task)[label] for label in job.choices}
     with ExitStack() as resources:
         extraction = site.extraction(
             job.encoder,
@@ -107,15 +109,38 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         )
         features = find_features(extraction, shares, resources)
         data = _splits(site, job, features)
+        files = file_hashes(task.corpus.utterances, task.cache_dir)
+        notes = _notes(task, partition, data, hop_s)
+        quiet = inaudible(data, next(iter(features.stores.values())))
+
+        def fitted(found: Mapping[Mix, Choice], seconds: float) -> Fitted:
+            return Fitted(
+                fold=job.fold,
+                choices={label: found[mix] for label, mix in mixes.items()},
+                notes=(*notes, *quiet),
+                corpus=_describe_corpus(task, features, files),
+                skipped=tuple(
+                    {"utterance": item.utterance, "reason": item.reason}
+                    for item in features.encoded.skipped
+                ),
+                timings={
+                    "extraction_s": features.encoded.seconds,
+                    "extraction_audio_s": features.encoded.audio_s,
+                    "training_s": seconds,
+                },
+                features=_about_features(task, features),
+            )
+
+        title = f"{card.name}, {job.task}{f', fold {job.fold}' if job.fold else ''}"
+        if isinstance(partition.scorer, Searches):
+            started = time.perf_counter()
+            (seed,) = site.seeds_of(job.task)
+            searched = _searched(partition.scorer, seed, mixes, data, title, progress)
+            return fitted(searched, time.perf_counter() - started)
         probes = _probes(site, job, mixes, data)
         _try(task, probes[0], partition, data["train"])
-        files = file_hashes(task.corpus.utterances, task.cache_dir)
-        notes = [
-            *_notes(task, partition, data, hop_s),
-            *missing_information(data["train"], features.stores, card),
-            *shared_audio(data, partition.corpus, files),
-            *inaudible(data, next(iter(features.stores.values()))),
-        ]
+        notes += missing_information(data["train"], features.stores, card)
+        notes += shared_audio(data, partition.corpus, files)
         runs = [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices]
         snapshot = Snapshot(
             site.settings.cache_dir / TRAINING,
@@ -134,7 +159,6 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         listen = (
             None if site.logs is None else Logs(site.logs, where, card.name, metric.name, resources)
         )
-        title = f"{card.name}, {job.task}{f', fold {job.fold}' if job.fold else ''}"
         chosen_on = data[task.training.choose_on]
         fit(
             probes,
@@ -155,22 +179,45 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             mix: _choice(probes, mix, chosen_on, data["test"], task, partition)
             for mix in set(mixes.values())
         }
-        return Fitted(
-            fold=job.fold,
-            choices={label: trained[mix] for label, mix in mixes.items()},
-            notes=tuple(notes),
-            corpus=_describe_corpus(task, features, files),
-            skipped=tuple(
-                {"utterance": item.utterance, "reason": item.reason}
-                for item in features.encoded.skipped
-            ),
-            timings={
-                "extraction_s": features.encoded.seconds,
-                "extraction_audio_s": features.encoded.audio_s,
-                "training_s": training_s,
-            },
-            features=_about_features(task, features),
-        )
+        return fitted(trained, training_s)
+
+
+def _searched(
+    task: Searches,
+    seed: int,
+    mixes: Mapping[str, Mix],
+    data: Mapping[str, SplitData],
+    title: str,
+    progress: Progress,
+) -> dict[Mix, Choice]:
+    """What a task that trains nothing finds: each layer tried on valid, the best asked on test."""
+    valid, test = data["valid"], data["test"]
+    metric = task.card.metric
+
+    def records(split: SplitData, layer: int) -> list[Record]:
+        with torch.inference_mode():
+            answers = task.search(split.layer(layer), split.utterances)
+        return task.records(split.utterances, answers)
+
+    tried: dict[int, float] = {}
+    asked: dict[int, list[Record]] = {}
+    found = {}
+    for mix in dict.fromkeys(mixes.values()):
+        placed = valid.placed(mix)
+        layers = range(valid.layers) if placed.layer is None else [placed.layer]
+        for layer in layers:
+            if layer not in tried:
+                tried[layer] = score(records(valid, layer), metric)
+                progress.note(f"{title}: layer {layer}, valid {metric.name} {tried[layer]:.1f}")
+        order = max if metric.direction == "higher" else min
+        best = order(layers, key=lambda layer: tried[layer])
+        if best not in asked:
+            asked[best] = records(test, best)
+        look = Look(update=0, train_loss=0.0, valid=tried[best], valid_loss=0.0)
+        scores = [tried[layer] for layer in layers] if placed.layer is None else None
+        probe = Trained(0.0, seed, "finished", "", 0, (look,), look, layer_scores=scores)
+        found[mix] = Choice((probe,), 0.0, {seed: asked[best]})
+    return found
 
 
 def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
@@ -202,7 +249,7 @@ def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:
     device = site.encoders[job.encoder].device if framed else "cpu"
     heard = [take for group in task.takes[job.fold].values() for take in group]
     data = {}
-    for split in SPLITS:
+    for split in task.splits:
         usable = [u for u in heard if u.split == split and u.id in features.keys]
         if not usable:
             fold = f", fold {job.fold}" if job.fold else ""
@@ -289,9 +336,9 @@ def _notes(
     task: Task, partition: Partition, data: Mapping[str, SplitData], hop_s: float
 ) -> list[str]:
     """What the task has to say of the data of a fold, and labels that were lost with bad audio."""
-    downstream, train, test = task.downstream, data["train"], data["test"]
+    downstream, train, test = task.downstream, data.get("train"), data["test"]
     notes = []
-    if isinstance(downstream, NotesTraining):
+    if train is not None and isinstance(downstream, NotesTraining):
         notes += downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
     if isinstance(downstream, NotesTest):
         notes += downstream.test_notes(test.utterances, partition.vocabulary)
@@ -376,7 +423,7 @@ def _describe_corpus(task: Task, features: Features, files: Hashes) -> dict[str,
             utterance.id: utterance
             for fold, partition in task.partitions.items()
             for utterance in partition.corpus.split(name)
-            if any(take.id in features.keys for take in task.takes[fold][utterance.id])
+            if any(take.id in features.keys for take in task.takes[fold].get(utterance.id, ()))
         }
         # what was encoded whole has been measured
         whole = [features.keys[u] for u in part if u in features.keys]

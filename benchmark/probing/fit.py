@@ -113,6 +113,10 @@ class SplitData:
             extra = self._states(indices, "mean-normalised")
         return Batch([self.utterances[index] for index in indices], plain, extra)
 
+    def layer(self, index: int) -> list[Tensor]:
+        """The frames ``[frame, dim]`` of each utterance in one layer, by the layers stored."""
+        return [self._read(key, self._kind)[index].float().to(self.device) for key in self.keys]
+
     def _states(self, indices: Sequence[int], kind: str) -> HiddenStates:
         arrays = [self._read(self.keys[index], kind) for index in indices]
         if kind != "frames":

@@ -9,6 +9,9 @@ Choices, as typed on the command line:
                        without learned scale, so that a layer's weight does not depend on its norm
 ``3`` or ``-2``        one layer by index, 0 being the input of the first transformer layer
 ``each``               every single layer, one result each
+
+Where nothing is trained there is no sum: ``best``, the layer that is best on valid, stands for
+both sums.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 from benchmark.core import HiddenStates
 from benchmark.errors import SuperbError, unknown
 
+BEST = "best"
 NAMED_CHOICES = ("last", "weighted-sum", "weighted-sum-norm", "each")
 
 
@@ -41,8 +45,13 @@ class Mix:
     normalised: bool = False
 
 
-def expand(choices: Iterable[str], layers: int) -> dict[str, Mix]:
+def expand(choices: Iterable[str], layers: int, *, trained: bool = True) -> dict[str, Mix]:
     """Turn layer choices into mixes for an encoder with `layers` hidden layers.
+
+    Args:
+        choices: as typed.
+        layers: how many the encoder has.
+        trained: whether a head learns the sum; if not, ``best`` stands in its place.
 
     Returns:
         Label (as it stands in results) → mix, in the order given, without repeats.
@@ -52,7 +61,9 @@ def expand(choices: Iterable[str], layers: int) -> dict[str, Mix]:
     """
     mixes: dict[str, Mix] = {}
     for choice in choices:
-        if choice == "last":
+        if not trained and choice in ("weighted-sum", "weighted-sum-norm"):
+            mixes[BEST] = Mix(0) if layers == 1 else Mix(None)
+        elif choice == "last":
             mixes[choice] = Mix(layers - 1)
         elif choice == "weighted-sum":
             mixes[choice] = Mix(0) if layers == 1 else Mix(None)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from benchmark.core import Metric, Record
-from benchmark.metrics import find_statistic
+from benchmark.metrics import SEARCH_MISS_COST, SEARCH_PRIOR, find_statistic
 from benchmark.scoring.statistics import difference_of, interval_of, student_quantile
 
 IntArray = NDArray[np.int64]
@@ -29,6 +29,7 @@ MANY_SPEAKERS = (10, 40, 200)
 NOISE = 0.009  # standard deviation of the expected score of a rerun
 RATIO = Metric("ratio", "lower")
 EER = Metric("eer", "lower", "equal-error-rate")
+MTWV = Metric("mtwv", "higher", "maximum-term-weighted-value")
 _DRAWS = 1_000  # of a bootstrap
 _TRIAL_DRAWS = 100  # of one that ranks scores anew each time
 
@@ -162,6 +163,39 @@ def draw_trials(
     return Drawn([np.column_stack([own, target]) for own in scores], clusters, EER)
 
 
+def draw_searches(
+    rng: np.random.Generator, speakers: int, shift: float, *, terms: int = 0
+) -> Drawn:
+    """Searches of two queries a speaker in three documents a speaker, every third of which is hit.
+
+    Scores share a shift by who asks, by who speaks, by query and by document; all are normal with
+    variance 1, so that the best value at any threshold is known.
+
+    Args:
+        rng: where all that is random comes from.
+        speakers: how many.
+        shift: of the scores of targets.
+        terms: how many there are to ask for; 0 for one of each query's own.
+    """
+    asks, says = np.repeat(np.arange(speakers), 2), np.repeat(np.arange(speakers), 3)
+    query, document = (own.ravel() for own in np.indices((len(asks), len(says))))
+    term = rng.permutation(len(asks)) % (terms or len(asks))
+    target = (term[query] + rng.permutation(len(says))[document]) % 3 == 0
+    scores = shift * target + rng.normal(0, 0.8, len(query))
+    for index in (asks[query], says[document], query, document):
+        scores += rng.normal(0, 0.3, int(index.max()) + 1)[index]
+    clusters = np.column_stack([asks[query], says[document]])
+    return Drawn([np.column_stack([scores, target, term[query]])], clusters, MTWV)
+
+
+def best_value(shift: float) -> float:
+    """The expected value of `draw_searches` at the best threshold, in percent."""
+    beta = (1 - SEARCH_PRIOR) / (SEARCH_PRIOR * SEARCH_MISS_COST)
+    normal = NormalDist()
+    threshold = shift / 2 + math.log(beta) / shift  # where the densities are as 1 to beta
+    return 100 * (1 - normal.cdf(threshold - shift) - beta * normal.cdf(-threshold))
+
+
 def draw_reruns(
     rng: np.random.Generator,
     speakers: int,
@@ -255,6 +289,13 @@ TRIAL_DIFFERENCE_CASES: _Cases = {
     "EER 20 → 17 %": (-3.0, partial(draw_trials, error_rate=0.2, b_error_rate=0.17)),
 }
 """Likewise, in percentage points."""
+
+SEARCH_CASES: _Cases = {
+    "MTWV 62 %": (best_value(3), partial(draw_searches, shift=3)),
+    "MTWV 86 %": (best_value(4), partial(draw_searches, shift=4)),
+    "MTWV 86 %, of 6 terms": (best_value(4), partial(draw_searches, shift=4, terms=6)),
+}
+"""Likewise, of searches."""
 
 
 def _rerun_cases(*, paired: bool) -> _Cases:
@@ -428,6 +469,7 @@ def main() -> None:
     show_widths(arguments.sets, arguments.seed)
     table("an equal error rate", TRIAL_CASES, used | trial_bootstrap, SPEAKERS)
     table("a paired difference of those", TRIAL_DIFFERENCE_CASES, used, SPEAKERS)
+    table("a term-weighted value", SEARCH_CASES, used, SPEAKERS)
     table("a score over reruns", RERUN_CASES, used | alone, MANY_SPEAKERS)
     table("a difference over reruns", RERUN_DIFFERENCE_CASES, used | alone, MANY_SPEAKERS)
 

@@ -33,14 +33,15 @@ _FEW_CLUSTERS = 10
 class Trained:
     """One probe after its training; see `benchmark.probing.fit.Probe`."""
 
-    learning_rate: float
+    learning_rate: float  # 0 where nothing is trained
     seed: int
     status: Status
     reason: str
     updates: int
     looks: tuple[Look, ...]
     best: Look | None
-    layer_weights: list[float] | None
+    layer_weights: list[float] | None = None
+    layer_scores: list[float] | None = None  # of each layer on valid, where nothing is trained
 
 
 @dataclass(frozen=True)
@@ -141,13 +142,14 @@ def build_result(
     warnings = list(dict.fromkeys(note for part in fitted for note in part.notes))
     for fold, choice in folds.items():
         warnings += [f"fold {fold}: {text}" if fold else text for text in _about_rate(choice, grid)]
-    if len(grid) == 1:
+    if len(grid) == 1 and subject.downstream.trained:
         warnings.append(f"one learning rate was tried, {grid[0]:g}: a better one may exist")
     if values:
         own = next(iter(records.values()))
         warnings += _about_interval(values[metrics[0].name], metrics[0].unit, own)
     chosen = [probe for choice in folds.values() for probe in choice.chosen]
     weights = [probe.layer_weights for probe in chosen if probe.layer_weights is not None]
+    searched = [probe.layer_scores for probe in chosen if probe.layer_scores is not None]
     first = fitted[0]
     result = Result(
         run_id=run_id(subject.identity),
@@ -184,6 +186,7 @@ def build_result(
         ],
         layer_weights=[float(w) for w in np.mean(weights, axis=0)] if weights else None,
         layer_norms=first.features["layer_norms"],
+        layer_scores=[float(s) for s in np.mean(searched, axis=0)] if searched else None,
         skipped_audio=list(first.skipped),
         warnings=warnings,
         timings={
@@ -302,6 +305,8 @@ def _curve(probes: Sequence[Trained], grid: Sequence[float]) -> list[LearningRat
     points = []
     for rate in grid:
         own = [probe for probe in probes if probe.learning_rate == rate]
+        if not own:  # of a task that trains nothing
+            continue
         best = [probe.best.valid for probe in own if probe.best is not None]
         failed = [probe for probe in own if probe.status == "failed"]
         worst = failed[0] if failed else own[0]

@@ -164,6 +164,8 @@ class Result:
         encoder: ``parameters``, and ``throughput`` in seconds of audio per second or None.
         provenance: versions, commit, machine.
         folds: what each fold came to; empty for one partition.
+        layer_scores: of each layer by itself on valid, of a task that trains nothing; else None,
+            and not in the file.
         schema: version of this format.
         utterances_sha256: of the CSV file beside the JSON file; filled in by `write_result`.
         checksum: of the file as far as this field, its last; filled in by `write_result`.
@@ -193,6 +195,7 @@ class Result:
     encoder: Mapping[str, Any]
     provenance: Mapping[str, Any]
     folds: Sequence[FoldScore] = field(default_factory=list)
+    layer_scores: Sequence[float] | None = None
     schema: int = SCHEMA
     utterances_sha256: str = ""
     checksum: str = ""
@@ -313,6 +316,8 @@ def write_result(
     }
     document["utterances_sha256"] = hashlib.sha256(table).hexdigest()
     del document["schema"], document["checksum"]
+    if result.layer_scores is None:
+        del document["layer_scores"]
     # The schema comes first: it says how to read the rest.
     document = {"schema": SCHEMA, **document}
     _refuse_not_finite(document, "result")
@@ -388,6 +393,7 @@ def read_result(path: Path | str, *, history: bool = True) -> Result:
     checksum = document.pop("checksum")
     if document["schema"] < 3:
         _upgrade(path, document)
+    document.setdefault("layer_scores", None)
     _check_fields(path, document)
     return Result(**document, checksum=checksum)
 
@@ -580,7 +586,7 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("metrics", "timings", "encoder", "provenance"), (dict,)),
     **dict.fromkeys(("seeds", "learning_rate_curve", "per_seed", "history"), (list,)),
     **dict.fromkeys(("skipped_audio", "warnings", "folds"), (list,)),
-    **dict.fromkeys(("layer_weights", "layer_norms"), (list, type(None))),
+    **dict.fromkeys(("layer_weights", "layer_norms", "layer_scores"), (list, type(None))),
     "schema": (int,),
     "status": (str,),
     "learning_rate": (*_NUMBER, type(None)),
@@ -640,7 +646,7 @@ def _check_fields(path: Path, document: dict[str, Any]) -> None:
     for name, entries in _LIST_ENTRIES.items():
         _check_list(path, name, document[name], entries)
     _check_items(path, "seeds", document["seeds"], int)
-    for name in ("layer_weights", "layer_norms"):
+    for name in ("layer_weights", "layer_norms", "layer_scores"):
         _check_items(path, name, document[name] or (), *_NUMBER)
     for name in ("per_seed", "folds"):
         for entry in document[name]:

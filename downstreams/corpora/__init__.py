@@ -67,7 +67,7 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
         CorpusEntry(
             name=BUNDLED,
             title="superb mini (synthetic English)",
-            tasks=("asr", "sid", "ks", "pr", "ic", "sf", "asv", "sd"),
+            tasks=("asr", "sid", "ks", "pr", "ic", "sf", "asv", "sd", "qbe"),
             hours="1.9 h",
             licence="MIT",
             where="bundled",
@@ -162,6 +162,16 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
             where="own copy",
             target="downstreams.corpora.iemocap:load",
             layout="downstreams.corpora.iemocap:LAYOUT",
+        ),
+        CorpusEntry(
+            name="quesst14",
+            title="QUESST 2014, English",
+            tasks=("qbe",),
+            hours="unknown",
+            licence="see its owners",
+            where="own copy",
+            target="downstreams.corpora.quesst14:load",
+            layout="downstreams.corpora.quesst14:LAYOUT",
         ),
     )
 }

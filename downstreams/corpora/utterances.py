@@ -104,7 +104,7 @@ def checked(
     if nameless := found(lambda u: not u.id.strip(), lambda u: str(u.audio)[:60]):
         raise SuperbError(f"{where}: empty ids: {nameless}. Give each utterance an id of its own")
     if not folds:
-        _check_splits(where, utterances, found)
+        _check_splits(where, utterances, found, card)
     known = _known(utterances)
     with_text = columns_read(card, known, pronunciations)
     read = mixtures.columns_read(with_text, known)
@@ -138,7 +138,7 @@ def checked(
         fold: {name: split for name, split in of_fold.items() if name not in left_out}
         for fold, of_fold in (folds or {}).items()
     }
-    if not own_folds:
+    if not own_folds and card.trained:
         recur = card.label_from == "speaker"
         labels = card.closed_columns or ("label",)
         complete, carved = with_valid(where, complete, labels_are_speakers=recur, labels=labels)
@@ -283,8 +283,9 @@ def _check_splits(
     where: str,
     utterances: Sequence[Utterance],
     found: Callable[[Callable[[Utterance], bool], Callable[[Utterance], str]], str],
+    card: DownstreamCard,
 ) -> None:
-    """Raise for unknown split names and for a train or test split without utterances."""
+    """Raise for unknown split names and for a split without utterances that must have some."""
     counts = Counter(utterance.split for utterance in utterances)
     if set(counts) - set(SPLITS):
         bad = found(lambda u: u.split not in SPLITS, lambda u: repr(u.split))
@@ -302,12 +303,17 @@ def _check_splits(
             f"{where}: unknown values of 'split': {bad}. Allowed: {', '.join(SPLITS)}"
             + "".join(f"; {hint}" for hint in hints)
         )
-    empty = [name for name in ("train", "test") if not counts[name]]
+    wanted = ("train", "test") if card.trained else ("valid", "test")
+    empty = [name for name in wanted if not counts[name]]
     if empty:
         raise SuperbError(
             f"{where}: nothing in split {' and '.join(empty)}; found "
             f"{', '.join(f'{name}: {count}' for name, count in counts.items())}. "
-            "A corpus needs train and test; valid is taken from train if it is left out"
+            + (
+                "A corpus needs train and test; valid is taken from train if it is left out"
+                if card.trained
+                else f"For {card.name}, which trains nothing, a corpus needs valid and test"
+            )
         )
 
 

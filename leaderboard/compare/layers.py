@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import Result
 from leaderboard.compare.difference import Pair, adjusted, pair_results
-from leaderboard.read.board import MAIN_LAYERS, Row, Table
+from leaderboard.read.board import BEST, MAIN_LAYERS, Row, Table
 from leaderboard.read.collect import Run, notes_about, read_board, tables_of
 from leaderboard.read.fields import layer_count, score_of, valid_of
 from leaderboard.read.names import printable
@@ -130,7 +130,7 @@ def study_layers(folder: Path | str, downstreams: Sequence[str] = ()) -> LayerSt
 
 def _pair(row: Row, runs: Mapping[str, Run]) -> Pair | str:
     """The paired difference, or why there is none."""
-    cells = [row.cells.get(layer) for layer in MAIN_LAYERS]
+    cells = [row.cell(layer) for layer in MAIN_LAYERS]
     missing = [layer for layer, cell in zip(MAIN_LAYERS, cells, strict=True) if cell is None]
     if missing:
         return f"{row.label} has no {' and no '.join(missing)}."
@@ -159,7 +159,7 @@ def _layer_row(
         for layer, cell in row.cells.items()
         if cell.status == "finished"
     }
-    mixed = finished.get("weighted-sum")
+    mixed = finished.get(MAIN_LAYERS[1]) or finished.get(BEST)
     weights = tuple(mixed.layer_weights or ()) if mixed else ()
     any_result = _any_result(row, runs)
     norms = tuple((mixed or any_result).layer_norms or ())

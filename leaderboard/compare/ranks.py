@@ -16,6 +16,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from statistics import NormalDist
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -250,7 +251,7 @@ def _unknown(tables: Sequence[Table], rows: _Rows, layer: str) -> bool:
     """Whether a score has no interval to draw from: then no mean has one, nor any rank."""
     return any(
         row is not None
-        and (cell := row.cells.get(layer)) is not None
+        and (cell := row.cell(layer)) is not None
         and cell.score is not None
         and bool(no_interval(cell.score, table.unit))
         for _, _, cells in rows
@@ -262,7 +263,7 @@ def _draw(rows: _Rows, layer: str) -> list[Floats | None]:
     """For each row ``[draw, task]``, its scores first; None where a task is missing."""
     drawn: list[Floats | None] = []
     for key, _, cells in rows:
-        scores = [row.cells[layer].score for row in cells if row and layer in row.cells]
+        scores = [cell.score for row in cells if row and (cell := row.cell(layer))]
         present = [score for score in scores if score is not None]
         complete = len(present) == len(cells)
         # a generator of its own, so that no other row decides what is drawn
@@ -320,15 +321,17 @@ def _overall(tables: Sequence[Table], rows: _Rows, layer: str) -> list[Mean | No
 
     Of a task that they give several metrics of, the mean of these counts, as in SUPERB.
     """
-    ends = [_ends(table) for table in tables]
+    counted = [_counts(table) for table in tables]
+    ends = [_ends(table) for table in compress(tables, counted)]
     means: list[Mean | None] = []
     for key, _, cells in rows:
         scores: list[MetricValue] = []
-        for table, row, own in zip(tables, cells, ends, strict=True):
-            cell = row.cells.get(layer) if row else None
+        columns = compress(zip(tables, cells, strict=True), counted)
+        for (table, row), own in zip(columns, ends, strict=True):
+            cell = row.cell(layer) if row else None
             if row and cell and all(is_published_setting(table, c) for c in row.cells.values()):
                 scores += [cell.metrics[metric] for metric in own if metric in cell.metrics]
-        if not all(ends) or len(scores) < sum(map(len, ends)):
+        if not ends or not all(ends) or len(scores) < sum(map(len, ends)):
             means.append(None)
             continue
         low, high = np.array([pair for own in ends for pair in own.values()]).T
@@ -337,6 +340,12 @@ def _overall(tables: Sequence[Table], rows: _Rows, layer: str) -> list[Mean | No
         drawn = _draws_of(scores, random.Random("\n".join(key)))
         means.append(_mean((1000 * (drawn - low) / (high - low)) @ weights))
     return means
+
+
+def _counts(table: Table) -> bool:
+    """Whether a task can be part of the overall score at all."""
+    corpus = PUBLISHED_CORPORA.get(table.downstream)
+    return corpus is None or not corpus.why_not
 
 
 def _ends(table: Table) -> dict[str, tuple[float, float]]:
@@ -350,12 +359,18 @@ def _ends(table: Table) -> dict[str, tuple[float, float]]:
 
 
 def _about_overall(tables: Sequence[Table], overall: Mapping[str, Sequence[Mean | None]]) -> str:
-    tasks = [table.downstream for table in tables]
+    tasks = [table.downstream for table in tables if _counts(table)]
     if any(mean is not None for means in overall.values() for mean in means):
-        return (
-            f"overall score: mean over {', '.join(tasks)} of 1000 (x − FBANK) / "
-            "(SOTA − FBANK) with SUPERB's constants; theirs is over ten tasks, so compare only "
-            "within this table"
+        reasons = [
+            PUBLISHED_CORPORA[table.downstream].why_not for table in tables if not _counts(table)
+        ]
+        return "; ".join(
+            [
+                f"overall score: mean over {', '.join(tasks)} of 1000 (x − FBANK) / "
+                "(SOTA − FBANK) with SUPERB's constants",
+                *reasons,
+                "theirs is over ten tasks, so compare only within this table",
+            ]
         )
     here = list_some(sorted({f"{table.downstream} on {table.corpus}" for table in tables}))
     return (

@@ -21,7 +21,14 @@ from leaderboard.read.published import (
     load_published,
 )
 
-Outcome = Literal["within the tolerance", "within the interval", "outside", "missing", "failed"]
+Outcome = Literal[
+    "within the tolerance",
+    "within the interval",
+    "outside",
+    "missing",
+    "failed",
+    "not comparable",
+]
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Comparison:
         measured: our score; None when missing or failed.
         tolerance: how far re-runs by others came out; None when nobody said.
         outcome: ``missing`` when no result on the published corpus under a published protocol
-            is there.
+            is there; ``not comparable`` where ours would be of something else.
     """
 
     published: Figure
@@ -95,11 +102,16 @@ def reproduce(upstream: str, folder: Path | str) -> Reproduction:
         if item.outcome == "missing":
             task, metric = item.published.task, item.published.metric
             missing[task] = missing.get(task, False) or metric == "wer_lm"
+    reasons = dict.fromkeys(
+        PUBLISHED_CORPORA[item.published.task].why_not
+        for item in comparisons
+        if item.outcome == "not comparable"
+    )
     return Reproduction(
         upstream,
         tuple(comparisons),
         tuple(_command(upstream, task, folder, lm) for task, lm in missing.items()),
-        (*board.notes, *(f"left out: {problem}" for problem in board.problems)),
+        (*board.notes, *(f"left out: {problem}" for problem in board.problems), *reasons),
     )
 
 
@@ -115,6 +127,8 @@ def _board(folder: Path) -> Board:
 def _compare(figure: Figure, upstream: str, board: Board) -> list[Comparison]:
     """One comparison for each of our scores of the same thing; at least one, that it is missing."""
     tolerance = find_figure("rerun", figure.task, figure.metric)
+    if PUBLISHED_CORPORA[figure.task].why_not:
+        return [Comparison(figure, "", None, tolerance, "not comparable")]
     found: list[Comparison] = []
     for table in board.tables:
         if table.downstream != figure.task:

@@ -10,6 +10,8 @@ from benchmark.scoring.results import MetricValue, Status
 
 # The two columns every table has, as the question is what the other layers add to the last.
 MAIN_LAYERS = ("last", "weighted-sum")
+BEST = "best"
+"""The layer that is best on valid, for tasks that train no sum."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Cell:
         status: ``finished`` or ``failed``.
         metrics: test scores by metric; empty when failed.
         score: the one by the metric that ranks; None when failed.
-        seeds: how many seeds were trained.
+        seeds: how many seeds were trained; 0 where nothing is.
         over_reruns: whether its interval is over several seeds too, each a whole rerun.
         learning_rate: the one chosen.
         learning_rate_at_edge: True when the grid ends at it.
@@ -83,6 +85,11 @@ class Row:
     throughput: float | None
     trained_on: tuple[str, ...] | None
     cells: Mapping[str, Cell]
+
+    def cell(self, layer: str) -> Cell | None:
+        """Its run of a layer choice; of a task that trains no sum, the best layer in its place."""
+        found = self.cells.get(layer)
+        return self.cells.get(BEST) if found is None and layer == MAIN_LAYERS[1] else found
 
 
 @dataclass(frozen=True)

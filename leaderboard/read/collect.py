@@ -25,13 +25,14 @@ from benchmark.scoring.results import (
     read_results,
     result_files,
 )
-from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
+from leaderboard.read.board import BEST, MAIN_LAYERS, Board, Cell, Row, Table
 from leaderboard.read.fields import (
     audio_of,
     channel_of,
     columns_of,
     engine_of,
     identity_of,
+    is_trained,
     over_reruns,
     score_of,
     skipped_utterances,
@@ -272,7 +273,8 @@ def _layers(present: Iterable[str]) -> tuple[str, ...]:
         set(present) - set(MAIN_LAYERS),
         key=lambda layer: (0, int(layer), "") if _is_number(layer) else (1, 0, layer),
     )
-    return (*MAIN_LAYERS, *others)
+    main = MAIN_LAYERS[:1] if BEST in others else MAIN_LAYERS
+    return (*main, *others)
 
 
 def _is_number(layer: str) -> bool:
@@ -322,7 +324,7 @@ def _row(
                 status=result.status,
                 metrics=result.metrics,
                 score=score_of(result),
-                seeds=len(result.seeds),
+                seeds=len(result.seeds) if is_trained(result) else 0,
                 over_reruns=over_reruns(result),
                 learning_rate=result.learning_rate,
                 learning_rate_at_edge=result.learning_rate_at_edge,
@@ -352,7 +354,7 @@ def _rank(row: Row, layers: Sequence[str], lower: bool) -> tuple[object, ...]:
     """By the weighted sum, then by the last layer, then by the other columns, then by name."""
     keys: list[tuple[int, float]] = []
     for layer in (*reversed(MAIN_LAYERS), *layers):
-        cell = row.cells.get(layer)
+        cell = row.cell(layer)
         if cell is None or cell.score is None:
             keys.append((1, 0.0))
         else:

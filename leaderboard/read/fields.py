@@ -50,8 +50,11 @@ def valid_of(result: Result) -> float | None:
 def learning_rate_of(result: Result) -> str:
     """The learning rate chosen on valid, in words; "" when the run failed.
 
-    A finished run without one has several partitions that chose different ones.
+    A finished run of a task that trains nothing has "none"; one whose partitions chose different
+    ones has "by fold".
     """
+    if not is_trained(result):
+        return "none"
     if result.learning_rate is not None:
         return f"{result.learning_rate:g}"
     return "by fold" if result.status == "finished" else ""
@@ -69,6 +72,11 @@ def counts_of(record: Record, metric: str) -> tuple[float, float]:
     if len(values) != 2:
         raise SuperbError(f"{metric} has no counts of utterance {record.id} in these results")
     return values[0], values[1]
+
+
+def is_trained(result: Result) -> bool:
+    """False for a task that trains nothing, whose results have 0 for a learning rate."""
+    return result.learning_rate != 0
 
 
 def over_reruns(result: Result) -> bool:

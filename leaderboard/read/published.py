@@ -36,12 +36,14 @@ class PublishedCorpus:
         test_utterances: how many its test split has.
         needs: the columns that the task reads; empty for any.
         note: what the corpus's note must say, where its answers could have been made otherwise.
+        why_not: why our values are not held against published ones; empty where they are.
     """
 
     name: str
     test_utterances: int
     needs: tuple[str, ...] = ()
     note: str = ""
+    why_not: str = ""
 
 
 PUBLISHED_CORPORA: Final = {
@@ -57,9 +59,18 @@ PUBLISHED_CORPORA: Final = {
     "ic": PublishedCorpus("fluent-speech-commands", 3_793, ("action", "object", "location")),
     "sf": PublishedCorpus("audio-snips", 2_800),
     "er": PublishedCorpus("iemocap", 5_531),
+    "asv": PublishedCorpus("voxceleb1-verification", 37_720),
+    "sd": PublishedCorpus("libri2mix", 3_000),
+    "qbe": PublishedCorpus(
+        "quesst14",
+        336_444,
+        why_not="published values of qbe count queries in other languages as missed; ours are over "
+        "the English ones alone",
+    ),
 }
 """Task → corpus; numbers as the corpora give them (test-clean, iden_split.txt, test set v0.01; four
-voices of 700 sentences; all five sessions)."""
+voices of 700 sentences; all five sessions; trials of voxceleb1_test_v2.txt; queries times
+documents)."""
 
 LOWER_IS_BETTER: Final = frozenset({"wer", "wer_lm", "per", "slot_cer", "eer", "der"})
 """Published metrics that count errors; of the others, more is better."""
@@ -130,6 +141,8 @@ def is_published_setting(table: Table, cell: Cell | None = None) -> bool:
     """
     corpus = PUBLISHED_CORPORA.get(table.downstream)
     if corpus is None or table.corpus != corpus.name or table.protocol not in PROTOCOLS:
+        return False
+    if corpus.why_not:
         return False
     if table.skipped or corpus.note not in table.corpus_note:
         return False

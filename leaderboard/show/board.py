@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from benchmark.scoring.results import FEWEST_CLUSTERS, no_interval
 from leaderboard.compare.contamination import ITSELF, judge
 from leaderboard.compare.ranks import Mean, Summary, SummaryRow, summarise
-from leaderboard.read.board import Board, Cell, Row, Table
+from leaderboard.read.board import BEST, Board, Cell, Row, Table
 from leaderboard.read.names import list_some, printable
 from leaderboard.show.grid import MISSING, Grid, GridRow, Item
 from leaderboard.show.numbers import score_text
@@ -79,8 +79,8 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
         for entry in summary.rows
         for table, row in zip(summary.tables, entry.rows, strict=True)
         if row is not None
-        for layer, cell in row.cells.items()
-        if layer in summary.layers
+        for layer in summary.layers
+        if (cell := row.cell(layer)) is not None
     ]
     facts = _facts(summary)
     means = [name for name, of in _MEANS.items() if any(of(row) for row in summary.rows)]
@@ -98,6 +98,11 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
     notes = list(summary.notes)
     if means:
         notes.insert(0, f"{' and '.join(means)}: [low, high] is a 95 % bootstrap interval")
+    if searching := [t.downstream for t in summary.tables if BEST in t.layers]:
+        notes.append(
+            f"{', '.join(searching)}: nothing is trained; in place of the weighted sum stands the "
+            "layer that is best on valid"
+        )
     if "MACs/s" in facts:
         notes.append("MACs/s: multiply-accumulate operations of the encoder per second of audio")
     if "throughput" in facts:
@@ -170,7 +175,7 @@ def _task(summary: Summary, table: Table) -> str:
 
 def score_item(table: Table, row: Row | None, layer: str) -> Item:
     """A run with its interval and its marks; ``–`` without a run, ``failed`` without a score."""
-    cell = row.cells.get(layer) if row else None
+    cell = row.cell(layer) if row else None
     if row is None or cell is None:
         return Item(MISSING)
     score = cell.score

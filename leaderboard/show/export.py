@@ -57,8 +57,8 @@ def model_card(folder: Path | str, upstream: str) -> str:
         entry
         for table, row in rows
         for layer in MAIN_LAYERS
-        if layer in row.cells
-        for entry in _eval_results(table, runs[row.cells[layer].run_id].result)
+        if (cell := row.cell(layer))
+        for entry in _eval_results(table, runs[cell.run_id].result)
     ]
     if not results:
         raise SuperbError(

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from leaderboard.compare.encoders import LEVEL
 from leaderboard.compare.layers import LayerRow, LayerStudy
+from leaderboard.read.board import BEST
 from leaderboard.read.names import printable
 from leaderboard.show.board import headline
 from leaderboard.show.numbers import difference_text, p_text
@@ -56,6 +57,13 @@ def _footnotes(study: LayerStudy) -> list[str]:
         "sum − last: weighted sum minus last layer, paired by utterance, over speakers; p adjusted "
         f"for {study.comparisons} comparison{'s' if study.comparisons > 1 else ''} (Holm)."
     ]
+    if searching := [
+        entry.table.downstream for entry in study.tables if BEST in entry.table.layers
+    ]:
+        lines.append(
+            f"{', '.join(map(printable, searching))}: nothing is trained; in place of the sum "
+            "stands the layer that is best on valid."
+        )
     if any(row.best is not None for row in rows):
         lines.append("best: number and test score of the single layer that is best on valid.")
     else:

@@ -48,6 +48,37 @@ def test_detection_cost_is_the_lowest_of_all_thresholds():
         assert value("detection-cost", rows) == pytest.approx(min(costs) / TARGET_PRIOR)
 
 
+def term_weighted_value(rows, threshold) -> float:
+    """By the definition, with the constants as the evaluation's plan gives them."""
+    found = {}
+    for place, target, term in rows.tolist():
+        misses, alarms = found.setdefault(term, ([], []))
+        (misses if target else alarms).append((place < threshold) == bool(target))
+    beta = 1 / 100 * (1 / 0.0008 - 1)
+    values = [
+        1 - sum(misses) / len(misses) - beta * sum(alarms) / max(len(alarms), 1)
+        for misses, alarms in found.values()
+        if misses
+    ]
+    return sum(values) / len(values)
+
+
+def test_maximum_term_weighted_value_is_the_highest_of_all_thresholds():
+    rng = np.random.default_rng(6)
+    lowest, left_out = 0, 0
+    for _ in range(1_000):
+        rows = trials(rng)
+        rows = np.column_stack([rows, rng.integers(0, rng.integers(1, 6), len(rows))])
+        rows[:, 0] += rows[:, 1] * rng.choice([0, 6])
+        expected = max(term_weighted_value(rows, place) for place in {*rows[:, 0], np.inf})
+        found = value("maximum-term-weighted-value", rows)
+        assert found == pytest.approx(expected, abs=1e-12)
+        lowest += found == 0
+        left_out += len(np.unique(rows[:, 2])) > len(np.unique(rows[rows[:, 1] == 1, 2]))
+    assert 50 < lowest < 950
+    assert left_out > 100
+
+
 def test_f1_and_unweighted_accuracy_are_those_of_sklearn():
     rng = np.random.default_rng(2)
     for _ in range(200):
@@ -69,6 +100,9 @@ def draw(statistic: str, rng: np.random.Generator, records: int) -> np.ndarray:
         "unweighted-accuracy": rng.integers(0, 2, records),
     }.get(statistic)
     target = np.arange(records) % 2
+    if statistic == "maximum-term-weighted-value":
+        scores = target * 3 + rng.normal(0, 1, records)
+        return np.column_stack([scores, target, np.arange(records) // 2 % 3])
     if first is None:
         return np.column_stack([target * 1.5 + rng.normal(0, 1, records), target])
     rest = [rng.integers(1, 4, records) for _ in find_statistic(statistic).fields[1:]]
@@ -79,6 +113,8 @@ def draw(statistic: str, rng: np.random.Generator, records: int) -> np.ndarray:
 def test_influence_is_the_derivative_by_the_weight_of_a_record(statistic):
     rng = np.random.default_rng(3)
     rows, copies = draw(statistic, rng, 40), 2_000
+    if statistic == "maximum-term-weighted-value":
+        rows[:, 2] = 0  # the weight of terms is tested below
     found = find_statistic(statistic).linear(rows)
     assert found.influence.sum() == pytest.approx(0, abs=1e-12)
     assert found.share.sum() == pytest.approx(1)
@@ -90,6 +126,23 @@ def test_influence_is_the_derivative_by_the_weight_of_a_record(statistic):
         more = np.vstack([many, rows[record][None]])
         moved = copies * (value(statistic, more) - found.value)
         assert moved == pytest.approx(found.influence[record], rel=0.01, abs=1e-6)
+
+
+def test_without_a_term_the_others_are_left_at_the_same_threshold():
+    statistic = "maximum-term-weighted-value"
+    rows = draw(statistic, np.random.default_rng(7), 60)
+    rows[rows[:, 2] == 1, 0] -= 0.5 * rows[rows[:, 2] == 1, 1]  # harder to find
+    unheard = np.column_stack([np.linspace(-9, -8, 5), np.zeros(5), np.full(5, 9)])
+    found = find_statistic(statistic).linear(np.vstack([rows, unheard]))
+    best = max(rows[:, 0], key=lambda threshold: term_weighted_value(rows, threshold))
+    assert found.influence.sum() == pytest.approx(0, abs=1e-12)
+    assert found.share.sum() == pytest.approx(1)
+    for term in range(3):
+        out = np.append(rows[:, 2] == term, np.zeros(5, bool))
+        left = found.value - found.influence[out].sum() / (1 - found.share[out].sum())
+        assert left == pytest.approx(term_weighted_value(rows[~out[:60]], best))
+    assert not found.share[60:].any()
+    assert not found.influence[60:].any()
 
 
 @pytest.mark.parametrize("statistic", STATISTICS)
@@ -142,6 +195,7 @@ def test_score_of_folds_is_the_mean_of_theirs():
         ("f1", [(0, 0, 0)]),
         ("equal-error-rate", [(0.5, 1), (0.1, 1)]),
         ("detection-cost", [(0.5, 0)]),
+        ("maximum-term-weighted-value", [(0.5, 0, 1), (0.1, 0, 2)]),
     ],
 )
 def test_nothing_to_score(statistic, rows):

@@ -63,7 +63,7 @@ def file(tmp_path):
 
 
 def test_names_of_the_table():
-    assert downstream_names() == ["asr", "sid", "ks", "pr", "ic", "sf", "er", "asv", "sd"]
+    assert downstream_names() == ["asr", "sid", "ks", "pr", "ic", "sf", "er", "asv", "sd", "qbe"]
     assert [load_downstream(name).card.name for name in downstream_names()] == downstream_names()
 
 

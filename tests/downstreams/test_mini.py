@@ -18,7 +18,7 @@ from downstreams.corpora.load import load_corpus
 
 TABLES = ("sentences.parquet", "keywords.parquet", "commands.parquet")
 FILES = (*TABLES, "lexicon.txt", "voiced.json")
-TASKS = ("asr", "sid", "ks", "pr", "ic", "sf", "asv", "sd")
+TASKS = ("asr", "sid", "ks", "pr", "ic", "sf", "asv", "sd", "qbe")
 INTENT = ("action", "object", "location")
 KEYWORDS = {"yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go"}
 
@@ -61,13 +61,15 @@ def test_the_whole_corpus_is_at_most_16_megabytes():
         ("sf", {"tagged"}),
         ("asv", set()),
         ("sd", {"segments", "parts"}),
+        ("qbe", {"role", "term"}),
     ],
 )
 def test_every_split_has_unique_utterances_with_speaker_and_no_other_answer(corpora, task, answers):
     corpus = corpora[task]
     ids = [utterance.id for utterance in corpus.utterances]
     assert len(set(ids)) == len(ids)
-    assert {utterance.split for utterance in corpus.utterances} == set(SPLITS)
+    splits = set(SPLITS) - ({"train"} if task == "qbe" else set())
+    assert {utterance.split for utterance in corpus.utterances} == splits
     assert all(utterance.speaker for utterance in corpus.utterances)
     for utterance in corpus.utterances:
         known = {"text": utterance.text, "label": utterance.label, **utterance.columns}
@@ -190,6 +192,7 @@ def test_identity_is_stable_and_differs_by_task(corpora):
         "sf": "627f950fc8df77d3",
         "asv": "a297217921170c33",
         "sd": "011915e51b2a7439",
+        "qbe": "e0f5ed5f9442e9a8",
     }
 
 
@@ -217,7 +220,7 @@ def test_corpora_are_found_by_name(corpora):
     with pytest.raises(SuperbError, match=r"unknown corpus 'minni'. Did you mean mini\?.*\.csv"):
         load_corpus("minni", card("ks"))
     with pytest.raises(
-        SuperbError, match=r"'mini' does not serve task 'st', only asr.* sd and.*split"
+        SuperbError, match=r"'mini' does not serve task 'st', only asr.* qbe and.*split"
     ):
         load_corpus("mini", card("st", ("translation",)))
     with pytest.raises(SuperbError, match="no manifest at"):

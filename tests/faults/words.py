@@ -23,6 +23,7 @@ from downstreams.corpora import (
     fluent_speech_commands,
     iemocap,
     librispeech,
+    quesst14,
     speech_commands,
     voxceleb1,
 )
@@ -462,6 +463,8 @@ def hidden_files(folder: Path) -> None:
         folder / "wav/id1/video/1.wav",
         folder / "wavs/speakers/s/1.wav",
         folder / "train/Ivy-snips-train-0.wav",
+        folder / "Audio/quesst14_1.wav",
+        *(folder / name for name, _ in quesst14.PARTS.values()),
         folder / "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav",
         folder / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt",
         *(folder / f"data/{split}_data.csv" for split in SPLITS),
@@ -470,6 +473,9 @@ def hidden_files(folder: Path) -> None:
         path.touch()
     (folder / voxceleb1.LISTS[0]).write_text("1 id1/video/1.wav\n")
     (folder / audio_snips.LIST).write_text("Ivy-snips-train-0 BOS GO EOS\tO O Play\n")
+    (folder / "scoring/language_key_utterances.lst").write_text(
+        "x/Audio/quesst14_1.wav nnenglish\n"
+    )
     emotions = folder / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
     emotions.write_text("[0.5 - 1.5]\tSes01F_impro01_F000\tneu\t[2.5, 2.5, 2.5]\n")
     for split in SPLITS:
@@ -486,6 +492,7 @@ def hidden_files(folder: Path) -> None:
         fluent_speech_commands.survey,
         audio_snips.survey,
         iemocap.survey,
+        quesst14.survey,
     )
     before = [survey(folder) for survey in surveys]
     litter(folder)

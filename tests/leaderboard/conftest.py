@@ -11,7 +11,12 @@ import pytest
 from benchmark.core import Metric, Record
 from benchmark.scoring.results import Result, run_id, write_result
 
-METRICS = {"asr": ("wer", "cer"), "ks": ("accuracy",), "sid": ("accuracy",)}
+METRICS = {
+    "asr": ("wer", "cer"),
+    "ks": ("accuracy",),
+    "sid": ("accuracy",),
+    "qbe": ("mtwv",),  # which trains nothing
+}
 
 
 def build(
@@ -95,7 +100,7 @@ def build(
         layer=layer,
         seeds=list(seeds),
         metrics=scores,
-        learning_rate=None if value is None else 0.001,
+        learning_rate=None if value is None else 0 if downstream == "qbe" else 0.001,
         learning_rate_at_edge=at_edge,
         learning_rate_curve=[
             {

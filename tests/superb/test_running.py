@@ -8,7 +8,9 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 import superb
@@ -19,6 +21,7 @@ from benchmark.progress import Progress
 from benchmark.scoring.results import find_result, read_records, read_result, result_path
 from downstreams.load import load_downstream
 from superb.running import run
+from tests.made import RATE, SPEAKERS, WORDS, tone
 
 
 def records_of(output: Path, result):
@@ -288,3 +291,50 @@ def test_two_tasks_of_one_name_are_refused(places, bands, tmp_path):
     tasks = [f"{tmp_path / name}.py:Mine" for name in ("one", "two")]
     with pytest.raises(SuperbError, match="two tasks are called 'mine'; rename one"):
         run(bands(), tasks, **places)
+
+
+@pytest.fixture(scope="module")
+def searches(tmp_path_factory):
+    """A manifest without a train split: words as queries, two words as documents."""
+    folder = tmp_path_factory.mktemp("searches")
+    rows = ["audio,split,speaker,role,term"]
+    for split, takes in (("valid", (3, 4)), ("test", (4, 5))):
+        for speaker, after in zip(SPEAKERS, (*SPEAKERS[1:], SPEAKERS[0]), strict=True):
+            for word, second in zip(WORDS, (*WORDS[1:], WORDS[0]), strict=True):
+                query = f"{split}-{speaker}-{word}.wav"
+                soundfile.write(folder / query, tone(word, speaker, takes[0]), RATE)
+                rows.append(f"{query},{split},{speaker},query,{word}")
+                said = np.concatenate([tone(own, after, takes[1]) for own in (word, second)])
+                document = f"{split}-{speaker}-{word}-{second}.wav"
+                soundfile.write(folder / document, said, RATE)
+                rows.append(f"{document},{split},{after},document,{word};{second}")
+    manifest = folder / "searches.csv"
+    manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return manifest
+
+
+def test_a_search_trains_nothing_and_chooses_its_layer_on_valid(places, bands, searches):
+    """A layer each on valid, the best on test; there is no sum, and no seed but one."""
+    places |= {"corpus": str(searches), "protocol": "mini"}
+    layers = ("last", "weighted-sum", "weighted-sum-norm", "each")
+    encoder = bands()
+    found = {r.layer: r for r in run(encoder, "qbe", layers=layers, seeds=3, **places)}
+    assert list(found) == ["last", "best", "0", "1"]
+    best, last, first = found["best"], found["last"], found["0"]
+    assert best.seeds == [0]
+    assert best.learning_rate == 0
+    assert not best.learning_rate_curve
+    assert best.layer_weights is None
+    assert best.corpus["splits"]["train"]["utterances"] == 0
+    assert best.layer_scores == [first.per_seed[0]["valid"], last.per_seed[0]["valid"]]
+    assert best.per_seed[0]["valid"] == max(best.layer_scores)
+    chosen = (first, last)[best.layer_scores.index(max(best.layer_scores))]
+    assert records_of(places["output"], best) == records_of(places["output"], chosen)
+    assert best.metrics == chosen.metrics
+    assert best.metrics["mtwv"]["value"] > 50
+    assert last.layer_scores is None
+    again = bands()
+    run(again, "qbe", layers=layers, seeds=3, **places)
+    assert again.heard == []
+    with pytest.raises(SuperbError, match="nothing in split train"):
+        run(bands(), "sid", **places)

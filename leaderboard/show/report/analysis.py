@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Final, Literal, cast
+from typing import Final, Literal, NamedTuple, cast
 
 from benchmark.arpabet import CLASSES, class_of, without_stress
 from benchmark.core import Metric, Record
 from benchmark.scoring import slots
 from leaderboard.compare.difference import right_or_wrong
 from leaderboard.read.fields import counts_of
+
+# Who, and from which second to which.
+_TURN: Final = r"(?:(?<= )|^)(\S(?:.*?\S)??) (\d+\.\d\d)-(\d+\.\d\d)(?= |$)"
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
 Seeds = Mapping[int, Sequence[Record]]
@@ -50,6 +54,14 @@ class Aligned:
     hypothesis: str
 
 
+class Turn(NamedTuple):
+    """Somebody speaks, from second to second."""
+
+    speaker: str
+    start_s: float
+    end_s: float
+
+
 @dataclass(frozen=True)
 class Mistake:
     """A test utterance that came out badly.
@@ -59,12 +71,14 @@ class Mistake:
         speaker: who speaks.
         score: over all seeds, in the unit of the metric.
         words: reference and hypothesis of the first seed, aligned.
+        turns: who speaks when by the reference, and by the first seed; None for anything else.
     """
 
     utterance: str
     speaker: str
     score: float
     words: tuple[Aligned, ...]
+    turns: tuple[tuple[Turn, ...], tuple[Turn, ...]] | None = None
 
 
 @dataclass(frozen=True, order=True)
@@ -154,29 +168,27 @@ def _tabled(pairs: Mapping[tuple[str, str], int], order: Sequence[str] = ()) -> 
     return Confusions(names, {(place[a], place[b]): count for (a, b), count in pairs.items()})
 
 
-def score_shares(
-    records: Seeds, metric: str, bins: int = 30
-) -> dict[str, list[tuple[float, float]]]:
-    """Trials of one person and of two: the middle of each bin of scores, and percent in it."""
+def score_shares(records: Seeds, metric: str, bins: int = 30) -> list[list[tuple[float, float]]]:
+    """Of targets and of other trials: the middle of each bin of scores, and percent in it."""
     trials = [record.values[metric] for record in _all(records)]
-    scores = [score for score, _ in trials]
+    scores = [score for score, *_ in trials]
     low, high = min(scores), max(scores)
     width = (high - low) / bins or 1.0
-    shares = {}
-    for name, wanted in (("same", True), ("different", False)):
-        own = [score for score, target in trials if (target > 0) == wanted]
+    shares = []
+    for wanted in (True, False):
+        own = [score for score, target, *_ in trials if (target > 0) == wanted]
         counts = Counter(min(bins - 1, int((score - low) / width)) for score in own)
-        shares[name] = [
-            (low + (place + 0.5) * width, 100 * counts[place] / len(own)) for place in range(bins)
-        ]
+        shares.append(
+            [(low + (place + 0.5) * width, 100 * counts[place] / len(own)) for place in range(bins)]
+        )
     return shares
 
 
 def error_tradeoff(records: Seeds, metric: str, most: int = 60) -> list[tuple[float, float]]:
     """False alarms and misses, as shares, at thresholds from low to high; some `most` of them."""
     trials = [record.values[metric] for record in _all(records)]
-    own = sorted(score for score, target in trials if target > 0)
-    others = sorted(score for score, target in trials if target <= 0)
+    own = sorted(score for score, target, *_ in trials if target > 0)
+    others = sorted(score for score, target, *_ in trials if target <= 0)
     thresholds = sorted(set(own + others))
     step = max(1, len(thresholds) // most)
     return [
@@ -260,12 +272,29 @@ def worst(records: Seeds, metric: Metric, most: int) -> list[Mistake]:
     return [
         Mistake(
             utterance=name,
-            speaker=first[name].clusters[0],
+            speaker=" and ".join(first[name].clusters),
             score=_score(metric, *totals[name]),
             words=align(first[name].reference, first[name].hypothesis),
+            turns=_both_turns(first[name]),
         )
         for name in bad[:most]
     ]
+
+
+def turns(text: str) -> tuple[Turn, ...] | None:
+    """Who speaks when, of a text such as ``ann 0.00-1.25 ben 0.90-3.00``; None of any other.
+
+    >>> turns("ann lee 0.00-1.25 B 0.90-3.00")[0]
+    Turn(speaker='ann lee', start_s=0.0, end_s=1.25)
+    """
+    if not re.fullmatch(f"({_TURN} )*", f"{text} " if text else ""):
+        return None
+    return tuple(Turn(who, float(start), float(end)) for who, start, end in re.findall(_TURN, text))
+
+
+def _both_turns(record: Record) -> tuple[tuple[Turn, ...], tuple[Turn, ...]] | None:
+    reference, hypothesis = turns(record.reference), turns(record.hypothesis)
+    return (reference, hypothesis) if reference and hypothesis is not None else None
 
 
 def align(reference: str, hypothesis: str) -> tuple[Aligned, ...]:

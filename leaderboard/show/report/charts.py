@@ -18,6 +18,7 @@ WIDTH = 340.0
 _HEIGHT = 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 10.0, 10.0, 38.0
 _ROW = 18.0  # height of a line of a row chart
+_LANE = 28.0  # height of a speaker in a time line
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,43 @@ def rows(entries: Sequence[tuple[str, float, str]], title: str, x_label: str) ->
             ),
         ]
     drawn.append(_text(x_label, (left + WIDTH) / 2, bottom + 28, "middle"))
+    return _svg(title, drawn, bottom + 36)
+
+
+def time_line(
+    above: Sequence[tuple[str, float, float]], below: Sequence[tuple[str, float, float]], title: str
+) -> Html:
+    """For each speaker two bars over time, one above the other; each entry is (who, start, end)."""
+    names = sorted({who for who, _, _ in (*above, *below)})
+    left = 30 + 6.5 * max(min(len(name), 14) for name in names)
+    x = _Scale.nice(0, max(end for _, _, end in (*above, *below)), left, WIDTH - 16)
+    bottom = _TOP + _LANE * len(names)
+    drawn = [
+        join(
+            element("line", x1=x(tick), x2=x(tick), y1=_TOP - 4, y2=bottom, class_="grid"),
+            _text(f"{tick:g}", x(tick), bottom + 12, "middle"),
+        )
+        for tick in x.ticks
+    ]
+    for lane, name in enumerate(names):
+        top = _TOP + _LANE * lane
+        short = name if len(name) <= 14 else name[:13] + "…"
+        drawn.append(_text(short, left - 8, top + _LANE / 2 + 2, "end"))
+        for entries, height, kind in ((above, top, "said"), (below, top + 11, "heard")):
+            drawn += [
+                element(
+                    "rect",
+                    element("title", f"{name} {kind} from {start:.2f} to {end:.2f} s"),
+                    x=x(start),
+                    width=x(end) - x(start),
+                    y=height,
+                    height=9,
+                    class_=f"bar {kind}",
+                )
+                for who, start, end in entries
+                if who == name
+            ]
+    drawn.append(_text("seconds", (left + WIDTH) / 2, bottom + 28, "middle"))
     return _svg(title, drawn, bottom + 36)
 
 

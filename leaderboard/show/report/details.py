@@ -10,7 +10,7 @@ from benchmark.errors import SuperbError
 from benchmark.scoring.results import Result, no_interval, read_records
 from leaderboard.compare.difference import SUMS, pair_results
 from leaderboard.compare.layers import single_layers
-from leaderboard.read.board import MAIN_LAYERS, Row, Table
+from leaderboard.read.board import BEST, MAIN_LAYERS, Row, Table
 from leaderboard.read.collect import Run
 from leaderboard.read.fields import find_metric, layer_count, score_of
 from leaderboard.show.numbers import difference_text, score_text, step_of
@@ -40,7 +40,11 @@ MISTAKES: Final = 6
 _SPEAKERS = 24  # lines of the chart of speakers; the worst ones if there are more
 _CLASSES = 100  # above it a confusion matrix has cells of less than three pixels
 _PAIRS = 10
-_TRIALS = ("equal-error-rate", "detection-cost")  # statistics of scores of trials
+# statistics of scores of trials → what a target is, and what any other
+_TRIALS: Final = {
+    **dict.fromkeys(("equal-error-rate", "detection-cost"), ("same", "different")),
+    "maximum-term-weighted-value": ("held", "not held"),
+}
 
 
 def layers_and_rates(table: Table, row: Row, runs: Mapping[str, Run]) -> Html:
@@ -58,19 +62,20 @@ def layers_and_rates(table: Table, row: Row, runs: Mapping[str, Run]) -> Html:
 
 
 def gain(table: Table, row: Row, runs: Mapping[str, Run]) -> Html | None:
-    """What the weighted sum adds to the last layer, with a paired interval; None without both."""
-    cells = [row.cells.get(layer) for layer in MAIN_LAYERS]
+    """What the sum, or the best layer, adds to the last, paired; None without both."""
+    cells = [row.cell(layer) for layer in MAIN_LAYERS]
     paths = [runs[cell.run_id].path for cell in cells if cell and cell.status == "finished"]
     if len(paths) < 2:
         return None
+    chosen = "Best layer on valid" if BEST in row.cells else "Weighted sum"
     try:
         found = pair_results(*paths).difference
     except SuperbError as error:
-        return element("p", f"Weighted sum − last: not known. {error}")
+        return element("p", f"{chosen} − last: not known. {error}")
     units = "utterances" if found.by_utterance else "speakers"
     return element(
         "p",
-        f"Weighted sum − last: {difference_text(found, table.unit)} {step_of(table.unit)} of "
+        f"{chosen} − last: {difference_text(found, table.unit)} {step_of(table.unit)} of "
         f"{table.metric}, paired interval over {units}",
     )
 
@@ -78,7 +83,10 @@ def gain(table: Table, row: Row, runs: Mapping[str, Run]) -> Html | None:
 def analysed(row: Row) -> str | None:
     """The layer choice whose mistakes are shown; None when none finished."""
     finished = [layer for layer, cell in row.cells.items() if cell.status == "finished"]
-    return next((layer for layer in ("weighted-sum", "last", *finished) if layer in finished), None)
+    return next(
+        (layer for layer in (MAIN_LAYERS[1], BEST, MAIN_LAYERS[0], *finished) if layer in finished),
+        None,
+    )
 
 
 def read_mistakes(table: Table, row: Row, runs: Mapping[str, Run]) -> tuple[Seeds, list[Mistake]]:
@@ -128,7 +136,8 @@ def mistakes(
         figures.insert(0, _confusions(found, f"Confusion matrix, {len(found.names)} classes"))
         below = _pairs(found)
     else:
-        figures.insert(0, _lengths(table, by_length(records, table.metrics[0])))
+        if not any(mistake.turns for mistake in bad):
+            figures.insert(0, _lengths(table, by_length(records, table.metrics[0])))
         if phones := phone_confusions(records):
             pairs, manners = phones
             figures.insert(0, _confusions(manners, "Phones by manner of articulation"))
@@ -150,6 +159,12 @@ def _figure(drawing: Html | None, caption: str) -> Html:
 def _layers(table: Table, results: Mapping[str, Result]) -> list[Html]:
     figures: list[Html] = []
     for layer, result in results.items():
+        if result.layer_scores:
+            scored = list(result.layer_scores)
+            title = f"{table.metric} of each layer on valid"
+            names = [str(place) for place in range(len(scored))]
+            drawing = charts.bars(scored, names, title, "layer", f"{table.metric} {table.unit}")
+            figures.append(_figure(drawing, f"{title}, by which the best is chosen"))
         if result.layer_weights:
             weights = list(result.layer_weights)
             title = f"Weights of {layer}"
@@ -314,12 +329,14 @@ def _lengths(table: Table, shares: Sequence[Share]) -> Html:
 
 
 def _trials(table: Table, records: Seeds) -> list[Html]:
-    """How scores of one person and of two lie, and which errors trade for which."""
+    """How scores of targets and of others lie, and which errors trade for which."""
+    names = _TRIALS[table.metrics[0].statistic]
+    shares = score_shares(records, table.metric)
     series = [
-        (name, name == "same", [charts.Point(*place, "") for place in shares])
-        for name, shares in score_shares(records, table.metric).items()
+        (name, name == names[0], [charts.Point(*place, "") for place in own])
+        for name, own in zip(names, shares, strict=True)
     ]
-    title = "Scores of trials of one person (same) and of two"
+    title = f"Scores of trials, {' and '.join(names)}"
     rates = error_tradeoff(records, table.metric)
     return [
         _figure(charts.lines(series, title, "score", "% of its trials"), title),
@@ -375,16 +392,25 @@ def _pairs(found: Confusions) -> Html | None:
 def _worst(table: Table, bad: Sequence[Mistake], playable: Mapping[str, str]) -> Html:
     if not bad:
         return element("p", "Every utterance came out right.")
-    key = element(
-        "p",
-        "Of the first seed: ",
-        _word(Aligned("substitute", "reference", "hypothesis")),
-        " substituted, ",
-        _word(Aligned("delete", "left out", "")),
-        " deleted, ",
-        _word(Aligned("insert", "", "added")),
-        " inserted.",
-        class_="note",
+    lines = any(mistake.turns for mistake in bad)
+    key = (
+        element(
+            "p",
+            "Of the first seed: who speaks when, by the reference above and by the answer below.",
+            class_="note",
+        )
+        if lines
+        else element(
+            "p",
+            "Of the first seed: ",
+            _word(Aligned("substitute", "reference", "hypothesis")),
+            " substituted, ",
+            _word(Aligned("delete", "left out", "")),
+            " deleted, ",
+            _word(Aligned("insert", "", "added")),
+            " inserted.",
+            class_="note",
+        )
     )
     entries: list[Html] = []
     for mistake in bad:
@@ -410,10 +436,17 @@ def _worst(table: Table, bad: Sequence[Mistake], playable: Mapping[str, str]) ->
                     f" · {table.metric} {mistake.score:.0f} {table.unit}",
                     class_="source",
                 ),
-                element("p", *_words(mistake.words), class_="words"),
+                _time_line(mistake)
+                if mistake.turns
+                else element("p", *_words(mistake.words), class_="words"),
             )
         )
     return join(key, element("ol", *entries, class_="worst"))
+
+
+def _time_line(mistake: Mistake) -> Html:
+    assert mistake.turns is not None
+    return element("figure", charts.time_line(*mistake.turns, f"Who speaks in {mistake.utterance}"))
 
 
 def _words(words: Sequence[Aligned]) -> list[Html]:

@@ -130,7 +130,14 @@ def test_round_trip(tmp_path):
     assert back == dataclasses.replace(result, **stored)
     assert read_records(path) == counted()
     assert next(iter(json.loads(path.read_text()))) == "schema"
-    assert set(json.loads(path.read_text())) == {field.name for field in dataclasses.fields(Result)}
+    names = {field.name for field in dataclasses.fields(Result)}
+    # which old versions can read, too
+    assert set(json.loads(path.read_text())) == names - {"layer_scores"}
+    searched = dataclasses.replace(result, layer_scores=[0.5, 1.5])
+    assert read_result(write_result(tmp_path / "searched", searched, counted())).layer_scores == [
+        0.5,
+        1.5,
+    ]
     assert find_result(tmp_path, "ks", "fbank", result.run_id) == back
     assert sorted(entry.name for entry in path.parent.iterdir()) == [
         path.name,

@@ -13,8 +13,10 @@ from benchmark.errors import SuperbError
 from benchmark.scoring.coverage import (
     DIFFERENCE_CASES,
     EER,
+    MTWV,
     RERUN_CASES,
     RERUN_DIFFERENCE_CASES,
+    SEARCH_CASES,
     TRIAL_CASES,
     TRIAL_DIFFERENCE_CASES,
     bootstrap_ends,
@@ -513,6 +515,17 @@ def test_coverage_of_differences_of_equal_error_rates(case, speakers):
     rng = np.random.default_rng(speakers)
     found = [ends(make(rng, speakers)) for _ in range(300)]
     assert 0.9 <= np.mean([low <= truth <= high for low, high in found]) <= 0.99
+
+
+@pytest.mark.parametrize("case", SEARCH_CASES)
+def test_coverage_of_what_searches_of_a_size_give(case):
+    """The best threshold of a few searches flatters them: intervals are about such test sets."""
+    truth, make = SEARCH_CASES[case]
+    rng = np.random.default_rng(20)
+    found = [interval_of(systems(make(rng, 20))[0], MTWV) for _ in range(60)]
+    expected = np.mean([one.value for one in found])
+    assert truth < expected < truth + 5
+    assert 0.86 <= np.mean([one.low <= expected <= one.high for one in found]) <= 1
 
 
 def test_the_truth_of_simulated_trials():

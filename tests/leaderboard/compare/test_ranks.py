@@ -231,6 +231,33 @@ def test_no_overall_score_for_anything_else(result, published, task, changes):
     )
 
 
+def test_a_search_is_ranked_but_not_in_the_overall_score(result, published):
+    """The best layer stands for the sum, and one seed is no want where nothing is trained."""
+    searched = {"corpus": "quesst14", "utterances": 336_444, "half": 0.2, "seeds": (0,)}
+    runs = []
+    for name, last, best in (("a", 20.0, 30.0), ("b", 25.0, 25.0)):
+        runs += published(name, {"asr": 6.42, "ks": 96.30})
+        runs += [
+            result(name, "qbe", layer, score, **searched)
+            for layer, score in (("last", last), ("best", best))
+        ]
+    board = arrange(runs)
+    (summary,) = summarise(board)
+    assert [table.downstream for table in summary.tables] == ["asr", "ks", "qbe"]
+    rows = {row.upstream: row for row in summary.rows}
+    assert rows["a"].overall["weighted-sum"].value == pytest.approx(
+        (16.76 / 19.56 + 54.92 / 55.28) * 1000 / 2
+    )
+    ranks = {name: row.mean_rank["weighted-sum"].value for name, row in rows.items()}
+    assert ranks["a"] < ranks["b"]
+    assert any("mean over asr, ks of 1000" in note for note in summary.notes)
+    text = render(board, "markdown")
+    assert "qbe: nothing is trained; in place of the weighted sum stands the layer" in text
+    assert "one seed" not in text
+    columns = next(line for line in text.splitlines() if "best ↑" in line)
+    assert "weighted-sum" not in columns
+
+
 def test_means_in_csv(result):
     runs = [result(name, task, "last", 50.0) for name in "ab" for task in ("ks", "sid")]
     lines = [line for line in render(arrange(runs), "csv").splitlines() if "mean_rank" in line]

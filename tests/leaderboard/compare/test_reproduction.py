@@ -39,7 +39,7 @@ def test_outcomes(save, tmp_path, value, half, outcome):
 def test_other_corpora_and_protocols_do_not_count(save, tmp_path, changes):
     save("hubert-base", "asr", "weighted-sum", 6.42, **{**LIBRISPEECH, **changes})
     found = reproduce("hubert-base", tmp_path / "results")
-    assert {item.outcome for item in found.comparisons} == {"missing"}
+    assert {item.outcome for item in found.comparisons} == {"missing", "not comparable"}
 
 
 def test_both_protocols_are_shown(save, tmp_path):
@@ -68,8 +68,10 @@ def test_the_command_shows_what_is_missing_and_what_to_type(save, tmp_path):
     assert "default learning rate" in " ".join(done.stdout.split())
     commands = [line.strip() for line in done.stdout.splitlines() if "superb run" in line]
     assert [re.search(r"--corpus (\S+)", command)[1] for command in commands] == [
-        corpus.name for corpus in PUBLISHED_CORPORA.values()
+        corpus.name for corpus in PUBLISHED_CORPORA.values() if not corpus.why_not
     ]
+    assert "not comparable" in done.stdout
+    assert "queries in other languages" in " ".join(done.stdout.split())
     assert all(command.endswith(f"--output {tmp_path / 'results'}") for command in commands)
 
 
@@ -88,9 +90,9 @@ def test_no_results_yet_means_that_all_is_missing(tmp_path, empty):
     if empty:
         folder.mkdir()
     found = reproduce("hubert-base", folder)
-    assert {item.outcome for item in found.comparisons} == {"missing"}
+    assert {item.outcome for item in found.comparisons} == {"missing", "not comparable"}
     assert [("--lm" in command.split()) for command in found.commands] == [
-        task == "asr" for task in PUBLISHED_CORPORA
+        task == "asr" for task, corpus in PUBLISHED_CORPORA.items() if not corpus.why_not
     ]
 
 

@@ -30,7 +30,9 @@ def test_corpora_are_those_of_the_data_folder():
         audio_snips,
         fluent_speech_commands,
         iemocap,
+        libri2mix,
         librispeech,
+        quesst14,
         speech_commands,
         voxceleb1,
     )
@@ -44,6 +46,9 @@ def test_corpora_are_those_of_the_data_folder():
         "ic": fluent_speech_commands.OFFICIAL["test"].utterances,
         "sf": audio_snips.OFFICIAL["test"].utterances,
         "er": sum(session.utterances for session in iemocap.OFFICIAL.values()),
+        "asv": 37_720,
+        "sd": libri2mix.OFFICIAL["test"].utterances,
+        "qbe": quesst14.OFFICIAL["documents"].utterances * quesst14.OFFICIAL["eval"].utterances,
     }
 
 

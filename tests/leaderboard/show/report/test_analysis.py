@@ -12,6 +12,7 @@ from leaderboard.show.report.analysis import (
     error_tradeoff,
     phone_confusions,
     score_shares,
+    turns,
     worst,
 )
 
@@ -92,15 +93,28 @@ def test_slots_by_kind():
     assert by_slot(answered(("PLAY", "PLAY"))) == []
 
 
+def test_who_speaks_when_is_told_from_other_texts():
+    assert turns("ann lee 0.00-1.25 B 12.90-13.00") == (("ann lee", 0, 1.25), ("B", 12.9, 13))
+    assert turns("7 0.00-1.25") == (("7", 0, 1.25),)
+    assert turns("") == ()
+    for text in ("from 1 to 2", "ann 0.00-1.25 so she said", "0.00-1.25", "ann 0-1.25"):
+        assert turns(text) is None
+    spoken = Record("m", ("a", "b"), "a 0.00-1.00 b 0.50-2.00", "", {"der": (3, 2)})
+    (mistake,) = worst({0: [spoken]}, Metric("der", "lower"), 1)
+    assert mistake.turns == ((("a", 0, 1), ("b", 0.5, 2)), ())
+    assert mistake.speaker == "a and b"
+    assert all(mistake.turns is None for mistake in worst({0: SENTENCES}, WER, 3))
+
+
 def test_trials_by_score():
     scores = [(0.9, 1), (0.7, 1), (0.4, 1), (0.6, 0), (0.2, 0), (-0.1, 0), (0.0, 0)]
     records = {0: [Record(str(i), ("s",), "", "", {"eer": own}) for i, own in enumerate(scores)]}
-    shares = score_shares(records, "eer", bins=2)
-    assert shares["same"] == [
+    same, different = score_shares(records, "eer", bins=2)
+    assert same == [
         (pytest.approx(0.15), 0.0),
         (pytest.approx(0.65), 100.0),
     ]
-    assert [share for _, share in shares["different"]] == [75.0, 25.0]
+    assert [share for _, share in different] == [75.0, 25.0]
     # every threshold: what lies at it is accepted
     assert error_tradeoff(records, "eer") == [
         (1.0, 0.0), (0.75, 0.0), (0.5, 0.0), (0.25, 0.0), (0.25, pytest.approx(1 / 3)),
