@@ -51,7 +51,7 @@ class Sd:
         needs=(COLUMN,),
         head="1-layer LSTM, linear of every frame; two tracks",
     )
-    training: ClassVar[Mapping[str, Any]] = {"updates": 600, "head": {"hidden": 64}}
+    training: ClassVar[Mapping[str, Any]] = {"head": {"hidden": 64}}
 
     def at_hop(self, hop_s: float) -> Sd:
         """The same task for frames of so many seconds."""

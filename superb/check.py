@@ -80,8 +80,8 @@ def check_downstream(
 
     Args:
         task: the object, or whatever ``--downstream`` takes.
-        corpus: try it on utterances of this one's train split, as ``--corpus`` takes it; None makes
-            some up from what its card needs.
+        corpus: try it on utterances of this one's train split (test, where nothing is trained), as
+            ``--corpus`` takes it; None makes some up from what its card needs.
         data_root: folder of the corpus.
 
     Raises:
@@ -95,7 +95,8 @@ def check_downstream(
     if corpus is not None:
         found = load_corpus(corpus, loaded.card, CorpusOptions(data_root))
         check_fits(loaded, found)
-        utterances = next(iter(found.partitions().values())).split("train")
+        first = next(iter(found.partitions().values()))
+        utterances = first.split("train" if loaded.card.trained else "test")
     return check_loaded_downstream(loaded, protocols=protocols, utterances=utterances)
 
 
