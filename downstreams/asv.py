@@ -43,7 +43,8 @@ class Asv:
     reads_trials = True
     training: Mapping[str, Any] = {
         "head": {"projection": 64, "hidden": 64, "pooled": 192, "embedding": 64},
-        "halving": [],  # those of other tasks may go by loss, which speakers that are new do not have
+        # those of other tasks may go by the loss on valid, which speakers that are new do not have
+        "halving": [],
     }
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
