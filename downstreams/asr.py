@@ -1,4 +1,4 @@
-"""Automatic speech recognition: characters by CTC, greedy decoding; a language model if given."""
+"""Automatic speech recognition: characters, by CTC or another head; a language model if given."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
+from benchmark.errors import SuperbError
 from benchmark.protocol import LanguageModel
 from downstreams import ctc
 from downstreams.corpora.words import named
+from downstreams.recogniser import Ctc, Recogniser, load_head
 from downstreams.text import (
     character_errors,
     characters,
@@ -31,7 +33,7 @@ _CARD: Final = DownstreamCard(
     metrics=(Metric("wer", "lower"), Metric("cer", "lower")),
     features="frames",
     needs=("text",),
-    head="linear, 2-layer BLSTM, linear; character CTC, greedy",
+    head=Ctc.title,
 )
 
 
@@ -46,19 +48,36 @@ class Transcript(NamedTuple):
 
 
 class Asr:
-    """Connectionist temporal classification over the characters of train (Graves et al. 2006).
+    """The characters of train, recognised by CTC (Graves et al. 2006) if nothing else is said.
 
     Args:
         words: decodes the logits ``[frame, symbol]`` of an utterance with a language model, for
             the metric ``wer_lm``; None leaves that metric out.
+        recogniser: the head; CTC if None.
     """
 
-    training: Mapping[str, Any] = {"head": dict(ctc.RECURRENT_HEAD)}
-
-    def __init__(self, words: Callable[[Tensor], str] | None = None) -> None:
+    def __init__(
+        self,
+        words: Callable[[Tensor], str] | None = None,
+        recogniser: Recogniser | None = None,
+    ) -> None:
         extra = () if words is None else (Metric("wer_lm", "lower"),)
-        self.card = replace(_CARD, metrics=(*_CARD.metrics, *extra))
         self._words = words
+        self._recogniser = recogniser or Ctc()
+        self.training: Mapping[str, Any] = {"head": dict(self._recogniser.settings)}
+        card = replace(_CARD, metrics=(*_CARD.metrics, *extra))
+        if self._recogniser.name != Ctc.name:  # which results of before are of
+            name = f"{card.name}-{self._recogniser.name}"
+            card = replace(card, name=name, head=self._recogniser.title)
+        self.card = card
+
+    def with_head(self, head: str) -> Asr:
+        """The same task by another head (`downstreams.recogniser.HEADS`).
+
+        Raises:
+            SuperbError: there is none of that name.
+        """
+        return Asr(recogniser=load_head(head))
 
     def with_language_model(
         self,
@@ -74,6 +93,9 @@ class Asr:
         """
         from downstreams.decode import WordDecoder, read_words
 
+        if self._recogniser.name != Ctc.name:
+            raise SuperbError(f"--lm is for the head ctc; got {self._recogniser.name}")
+
         return Asr(WordDecoder(model, read_words(model, lexicon), vocabulary, settings))
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
@@ -88,10 +110,8 @@ class Asr:
         settings: Mapping[str, Any],
         generator: Generator,
     ) -> nn.Module:
-        """Linear, BLSTM layers, linear; settings as in `ctc.RECURRENT_HEAD`."""
-        from downstreams.heads import RecurrentTranscriber
-
-        return RecurrentTranscriber.of(dim, hop_s, outputs, settings, generator)
+        """That of the recogniser, with its settings."""
+        return self._recogniser.module(dim, hop_s, outputs, settings, generator)
 
     def notes(
         self,
@@ -100,9 +120,9 @@ class Asr:
         hop_s: float,
         settings: Mapping[str, Any],
     ) -> list[str]:
-        """Count the transcripts that are too long for their frames."""
+        """Count the transcripts that are too long for the head."""
         said = [normalise(utterance.text) for utterance in train]
-        return ctc.too_long("characters", said, lengths, hop_s, ctc.stacked(hop_s, settings))
+        return self._recogniser.notes(said, lengths, hop_s, settings)
 
     def test_notes(self, test: Sequence[Utterance], vocabulary: Sequence[str]) -> list[str]:
         """Count the words that no output can spell, and tell where words have no spaces."""
@@ -139,9 +159,10 @@ class Asr:
         utterances: Sequence[Utterance],
         vocabulary: Sequence[str],
     ) -> Tensor:
-        """CTC loss per character, averaged over the batch."""
+        """Loss per character, averaged over the batch."""
         texts = [normalise(utterance.text) for utterance in utterances]
-        return ctc.loss(logits, lengths, [ctc.places(text, vocabulary) for text in texts])
+        targets = [ctc.places(text, vocabulary) for text in texts]
+        return self._recogniser.loss(logits, lengths, targets)
 
     def answer(
         self,
@@ -151,7 +172,10 @@ class Asr:
         vocabulary: Sequence[str],
     ) -> list[Transcript]:
         """What is heard in each utterance."""
-        heard = [joined(symbols) for symbols in ctc.best_paths(logits, lengths, vocabulary)]
+        heard = [
+            joined(vocabulary[place] for place in places)
+            for places in self._recogniser.transcribe(logits, lengths)
+        ]
         if self._words is None:
             return [Transcript(text) for text in heard]
         return [

@@ -141,6 +141,45 @@ class RecurrentTranscriber(nn.Module):
         return self.classify(hidden), lengths
 
 
+class Listener(nn.Module):
+    """Linear, bidirectional LSTM layers with dropout after each: what hears, for any recogniser.
+
+    Args:
+        dim: features per frame.
+        hop_s: seconds between them.
+        settings: ``frame_s``, ``projection``, ``hidden``, ``layers`` and ``dropout``, as of
+            `downstreams.ctc.RECURRENT_HEAD`, and perhaps ``reduction``: how many neighbouring
+            frames are joined before each layer but the first (Chan et al. 2016).
+        generator: for dropout.
+
+    Attributes:
+        width: of what it gives.
+    """
+
+    def __init__(
+        self, dim: int, hop_s: float, settings: Mapping[str, Any], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.stack = ctc.stacked(hop_s, settings)
+        self.reduction = int(settings.get("reduction", 1))
+        projection, hidden = int(settings["projection"]), int(settings["hidden"])
+        self.width = 2 * hidden
+        self.project = nn.Linear(dim * self.stack, projection)
+        widths = [projection] + [2 * hidden * self.reduction] * (int(settings["layers"]) - 1)
+        self.recurrent = nn.ModuleList(BidirectionalLSTM(width, hidden) for width in widths)
+        self.dropout = Dropout(float(settings["dropout"]), generator)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``[utterance, frame, width]`` and the number of valid frames."""
+        frames, lengths = stack_frames(frames, lengths, self.stack)
+        hidden = self.project(frames)
+        for place, layer in enumerate(self.recurrent):
+            if place:
+                hidden, lengths = stack_frames(hidden, lengths, self.reduction)
+            hidden = self.dropout(layer(hidden, lengths))
+        return hidden, lengths
+
+
 def stack_frames(frames: Tensor, lengths: Tensor, stack: int) -> tuple[Tensor, Tensor]:
     """Join every `stack` neighbouring frames: ``[u, t, d] → [u, ceil(t / stack), stack d]``."""
     if stack == 1:

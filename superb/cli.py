@@ -184,6 +184,16 @@ def run(
             help="ic on own data: columns of the labels, with commas; else action,object,location."
         ),
     ] = "",
+    head: Annotated[
+        str,
+        typer.Option(
+            help="asr: ctc, attention, transducer or one of your own; several with commas."
+        ),
+    ] = "",
+    labels: Annotated[
+        str,
+        typer.Option(help="Of how much of train labels are used: 10min, 1h, all, with commas."),
+    ] = "",
     trials: Annotated[
         Path | None,
         typer.Option(help="asv: pairs of test utterances, 1 ONE OTHER or 0 ONE OTHER per line."),
@@ -247,6 +257,8 @@ def run(
         lexicon=lexicon,
         pronunciations=pronunciations,
         slots=_several([slots]),
+        head=_several([head]),
+        labels=_several([labels]),
         trials=trials,
         log_dir=log_dir,
         storage=storage,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from benchmark.errors import AudioError, LacksError, SuperbError, unknown
 from benchmark.identity import source_sha256
 from benchmark.jobs.cost import AUTO
 from benchmark.jobs.site import Encoder, Partition, Site, Task, find_device, prepare_encoder
+from benchmark.probing.budget import Budget
 from benchmark.probing.layers import expand
 from benchmark.progress import Messages, Progress
 from benchmark.protocol import LanguageModel, Protocol, load_protocol
@@ -26,6 +27,7 @@ from downstreams.corpora import BUNDLED, CORPORA, CorpusOptions
 from downstreams.corpora.load import check_fits, load_corpus
 from downstreams.corpora.pronunciation import COLUMN as PHONES
 from downstreams.load import load_downstream
+from downstreams.recogniser import HEADS
 from upstreams.loading.load import load_upstream
 
 
@@ -55,6 +57,8 @@ class RunSpec:
     slots: tuple[str, ...] = ()
     pronunciations: Path | None = None
     trials: Path | None = None
+    heads: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @property
     def options(self) -> CorpusOptions:
@@ -74,6 +78,15 @@ class DecodesWords(Downstream, TypingProtocol):
         settings: LanguageModel,
     ) -> Downstream:
         """The same task, also scored with a language model."""
+        ...
+
+
+@runtime_checkable
+class HasHeads(Downstream, TypingProtocol):
+    """A task that can be done by several kinds of head."""
+
+    def with_head(self, head: str) -> Downstream:
+        """The same task by another head, under another name on its card."""
         ...
 
 
@@ -175,8 +188,8 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
     rules = load_protocol(spec.protocol, PROTOCOLS)
     tasks: dict[str, Task] = {}
     lacking: dict[str, str] = {}
-    for item in wanted:
-        downstream = load_downstream(item)
+    budgets = [Budget.parse(text) for text in spec.labels] or [None]
+    for downstream in _by_heads(map(load_downstream, wanted), spec.heads):
         if spec.slots and isinstance(downstream, HasSlots):
             downstream = downstream.with_slots(spec.slots)
         card = downstream.card
@@ -190,9 +203,13 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
                 raise
             lacking[card.name] = str(error)
             continue
-        if task.name in tasks and tasks[task.name].source != task.source:
-            raise SuperbError(f"two tasks are called {task.name!r}; rename one on its card")
-        tasks[task.name] = task
+        for budget in budgets if card.trained else [None]:
+            own = replace(task, budget=budget)
+            if own.name in tasks and tasks[own.name].source != own.source:
+                raise SuperbError(f"two tasks are called {own.name!r}; rename one on its card")
+            for fold in own.partitions:
+                own.subset(fold, 0)
+            tasks[own.name] = own
     if lacking and not tasks:
         raise SuperbError(next(iter(lacking.values())))
     for name, why in lacking.items():
@@ -215,6 +232,25 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
             "words come with --pronunciations FILE"
         )
     return tasks
+
+
+def _by_heads(downstreams: Iterable[Downstream], heads: Sequence[str]) -> Iterator[Downstream]:
+    """Each task, by each head where it can have several.
+
+    Raises:
+        SuperbError: none can.
+    """
+    found = list(downstreams)
+    if heads and not any(isinstance(task, HasHeads) for task in found):
+        names = ", ".join(task.card.name for task in found)
+        raise SuperbError(
+            f"--head is for tasks that several heads can do, such as asr; got {names}"
+        )
+    for task in found:
+        if heads and isinstance(task, HasHeads):
+            yield from map(task.with_head, heads)
+        else:
+            yield task
 
 
 def _of(tasks: Mapping[str, Task]) -> str:
@@ -278,9 +314,13 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
 def _source(downstream: Downstream) -> str:
     """What tells a task from others of its name and version; "" for one of ours as it stands."""
     found = source_sha256(downstream)
-    if downstream.card.name not in DOWNSTREAMS:
+    name, _, head = downstream.card.name.partition("-")
+    if name not in DOWNSTREAMS or (head and head not in HEADS):
         return found
-    return "" if source_sha256(load_downstream(downstream.card.name)) == found else found
+    ours = load_downstream(name)
+    if head and isinstance(ours, HasHeads):
+        ours = ours.with_head(head)
+    return "" if source_sha256(ours) == found else found
 
 
 def _with_language_model(

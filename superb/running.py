@@ -49,6 +49,8 @@ def run(
     lexicon: str | Path | None = None,
     pronunciations: str | Path | None = None,
     slots: Sequence[str] = (),
+    head: str | Sequence[str] = (),
+    labels: str | Sequence[str] = (),
     trials: str | Path | None = None,
     log_dir: str | Path | None = None,
     workers: int = 1,
@@ -91,6 +93,10 @@ def run(
         pronunciations: for a task that needs phones, such as ``pr``, on utterances with a text: a
             word and its phones in each line; if None, the phones that the corpus has, or those of
             the CMU Pronouncing Dictionary.
+        head: by which of several heads ``asr`` is done: ``ctc`` (as if none is named),
+            ``attention``, ``transducer``, or one of your own.
+        labels: how much of train the heads are told the labels of, ``10min``, ``1h`` or ``all``;
+            each rerun has other utterances.
         slots: the columns that hold the labels of ``ic``, where not action, object and location.
         trials: for ``asv``, a list of the test utterances that are compared, ``1 ONE OTHER`` (one
             person) or ``0 ONE OTHER`` in each line; those of the corpus, or pairs of all, if None.
@@ -131,6 +137,8 @@ def run(
         log_dir=_folder(log_dir),
         channel=channel,
         slots=tuple(slots),
+        heads=_several(head),
+        labels=_several(labels),
     )
     _require_writable(spec.output)
     if spec.log_dir is not None:

@@ -16,7 +16,15 @@ from typing import Any
 
 import torch
 
-from benchmark.core import SPLITS, Corpus, Downstream, Upstream, UpstreamCard, Utterance
+from benchmark.core import (
+    SPLITS,
+    Corpus,
+    Downstream,
+    DownstreamCard,
+    Upstream,
+    UpstreamCard,
+    Utterance,
+)
 from benchmark.encoding.features import Extraction, ExtractionSettings
 from benchmark.encoding.fingerprint import count_parameters, fingerprint, modules_of
 from benchmark.encoding.gain import Amplified
@@ -24,6 +32,7 @@ from benchmark.encoding.macs import macs_per_second
 from benchmark.encoding.recordings import durations
 from benchmark.encoding.takes import takes
 from benchmark.errors import SuperbError, UpstreamError
+from benchmark.probing.budget import Budget
 from benchmark.probing.layers import Mix, expand
 from benchmark.progress import Progress
 from benchmark.protocol import Protocol, Training
@@ -92,6 +101,7 @@ class Task:
         lm: hashes of the language model and its lexicon; empty without.
         source: hash of a task that is not one of ours as it stands, whose version would not tell
             it from another; "" otherwise.
+        budget: how much of train its heads are told the labels of; None for all.
     """
 
     downstream: Downstream
@@ -102,11 +112,25 @@ class Task:
     cache_dir: Path
     lm: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    budget: Budget | None = None
 
     @property
     def name(self) -> str:
-        """Of the task."""
-        return self.downstream.card.name
+        """Of the task, with its budget where it has one."""
+        name = self.downstream.card.name
+        return f"{name}-{self.budget.text}" if self.budget else name
+
+    @property
+    def card(self) -> DownstreamCard:
+        """What a result says that it is."""
+        return replace(self.scorer.card, name=self.name)
+
+    def subset(self, fold: str, rerun: int) -> list[Utterance]:
+        """The utterances of train that the heads of a rerun hear; other ones for each."""
+        train = self.partitions[fold].corpus.split("train")
+        if self.budget is None:
+            return train
+        return [train[place] for place in self.budget.subset(train, self.durations, rerun)]
 
     @property
     def scorer(self) -> Downstream:
@@ -120,8 +144,8 @@ class Task:
 
     @cached_property
     def durations(self) -> Mapping[str, float]:
-        """Utterance id → seconds, of those that may be cropped."""
-        if not self.training.crop_s:
+        """Utterance id → seconds, of those that may be cropped or left out."""
+        if not self.training.crop_s and self.budget is None:
             return {}
         train = {
             utterance.id: utterance
@@ -143,9 +167,9 @@ class Task:
         }
 
     def _takes(self, utterance: Utterance) -> tuple[Utterance, ...]:
-        if utterance.split != "train" or utterance.id not in self.durations:
-            return (utterance,)
         training = self.training
+        if utterance.split != "train" or not training.crop_s:
+            return (utterance,)
         return takes(utterance, self.durations[utterance.id], training.crop_s, training.crops)
 
     @property
@@ -235,6 +259,7 @@ class Site:
         return (
             identity
             | ({"lm": dict(task.lm)} if task.lm else {})
+            | ({"labels": {"seconds": task.budget.seconds}} if task.budget else {})
             | ({"reruns": "whole"} if len(seeds) > 1 else {})
             | ({"channel": self.settings.channel} if self.settings.channel is not None else {})
         )

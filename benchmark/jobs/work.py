@@ -118,7 +118,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
                 fold=job.fold,
                 choices={label: found[mix] for label, mix in mixes.items()},
                 notes=(*notes, *quiet),
-                corpus=_describe_corpus(task, features, files),
+                corpus=_describe_corpus(task, features, files, len(site.seeds_of(job.task))),
                 skipped=tuple(
                     {"utterance": item.utterance, "reason": item.reason}
                     for item in features.encoded.skipped
@@ -169,7 +169,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             task.training,
             progress,
             f"{title}: {len(probes)} probes",
-            takes=_groups(task, job.fold, data["train"]),
+            takes=lambda rerun: _groups(task, job.fold, data["train"], rerun),
             snapshot=snapshot,
             listen=listen,
             cores=site.cores,
@@ -228,7 +228,7 @@ def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
         subject = Subject(
             identity=site.identity((job.encoder, job.task, layer), job.storage),
             upstream=encoder.card,
-            downstream=task.scorer.card,
+            downstream=task.card,
             protocol=task.protocol.record(task.training),
             seeds=site.seeds_of(job.task),
             encoder={"parameters": encoder.parameters, "macs": encoder.macs},
@@ -314,7 +314,7 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
         ) from error
     wrong = ""
     outputs = len(partition.vocabulary) + getattr(probe.head, "extra_outputs", 0)
-    if logits.shape[-1] != outputs:
+    if isinstance(logits, torch.Tensor) and logits.shape[-1] != outputs:
         wrong = f"logits {list(logits.shape)} for {outputs} outputs"
     elif not math.isfinite(value):
         wrong = f"a loss of {value}"
@@ -349,10 +349,11 @@ def _notes(
     return notes
 
 
-def _groups(task: Task, fold: str, train: SplitData) -> list[list[int]]:
+def _groups(task: Task, fold: str, train: SplitData, rerun: int) -> list[list[int]]:
     """The takes of each training utterance as indices; those with bad audio are not there."""
     place = {utterance.id: index for index, utterance in enumerate(train.utterances)}
-    groups = [[place[u.id] for u in group if u.id in place] for group in task.takes[fold].values()]
+    heard = [task.takes[fold][utterance.id] for utterance in task.subset(fold, rerun)]
+    groups = [[place[u.id] for u in group if u.id in place] for group in heard]
     return [group for group in groups if group]
 
 
@@ -412,7 +413,7 @@ def _about_features(task: Task, features: Features) -> dict[str, Any]:
     }
 
 
-def _describe_corpus(task: Task, features: Features, files: Hashes) -> dict[str, Any]:
+def _describe_corpus(task: Task, features: Features, files: Hashes, reruns: int) -> dict[str, Any]:
     """What a result says of its corpus, as far as its audio could be used."""
     corpus = task.corpus
     store = features.stores[task.kinds([])[0]]
@@ -434,6 +435,13 @@ def _describe_corpus(task: Task, features: Features, files: Hashes) -> dict[str,
             "hours": round(seconds / 3600, 4),
             "speakers": len({u.speaker for u in part.values() if u.speaker}),
         }
+    labels = {}
+    if task.budget is not None:
+        told = {
+            fold: [[u.id for u in task.subset(fold, rerun)] for rerun in range(reruns)]
+            for fold in task.partitions
+        }
+        labels = {"labels": {"seconds": task.budget.seconds, "utterances": told}}
     return {
         "name": corpus.name,
         "sha256": corpus.sha256,
@@ -442,6 +450,7 @@ def _describe_corpus(task: Task, features: Features, files: Hashes) -> dict[str,
         "note": corpus.note,
         "audio_sha256": joint_sha256(files),
         "splits": splits,
+        **labels,
     }
 
 

@@ -213,7 +213,8 @@ class Probe:
         halved = torch.autocast(frames.device.type, torch.bfloat16) if self.half else nullcontext()
         with halved:
             logits, lengths = self.head(frames, states.lengths)
-        return logits.float(), lengths
+        # a head may give more than logits, if its task knows what to do with it
+        return logits.float() if isinstance(logits, Tensor) else logits, lengths
 
     def keep(self, look: Look) -> None:
         """Remember these weights as the best so far."""
@@ -339,7 +340,7 @@ def fit(
     progress: Progress,
     title: str = "training",
     *,
-    takes: Sequence[Sequence[int]] | None = None,
+    takes: Callable[[int], Sequence[Sequence[int]]] | None = None,
     snapshot: Snapshot | None = None,
     listen: Callable[[Probe, Look], None] | None = None,
     cores: int | None = None,
@@ -358,8 +359,9 @@ def fit(
         training: the protocol's values.
         progress: where to report.
         title: of the progress bar.
-        takes: for each utterance of the train split, the indices of its takes in `train` (crops,
-            say): an epoch visits one of them, the next epoch the next. None: one take each.
+        takes: for each rerun, from 0, the utterances that it trains on, each as the indices of its
+            takes in `train` (crops, say): an epoch visits one of them, the next epoch the next.
+            None: all, with one take each.
         snapshot: where to save the state now and then, and to go on from.
         listen: called with every look at valid.
         cores: of the processor, to train probes side by side on; all of them if None.
@@ -445,7 +447,7 @@ class _Stream:
         seed: int,
         train: SplitData,
         training: Training,
-        takes: Sequence[Sequence[int]] | None,
+        takes: Callable[[int], Sequence[Sequence[int]]] | None,
         normalised: bool,
     ) -> None:
         self.seed = seed
@@ -495,10 +497,13 @@ def _go_on(probes: Sequence[Probe], streams: Mapping[int, _Stream], snapshot: Sn
 
 
 def _training_indices(
-    train: SplitData, training: Training, takes: Sequence[Sequence[int]] | None, rerun: int
+    train: SplitData,
+    training: Training,
+    takes: Callable[[int], Sequence[Sequence[int]]] | None,
+    rerun: int,
 ) -> Iterator[list[int]]:
     """Batches of indices into `train`; takes of one utterance come in turn, epoch by epoch."""
-    groups = takes or [[index] for index in range(len(train.utterances))]
+    groups = takes(rerun) if takes else [[index] for index in range(len(train.utterances))]
     visits = [0] * len(groups)
     if rerun:  # another take comes first
         first = np.random.default_rng([_AUGMENT_SEED, rerun])

@@ -364,7 +364,7 @@ def test_takes_of_an_utterance_come_in_turn(stores, quick):
     takes = [[0, 1, 2], [3], [4, 5], *([index] for index in range(6, 16))]
     diary = Diary()
     specs = [ProbeSpec(Mix(0), 1e-2, 0)]
-    train(stores, "ks", specs, training, ("mean",), diary, takes=takes)
+    train(stores, "ks", specs, training, ("mean",), diary, takes=lambda _: takes)
     epochs = [sorted(chain(*diary.splits[0][i : i + 2])) for i in (0, 2, 4)]
     rest = list(range(6, 16))
     assert epochs == [[0, 3, 4, *rest], [1, 3, 5, *rest], [2, 3, 4, *rest]]
@@ -417,13 +417,13 @@ def test_seeds_have_masks_and_first_crops_of_their_own(stores, quick, monkeypatc
     diary = Diary()
     specs = [ProbeSpec(Mix(0), 3e-3, seed) for seed in (0, 2)]
     takes = [list(range(16))]
-    train(stores, "asr", specs, base, ("frames",), diary, takes=takes)
+    train(stores, "asr", specs, base, ("frames",), diary, takes=lambda _: takes)
     first, second = (list(chain(*own)) for own in reads_of(diary, 0, 2))
     assert first == list(range(16))
     assert second == [(second[0] + at) % 16 for at in range(16)]
     assert second[0] != 0
     masks.clear()
-    train(stores, "asr", specs, base, ("frames",), takes=[[0]])
+    train(stores, "asr", specs, base, ("frames",), takes=lambda _: [[0]])
     one, other = masks.values()
     assert len(one) == len(other) == 16
     assert any(map(any, one))

@@ -1,0 +1,226 @@
+"""Attention: a recogniser that spells and looks at the frames it needs (Chan et al. 2016).
+
+"Listen, attend and spell". Attention is by content and by place (Chorowski et al. 2015, section
+2.2); in training the listener also learns by CTC, without which little data is not enough to align
+(Kim et al. 2017). Answers come from the speller alone, by beam search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from downstreams import ctc
+from downstreams.heads import Listener
+
+END = 0
+"""Begins and ends each transcript."""
+
+
+class State(NamedTuple):
+    """Of the speller, between symbols.
+
+    Attributes:
+        hidden: of its LSTM, ``[utterance, hidden]``.
+        cell: likewise.
+        context: what it looked at last, ``[utterance, width]``.
+        weights: where that was, ``[utterance, frame]``.
+    """
+
+    hidden: Tensor
+    cell: Tensor
+    context: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the listener gives, with the speller that goes on from it.
+
+    Attributes:
+        speller: whose.
+        frames: ``[utterance, frame, width]``.
+    """
+
+    speller: Speller
+    frames: Tensor
+
+
+class Speller(nn.Module):
+    """Listener, attention, LSTM and linear: one symbol after another."""
+
+    def __init__(
+        self,
+        dim: int,
+        hop_s: float,
+        outputs: int,
+        settings: Mapping[str, Any],
+        generator: Generator,
+    ) -> None:
+        super().__init__()
+        self.listener = Listener(dim, hop_s, settings, generator)
+        width, hidden = self.listener.width, int(settings["speller"])
+        attention, window = int(settings["attention"]), int(settings["window"])
+        self.aligned = nn.Linear(width, outputs)
+        self.embed = nn.Embedding(outputs, hidden)
+        self.cell = nn.LSTMCell(hidden + width, hidden)
+        self.query = nn.Linear(hidden, attention, bias=False)
+        self.key = nn.Linear(width, attention)
+        self.place = nn.Conv1d(1, attention, 2 * window + 1, padding=window, bias=False)
+        self.energy = nn.Linear(attention, 1, bias=False)
+        self.classify = nn.Linear(hidden + width, outputs)
+        self.ctc_weight = float(settings["ctc_weight"])
+        self.beam = int(settings["beam"])
+        self.dropout = self.listener.dropout
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Heard, Tensor]:
+        """What is heard, and the number of valid frames of it."""
+        heard, lengths = self.listener(frames, lengths)
+        return Heard(self, heard), lengths
+
+    def begin(self, frames: Tensor) -> State:
+        """Before the first symbol: it looks at the first frame."""
+        utterances, count, width = frames.shape
+        nothing = frames.new_zeros(utterances, self.cell.hidden_size)
+        weights = frames.new_zeros(utterances, count)
+        weights[:, 0] = 1
+        return State(nothing, nothing, frames.new_zeros(utterances, width), weights)
+
+    def step(
+        self, state: State, symbols: Tensor, frames: Tensor, keys: Tensor, valid: Tensor
+    ) -> tuple[Tensor, State]:
+        """Logits of the next symbol ``[utterance, symbol]``, after the last one.
+
+        Args:
+            state: before it.
+            symbols: the last ones ``[utterance]``.
+            frames: what is heard.
+            keys: of these.
+            valid: which of them are no padding ``[utterance, frame]``.
+        """
+        given = torch.cat([self.embed(symbols), state.context], dim=-1)
+        hidden, cell = self.cell(given, (state.hidden, state.cell))
+        place = self.place(state.weights[:, None]).transpose(1, 2)
+        energies = self.energy(torch.tanh(self.query(hidden)[:, None] + keys + place))[..., 0]
+        weights = energies.masked_fill(~valid, -torch.inf).softmax(dim=-1)
+        context = (weights[:, None] @ frames)[:, 0]
+        logits = self.classify(self.dropout(torch.cat([hidden, context], dim=-1)))
+        return logits, State(hidden, cell, context, weights)
+
+
+class Attention:
+    """Listen, attend and spell."""
+
+    name = "attention"
+    title = "linear, 2-layer BLSTM, attention, LSTM, linear; characters one by one, beam search"
+    settings: Mapping[str, Any] = {
+        **ctc.RECURRENT_HEAD,
+        "reduction": 1,
+        "speller": 128,
+        "attention": 64,
+        "window": 7,
+        "ctc_weight": 0.3,
+        "beam": 4,
+    }
+
+    def module(
+        self,
+        dim: int,
+        hop_s: float,
+        outputs: int,
+        settings: Mapping[str, Any],
+        generator: Generator,
+    ) -> nn.Module:
+        """Settings: those of `Listener`; widths of ``speller`` and ``attention``; ``window``, the
+        frames that it sees to each side of its last place; the share of CTC in the loss; the beam.
+        """
+        return Speller(dim, hop_s, outputs, settings, generator)
+
+    def loss(self, heard: Heard, lengths: Tensor, targets: Sequence[Sequence[int]]) -> Tensor:
+        """Cross-entropy per symbol, each after the right ones before it, and the share of CTC."""
+        speller, frames = heard.speller, heard.frames
+        wanted = nn.utils.rnn.pad_sequence(
+            [torch.tensor([*target, END], device=frames.device) for target in targets],
+            batch_first=True,
+            padding_value=-1,
+        )
+        keys, valid = speller.key(frames), _valid(frames, lengths)
+        state, symbols = speller.begin(frames), wanted.new_full((len(targets),), END)
+        steps = []
+        for place in range(wanted.shape[1]):
+            logits, state = speller.step(state, symbols, frames, keys, valid)
+            steps.append(logits)
+            symbols = wanted[:, place].clamp(min=0)
+        each = nn.functional.cross_entropy(
+            torch.stack(steps, dim=2), wanted, ignore_index=-1, reduction="none"
+        )
+        spelt = (each.sum(dim=1) / (wanted >= 0).sum(dim=1)).mean()
+        if not speller.ctc_weight:
+            return spelt
+        aligned = ctc.loss(speller.aligned(frames), lengths, targets)
+        return (1 - speller.ctc_weight) * spelt + speller.ctc_weight * aligned
+
+    def transcribe(self, heard: Heard, lengths: Tensor) -> list[list[int]]:
+        """The best of what a beam search finds, by mean log probability of a symbol.
+
+        Nobody says more symbols than the listener has frames, so that it ends.
+        """
+        speller, frames = heard.speller, heard.frames
+        count, beam = len(frames), speller.beam
+        rows = torch.arange(count, device=frames.device).repeat_interleave(beam)
+        several, valid = frames[rows], _valid(frames, lengths)[rows]
+        keys, state = speller.key(several), speller.begin(several)
+        scores = frames.new_full((count, beam), -torch.inf)
+        scores[:, 0] = 0
+        symbols = torch.full((count * beam,), END, device=frames.device)
+        said = symbols.new_zeros(count, beam, 0)
+        ended = torch.zeros(count, beam, dtype=torch.bool, device=frames.device)
+        spoken = frames.new_zeros(count, beam)  # symbols, the end among them
+        for place in range(int(lengths.max()) + 1):
+            logits, after = speller.step(state, symbols, several, keys, valid)
+            following = logits.log_softmax(dim=-1).view(count, beam, -1)
+            over = place >= lengths[:, None].to(frames.device)
+            only_end = torch.full_like(following, -torch.inf)
+            only_end[..., END] = torch.where(ended, 0, following[..., END])
+            following = torch.where((ended | over)[..., None], only_end, following)
+            outputs = following.shape[-1]
+            scores, best = (scores[..., None] + following).flatten(1).topk(beam)
+            parent, chosen = best // outputs, best % outputs
+            spoken = spoken.gather(1, parent) + ~ended.gather(1, parent)
+            ended = ended.gather(1, parent) | (chosen == END)
+            said = torch.cat(
+                [said.gather(1, parent[..., None].expand(-1, -1, place)), chosen[..., None]], dim=2
+            )
+            from_rows = (
+                torch.arange(count, device=frames.device)[:, None] * beam + parent
+            ).flatten()
+            state = State(*(own[from_rows] for own in after))
+            symbols = chosen.flatten()
+            if ended.all():
+                break
+        finished = scores.masked_fill(~ended, -torch.inf) / spoken
+        winners = finished.argmax(dim=1)
+        best_said = said[torch.arange(count, device=frames.device), winners].tolist()
+        return [[symbol for symbol in own if symbol != END] for own in best_said]
+
+    def notes(
+        self,
+        targets: Sequence[Sequence[str]],
+        lengths: Sequence[int],
+        hop_s: float,
+        settings: Mapping[str, Any],
+    ) -> list[str]:
+        """Count the transcripts that are longer than an answer can be."""
+        most = ctc.stacked(hop_s, settings) * int(settings["reduction"]) ** (
+            int(settings["layers"]) - 1
+        )
+        return ctc.too_long("characters", targets, lengths, hop_s, most)
+
+
+def _valid(frames: Tensor, lengths: Tensor) -> Tensor:
+    """Which frames are no padding ``[utterance, frame]``."""
+    return torch.arange(frames.shape[1], device=frames.device) < lengths[:, None].to(frames.device)
