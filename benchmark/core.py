@@ -353,6 +353,7 @@ class DownstreamCard:
         head: its head in words, for the list of tasks.
         trained: False for a task that searches layers as they are (`Searches`): its corpora need no
             train split, and in place of a learned sum stands the layer that is best on valid.
+        base: the task that it is a variant of: by another head, or on fewer labels; "" for none.
     """
 
     name: str
@@ -366,6 +367,7 @@ class DownstreamCard:
     head: str = ""
     # what tells plug-ins apart is what a card shows, and stays as it was
     trained: bool = field(default=True, repr=False)
+    base: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         def require(name: str, holds: bool, wanted: str) -> None:

@@ -68,7 +68,7 @@ class Asr:
         card = replace(_CARD, metrics=(*_CARD.metrics, *extra))
         if self._recogniser.name != Ctc.name:  # which results of before are of
             name = f"{card.name}-{self._recogniser.name}"
-            card = replace(card, name=name, head=self._recogniser.title)
+            card = replace(card, name=name, head=self._recogniser.title, base=card.name)
         self.card = card
 
     def with_head(self, head: str) -> Asr:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -481,6 +481,29 @@ def layers(
 
         for path in draw(study, output):
             print(path)
+
+
+@app.command()
+def heads(
+    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+) -> None:
+    """Does the rank of encoders depend on the head? Scores by head, agreement, what flips."""
+    _show_variants(results, "heads")
+
+
+@app.command()
+def labels(
+    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+) -> None:
+    """And on how many labels there are? Scores by their amount, agreement, what flips."""
+    _show_variants(results, "labels")
+
+
+def _show_variants(results: Path, by: Literal["heads", "labels"]) -> None:
+    from leaderboard.compare.variants import study_variants
+    from leaderboard.show.variants import show_variants
+
+    show_variants(study_variants(results, by), Console(emoji=False))
 
 
 @app.command()

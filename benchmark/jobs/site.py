@@ -123,7 +123,8 @@ class Task:
     @property
     def card(self) -> DownstreamCard:
         """What a result says that it is."""
-        return replace(self.scorer.card, name=self.name)
+        card = self.scorer.card
+        return replace(card, name=self.name, base=card.base or card.name) if self.budget else card
 
     def subset(self, fold: str, rerun: int) -> list[Utterance]:
         """The utterances of train that the heads of a rerun hear; other ones for each."""

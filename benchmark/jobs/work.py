@@ -441,7 +441,7 @@ def _describe_corpus(task: Task, features: Features, files: Hashes, reruns: int)
             fold: [[u.id for u in task.subset(fold, rerun)] for rerun in range(reruns)]
             for fold in task.partitions
         }
-        labels = {"labels": {"seconds": task.budget.seconds, "utterances": told}}
+        labels = {"labels": {"text": task.budget.text, "utterances": told}}
     return {
         "name": corpus.name,
         "sha256": corpus.sha256,

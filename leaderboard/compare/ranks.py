@@ -116,18 +116,21 @@ def summarise(board: Board) -> tuple[Summary, ...]:
     """Every group of two or more tables that belong together, sorted by protocol and corpus.
 
     Tables belong together when they share protocol, its version, and the corpus by name; those on
-    the published corpora under one protocol do too. Where a task stands in several of them (with
-    another version, content, or other utterances left out), each is a column of its own and
+    the published corpora under one protocol do too. Other heads of a task stand in none, and fewer
+    labels stand by themselves, since a task counts once. Where a task stands in several of them
+    (with another version, content, or other utterances left out), each is a column of its own and
     nothing is averaged.
     """
-    groups: dict[tuple[str, str, str], list[Table]] = {}
+    groups: dict[tuple[str, str, str, str], list[Table]] = {}
     for table in board.tables:
+        if table.head != table.base:
+            continue
         corpus = PUBLISHED_CORPORA.get(table.downstream)
         published = corpus is not None and corpus.name == table.corpus
         corpora = "published" if published else table.corpus
-        key = (table.protocol, table.protocol_version, corpora)
+        key = (table.protocol, table.protocol_version, corpora, table.labels)
         groups.setdefault(key, []).append(table)
-    return tuple(_summary(key, groups[key]) for key in sorted(groups) if len(groups[key]) > 1)
+    return tuple(_summary(key[:3], groups[key]) for key in sorted(groups) if len(groups[key]) > 1)
 
 
 def _summary(key: tuple[str, str, str], tables: Sequence[Table]) -> Summary:
@@ -137,7 +140,7 @@ def _summary(key: tuple[str, str, str], tables: Sequence[Table]) -> Summary:
         if any(layer in row.cells for table in tables for row in table.rows)
     )
     notes: list[str] = []
-    rows = _rows(tables, layers, notes)
+    rows = join_rows(tables, layers, notes)
     tasks = [table.downstream for table in tables]
     ranks: dict[str, list[Mean | None]] = {}
     overall: dict[str, list[Mean | None]] = {}
@@ -149,7 +152,7 @@ def _summary(key: tuple[str, str, str], tables: Sequence[Table]) -> Summary:
         )
     else:
         for layer in layers:
-            drawn = _draw(rows, layer)
+            drawn = draw_scores(rows, layer)
             ranks[layer] = _mean_ranks(drawn, [table.lower_is_better for table in tables])
             overall[layer] = _overall(tables, rows, layer)
             if _unknown(tables, rows, layer):
@@ -175,10 +178,10 @@ def _summary(key: tuple[str, str, str], tables: Sequence[Table]) -> Summary:
     return Summary(*key, layers, tuple(tables), tuple(finished), tuple(notes))
 
 
-_Rows = Sequence[tuple[_Key, str, tuple[Row | None, ...]]]
+Rows = Sequence[tuple[_Key, str, tuple[Row | None, ...]]]
 
 
-def _rows(tables: Sequence[Table], layers: Sequence[str], notes: list[str]) -> _Rows:
+def join_rows(tables: Sequence[Table], layers: Sequence[str], notes: list[str]) -> Rows:
     """The tables' rows joined by encoder and precision, sorted.
 
     Storage and device may differ between the tasks of a row, as both are chosen by what fits the
@@ -247,7 +250,7 @@ def _present(means: Mapping[str, Sequence[Mean | None]], position: int) -> dict[
     }
 
 
-def _unknown(tables: Sequence[Table], rows: _Rows, layer: str) -> bool:
+def _unknown(tables: Sequence[Table], rows: Rows, layer: str) -> bool:
     """Whether a score has no interval to draw from: then no mean has one, nor any rank."""
     return any(
         row is not None
@@ -259,7 +262,7 @@ def _unknown(tables: Sequence[Table], rows: _Rows, layer: str) -> bool:
     )
 
 
-def _draw(rows: _Rows, layer: str) -> list[Floats | None]:
+def draw_scores(rows: Rows, layer: str) -> list[Floats | None]:
     """For each row ``[draw, task]``, its scores first; None where a task is missing."""
     drawn: list[Floats | None] = []
     for key, _, cells in rows:
@@ -290,7 +293,7 @@ def _mean_ranks(drawn: Sequence[Floats | None], lower: Sequence[bool]) -> list[M
     signs = np.where(lower, 1.0, -1.0)
     ranks = rank_values(scores * signs[:, None])
     means = iter(ranks.mean(axis=1).T)
-    return [None if scores is None else _mean(next(means)) for scores in drawn]
+    return [None if scores is None else mean_of(next(means)) for scores in drawn]
 
 
 def rank_values(values: Sequence[float] | Floats) -> Floats:
@@ -316,7 +319,7 @@ def rank_values(values: Sequence[float] | Floats) -> Floats:
     return ranks
 
 
-def _overall(tables: Sequence[Table], rows: _Rows, layer: str) -> list[Mean | None]:
+def _overall(tables: Sequence[Table], rows: Rows, layer: str) -> list[Mean | None]:
     """Mean over tasks of 1000 (x − FBANK) / (SOTA − FBANK), where those constants hold.
 
     Of a task that they give several metrics of, the mean of these counts, as in SUPERB.
@@ -338,7 +341,7 @@ def _overall(tables: Sequence[Table], rows: _Rows, layer: str) -> list[Mean | No
         weights = np.array([1 / len(own) / len(ends) for own in ends for _ in own])
         # with one metric a task, the draws that ranks come from
         drawn = _draws_of(scores, random.Random("\n".join(key)))
-        means.append(_mean((1000 * (drawn - low) / (high - low)) @ weights))
+        means.append(mean_of((1000 * (drawn - low) / (high - low)) @ weights))
     return means
 
 
@@ -379,8 +382,8 @@ def _about_overall(tables: Sequence[Table], overall: Mapping[str, Sequence[Mean 
     )
 
 
-def _mean(draws: Floats) -> Mean:
-    """The first is the value; the rest are its draws."""
+def mean_of(draws: Floats) -> Mean:
+    """A value with its interval: the first is the value; the rest are its draws."""
     value = float(draws[0])
     cut = (1 - CONFIDENCE) / 2
     low, high = map(float, np.quantile(draws[1:], [cut, 1 - cut], method="nearest"))

@@ -98,6 +98,8 @@ class Table:
 
     Attributes:
         downstream: name of the task.
+        base: the task that this is a variant of; its own name if it is of none.
+        labels: how much of train its heads were told the labels of; "" for all.
         title: of the task, for readers.
         version: of the task.
         needs: the columns of a corpus that it reads, such as the labels of an intent.
@@ -117,6 +119,8 @@ class Table:
     """
 
     downstream: str
+    base: str
+    labels: str
     title: str
     version: int
     needs: tuple[str, ...]
@@ -133,6 +137,11 @@ class Table:
     engine: str
     layers: tuple[str, ...]
     rows: tuple[Row, ...]
+
+    @property
+    def head(self) -> str:
+        """The task with its head: its name without the labels."""
+        return self.downstream.removesuffix(f"-{self.labels}") if self.labels else self.downstream
 
     @property
     def metric(self) -> str:

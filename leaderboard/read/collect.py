@@ -28,11 +28,13 @@ from benchmark.scoring.results import (
 from leaderboard.read.board import BEST, MAIN_LAYERS, Board, Cell, Row, Table
 from leaderboard.read.fields import (
     audio_of,
+    base_of,
     channel_of,
     columns_of,
     engine_of,
     identity_of,
     is_trained,
+    labels_of,
     over_reruns,
     score_of,
     skipped_utterances,
@@ -210,6 +212,8 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
     rows.sort(key=lambda row: _rank(row, layers, lower))
     return Table(
         downstream=str(card["name"]),
+        base=base_of(newest),
+        labels=labels_of(newest),
         title=str(card.get("title", "")),
         version=int(card["version"]),
         needs=columns_of(newest),

@@ -35,6 +35,17 @@ def columns_of(result: Result) -> tuple[str, ...]:
     return tuple(map(str, needs)) if isinstance(needs, list | tuple) else ()
 
 
+def labels_of(result: Result) -> str:
+    """How much of train its heads were told the labels of, as it was typed; "" for all."""
+    found = result.corpus.get("labels")
+    return str(found.get("text", "")) if isinstance(found, dict) else ""
+
+
+def base_of(result: Result) -> str:
+    """The task that its own is a variant of; its own if it is of none."""
+    return str(result.downstream.get("base") or result.downstream["name"])
+
+
 def valid_of(result: Result) -> float | None:
     """Score on valid by the metric that ranks, mean over seeds; None unless all have one.
 

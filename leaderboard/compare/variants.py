@@ -1,0 +1,165 @@
+"""Does the rank of encoders depend on the head, or on how many labels there are?
+
+Of a task that was run by several heads, or on several amounts of labels, the scores of each
+encoder stand side by side, with the rank correlation of each two columns and the conclusions that
+hold in all of them. Intervals come from draws of each score by its interval, as in
+`leaderboard.compare.ranks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from benchmark.errors import SuperbError
+from leaderboard.compare.ranks import Floats, Mean, Rows, draw_scores, join_rows, mean_of
+from leaderboard.read.board import MAIN_LAYERS, Table
+from leaderboard.read.collect import collect
+
+By = Literal["heads", "labels"]
+_SURE = 0.975
+"""Share of draws in which one encoder must be better for a conclusion: both sides at 95 %."""
+FEWEST = 3
+"""Encoders that a rank correlation takes."""
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How alike two columns rank the encoders.
+
+    Attributes:
+        one: name of a column.
+        other: of the other.
+        tau: Kendall's tau-b with its interval; None for fewer than three encoders.
+    """
+
+    one: str
+    other: str
+    tau: Mean | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """One task by several heads, or on several amounts of labels.
+
+    Attributes:
+        tables: one for each column.
+        columns: their names.
+        rows: encoders, as `join_rows` has them.
+        layer: the layer choice that is compared.
+        agreements: of each two columns.
+        holds: pairs of encoders of which the first is better in every column.
+        flips: pairs of which one is better in one column and the other in another.
+        open_pairs: how many are neither.
+    """
+
+    tables: tuple[Table, ...]
+    columns: tuple[str, ...]
+    rows: Rows
+    layer: str
+    agreements: tuple[Agreement, ...]
+    holds: tuple[tuple[str, str], ...]
+    flips: tuple[tuple[str, str], ...]
+    open_pairs: int
+
+
+def study_variants(folder: Path | str, by: By) -> list[Study]:
+    """Every task of a folder that was run by several heads, or on several amounts of labels.
+
+    Raises:
+        SuperbError: there is no such folder, or no such task in it.
+    """
+    kept: Callable[[Table], str] = (lambda t: t.labels) if by == "heads" else (lambda t: t.head)
+    name: Callable[[Table], str] = (
+        (lambda t: t.head) if by == "heads" else (lambda t: t.labels or "all")
+    )
+    groups: dict[tuple[str, ...], list[Table]] = {}
+    for table in collect(folder).tables:
+        key = (
+            *(table.base, kept(table), table.corpus, table.corpus_sha256, table.audio_sha256),
+            *(table.protocol, table.protocol_version, table.channel, *table.skipped),
+        )
+        groups.setdefault(key, []).append(table)
+    studies = [
+        _study(sorted(tables, key=_place), name)
+        for _, tables in sorted(groups.items())
+        if len(set(map(name, tables))) == len(tables) > 1
+    ]
+    if not studies:
+        option = "--head ctc,attention" if by == "heads" else "--labels 2min,10min,all"
+        raise SuperbError(
+            f"no task in {folder} was run {'by several heads' if by == 'heads' else 'on several '}"
+            f"{'' if by == 'heads' else 'amounts of labels'}. Make some results with: superb run "
+            f"--upstream hubert,fbank --downstream asr {option} --output {folder}"
+        )
+    return studies
+
+
+def _place(table: Table) -> tuple[object, ...]:
+    """Columns: the task as it is first, and from few labels to all."""
+    number = float(table.labels.rstrip("sminh") or 0)
+    unit = {"s": 1, "min": 60, "h": 3600}.get(table.labels.lstrip("0123456789."), 0)
+    return (table.head != table.base, table.head, not table.labels, number * unit)
+
+
+def _study(tables: Sequence[Table], name: Callable[[Table], str]) -> Study:
+    columns = tuple(map(name, tables))
+    present = [
+        layer
+        for layer in reversed(MAIN_LAYERS)
+        if all(any(row.cell(layer) for row in table.rows) for table in tables)
+    ]
+    layer = present[0] if present else MAIN_LAYERS[0]
+    rows = join_rows(tables, (layer,), [])
+    drawn = [
+        (label, draws)
+        for (_, label, _), draws in zip(rows, draw_scores(rows, layer), strict=True)
+        if draws is not None
+    ]
+    signs = np.array([1.0 if table.lower_is_better else -1.0 for table in tables])
+    agreements = []
+    for one, other in combinations(range(len(tables)), 2):
+        tau = None
+        if len(drawn) >= FEWEST:
+            both = np.stack([draws[:, (one, other)] * signs[[one, other]] for _, draws in drawn])
+            tau = mean_of(kendall(both[..., 0].T, both[..., 1].T))
+        agreements.append(Agreement(columns[one], columns[other], tau))
+    holds, flips, unsettled = [], [], 0
+    for (a, of_a), (b, of_b) in combinations(drawn, 2):
+        better = ((of_a - of_b) * signs < 0).mean(axis=0), ((of_a - of_b) * signs > 0).mean(axis=0)
+        sure = [share >= _SURE for share in better]
+        if sure[0].any() and sure[1].any():
+            flips.append((a, b))
+        elif sure[0].all() or sure[1].all():
+            holds.append((a, b) if sure[0].all() else (b, a))
+        else:
+            unsettled += 1
+    return Study(
+        tuple(tables),
+        columns,
+        rows,
+        layer,
+        tuple(agreements),
+        tuple(holds),
+        tuple(flips),
+        unsettled,
+    )
+
+
+def kendall(one: Floats, other: Floats) -> Floats:
+    """Kendall's tau-b along the last axis; 0 where all of one are equal.
+
+    >>> kendall(np.array([[1.0, 2.0, 3.0]]), np.array([[1.0, 3.0, 2.0]])).round(2).tolist()
+    [0.33]
+    """
+    signs = [np.sign(values[..., :, None] - values[..., None, :]) for values in (one, other)]
+    both = (signs[0] * signs[1]).sum(axis=(-2, -1))
+    sizes = [(own**2).sum(axis=(-2, -1)) for own in signs]
+    whole = np.sqrt(sizes[0] * sizes[1])
+    found: Floats = np.divide(both, whole, out=np.zeros_like(both), where=whole > 0)
+    return found
