@@ -57,6 +57,17 @@ def test_trials_that_are_none_are_refused(utterances, message):
         Asv().check_data([*others, *utterances])
 
 
+def test_trials_of_recordings_that_cannot_be_used_are_left_out():
+    listed = heard("a", "a", "b", "b", trials=["u1 u2 u3", "", "u3"])
+    there = listed[:3]
+    answers = list(torch.eye(3))
+    assert [record.id for record in Asv().records(there, answers)] == ["u0|u1", "u0|u2"]
+    assert Asv().records(there[2:], answers[:1]) == []
+    (note,) = Asv().test_notes(there, ())
+    assert "left out: 2 or more" in note
+    assert Asv().test_notes(listed, ()) == Asv().test_notes(heard("a", "b"), ()) == []
+
+
 def test_one_speaker_alone_teaches_nothing():
     with pytest.raises(SuperbError, match="train has one speaker alone"):
         Asv().check_data(heard("a", "a", split="train"))
