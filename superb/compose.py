@@ -29,7 +29,6 @@ from downstreams.diarization import COLUMN as SEGMENTS
 from downstreams.load import load_downstream
 from upstreams.loading.load import load_upstream
 
-
 # Columns that say what is when in an utterance, or in which order: a crop has others.
 _OF_ALL_TIME = {"text", PHONES, "tagged", SEGMENTS}
 
