@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -37,7 +37,7 @@ def pairs_of(utterances: Sequence[Utterance], *, partial: bool = False) -> tuple
         partial: of the split there are these alone; trials of others are left out.
 
     Raises:
-        SuperbError: a trial of an utterance with itself, or with one that is not there.
+        SuperbError: a trial of an utterance with itself, or with one that is not there, or twice.
     """
     named = [utterance.value(COLUMN) for utterance in utterances]
     if partial and any(named):
@@ -73,6 +73,9 @@ def _pairs(
                         f"{'itself' if name in index else 'no utterance of its split'}"
                     )
                 pairs.append(Pair(one, index[name], speakers[one] == speakers[index[name]]))
+        if len(set(pairs)) < len(pairs):
+            one, other, _ = next(pair for pair, count in Counter(pairs).items() if count > 1)
+            raise SuperbError(f"a trial of {ids[one]!r} with {ids[other]!r} that occurs twice")
         return tuple(pairs)
     if len(ids) * (len(ids) - 1) // 2 <= MOST:
         everything = combinations(range(len(ids)), 2)

@@ -46,6 +46,7 @@ def test_of_many_pairs_some_are_drawn_half_of_either_kind(people):
     ("utterances", "message"),
     [
         (heard("a", "b", trials=["u7"]), "'u0' with 'u7', which is no utterance of its split"),
+        (heard("a", "a", "b", trials=["u1 u2 u1"]), "'u0' with 'u1' that occurs twice"),
         (heard("a", "b", trials=["u0"]), "'u0' with 'u0', which is itself"),
         (heard("a", "b"), "test has 0 trials of one speaker and 1 of two"),
         (heard("a", "a"), "test has 1 trials of one speaker and 0 of two"),
