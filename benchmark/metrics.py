@@ -209,6 +209,17 @@ def _maximum_term_weighted_value(values: FloatArray) -> Linear:
     return Linear(value, influence, share)
 
 
+def _maximum_term_weighted_value_trials(values: FloatArray) -> float:
+    """As for the detection cost, where a false alarm costs so many times a miss."""
+    import numpy as np
+
+    target = values[:, 1] > 0
+    hit = np.isin(values[:, 2], values[target, 2])
+    targets, others = int(target.sum()), int((hit & ~target).sum())
+    beta = (1 - SEARCH_PRIOR) / (SEARCH_PRIOR * SEARCH_MISS_COST)
+    return 2 / (1 / max(targets, 1) + beta / max(others, 1))
+
+
 class _Roc:
     """Misses and false alarms at every threshold, for values of score and target.
 
@@ -270,7 +281,9 @@ STATISTICS: Final[Mapping[str, Statistic]] = {
     "equal-error-rate": Statistic(("score", "target"), _equal_error_rate, _equal_error_rate_trials),
     "detection-cost": Statistic(("score", "target"), _detection_cost, _detection_cost_trials),
     "maximum-term-weighted-value": Statistic(
-        ("score", "target", "term"), _maximum_term_weighted_value
+        ("score", "target", "term"),
+        _maximum_term_weighted_value,
+        _maximum_term_weighted_value_trials,
     ),
 }
 

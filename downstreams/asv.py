@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
-from downstreams.trials import pairs_of
+from downstreams.trials import left_out, pairs_of
 
 if TYPE_CHECKING:  # listing tasks is to stay instant
     from torch import Generator, Tensor, nn
@@ -68,6 +68,11 @@ class Asv:
                     "an equal error rate takes both kinds. Give it two speakers or more, with two "
                     "utterances or more of one of them"
                 )
+
+    def test_notes(self, test: Sequence[Utterance], vocabulary: Sequence[str]) -> list[str]:
+        """Say that trials name recordings which cannot be used."""
+        lost = left_out(test)
+        return [f"trials of recordings that cannot be used, left out: {lost} or more"] * bool(lost)
 
     def head(
         self,
@@ -132,7 +137,7 @@ class Asv:
         """Each trial and its cosine."""
         import torch
 
-        pairs = pairs_of(utterances)
+        pairs = pairs_of(utterances, partial=True)
         embeddings = torch.stack(list(answers))
         one, other = (embeddings[[getattr(p, side) for p in pairs]] for side in ("one", "other"))
         scores = (one * other).sum(-1).tolist()

@@ -108,7 +108,7 @@ class Qbe:
             For a query the scores of all documents in their order, as floats; None for a document.
 
         Raises:
-            SuperbError: queries that are longer than every document.
+            SuperbError: no query or no document, and queries longer than every document.
         """
         import torch
 
@@ -122,6 +122,12 @@ class Qbe:
             [own for own, u in zip(states, utterances, strict=True) if u.value("role") == role]
             for role in (QUERY, DOCUMENT)
         )
+        for role, own in ((QUERY, asked), (DOCUMENT, searched)):
+            if not own:
+                raise SuperbError(
+                    f"no {role} of {utterances[0].split} is left to search: none of their "
+                    "recordings can be used. superb data check tells what is wrong with each"
+                )
         longest = max(map(len, searched))
         if long := [
             u.id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -25,22 +25,37 @@ class Pair(NamedTuple):
     target: bool
 
 
-def pairs_of(utterances: Sequence[Utterance]) -> tuple[Pair, ...]:
+def pairs_of(utterances: Sequence[Utterance], *, partial: bool = False) -> tuple[Pair, ...]:
     """The trials of a split.
 
     An utterance may name the others that it is compared with in the column ``trials``, ids between
     spaces. Where none of a split does, all pairs of its utterances are trials, or `MOST` of them if
-    there are more: of either kind those whose ids come first by their hash, so that adding an
-    utterance hardly changes the others.
+    there are more: of either kind those whose places in the split come first by their hash.
+
+    Args:
+        utterances: the split.
+        partial: of the split there are these alone; trials of others are left out.
 
     Raises:
-        SuperbError: a trial that names no utterance of the split, or an utterance with itself.
+        SuperbError: a trial of an utterance with itself, or with one that is not there, or twice.
     """
+    named = [utterance.value(COLUMN) for utterance in utterances]
+    if partial and any(named):
+        ids = {utterance.id for utterance in utterances}
+        named = [" ".join(name for name in own.split() if name in ids) for own in named]
+        if not any(named):
+            return ()
     return _pairs(
         tuple(utterance.id for utterance in utterances),
         tuple(utterance.speaker for utterance in utterances),
-        tuple(utterance.value(COLUMN) for utterance in utterances),
+        tuple(named),
     )
+
+
+def left_out(utterances: Sequence[Utterance]) -> int:
+    """How many trials are named with an utterance that is not there."""
+    ids = {utterance.id for utterance in utterances}
+    return sum(name not in ids for u in utterances for name in u.value(COLUMN).split())
 
 
 @lru_cache(maxsize=16)  # every look at valid asks anew
@@ -58,6 +73,9 @@ def _pairs(
                         f"{'itself' if name in index else 'no utterance of its split'}"
                     )
                 pairs.append(Pair(one, index[name], speakers[one] == speakers[index[name]]))
+        if len(set(pairs)) < len(pairs):
+            one, other, _ = next(pair for pair, count in Counter(pairs).items() if count > 1)
+            raise SuperbError(f"a trial of {ids[one]!r} with {ids[other]!r} that occurs twice")
         return tuple(pairs)
     if len(ids) * (len(ids) - 1) // 2 <= MOST:
         everything = combinations(range(len(ids)), 2)

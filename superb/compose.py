@@ -26,9 +26,13 @@ from downstreams import DOWNSTREAMS, PROTOCOLS
 from downstreams.corpora import BUNDLED, CORPORA, CorpusOptions
 from downstreams.corpora.load import check_fits, load_corpus
 from downstreams.corpora.pronunciation import COLUMN as PHONES
+from downstreams.diarization import COLUMN as SEGMENTS
 from downstreams.load import load_downstream
 from downstreams.recogniser import HEADS
 from upstreams.loading.load import load_upstream
+
+# Columns that say what is when in an utterance, or in which order: a crop has others.
+_OF_ALL_TIME = {"text", PHONES, "tagged", SEGMENTS}
 
 
 @dataclass(frozen=True)
@@ -287,10 +291,10 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
     """A task with its corpus and its training values."""
     card = downstream.card
     training = rules.training(card.name, card.features, downstream.training)
-    if training.crop_s and "text" in card.needs:
+    if training.crop_s and (whole := _OF_ALL_TIME & {*card.needs}):
         raise SuperbError(
-            f"protocol {rules.name}, [{card.name}]: crop_s must be 0, since a crop of an utterance "
-            f"does not have its transcript; got {training.crop_s:g}"
+            f"protocol {rules.name}, [{card.name}]: crop_s must be 0, since {min(whole)!r} is of a "
+            f"whole utterance and not of a crop; got {training.crop_s:g}"
         )
     options = spec.options
     if getattr(downstream, "reads_trials", False):

@@ -162,7 +162,12 @@ class _Suite:
 
     @property
     def batch(self) -> list[Utterance]:
-        """Utterances that heads are tried on: neighbours, often of one speaker, all over train."""
+        """Utterances that heads are tried on: neighbours, often of one speaker, all over train.
+
+        A search is tried on all: a part of them may hold nothing that is asked for.
+        """
+        if not self.card.trained:
+            return self.train
         step = max(2, 2 * len(self.train) // BATCH)
         return [u for place, u in enumerate(self.train) if place % step < 2][:BATCH]
 
@@ -499,7 +504,8 @@ class _Suite:
 
     def _asked(self, utterances: Sequence[Utterance]) -> list[Any]:
         """The answers to utterances of the batch: of a fresh head, or of a search."""
-        features = [self.features(self.batch)[self.batch.index(u)] for u in utterances]
+        made = dict(zip((u.id for u in self.batch), self.features(self.batch), strict=True))
+        features = [made[u.id] for u in utterances]
         with torch.no_grad():
             if not self.card.trained:
                 return list(self.task.search(features, utterances))

@@ -195,9 +195,20 @@ def _searched(
     metric = task.card.metric
 
     def records(split: SplitData, layer: int) -> list[Record]:
-        with torch.inference_mode():
-            answers = task.search(split.layer(layer), split.utterances)
-        return task.records(split.utterances, answers)
+        try:
+            with torch.inference_mode():
+                answers = task.search(split.layer(layer), split.utterances)
+            found = task.records(split.utterances, answers)
+            for record in found:
+                check_record(record, task.card.metrics)
+        except SuperbError:
+            raise
+        except Exception as error:
+            raise SuperbError(
+                f"task {task.card.name} fails on {split.utterances[0].split}: {cause(error)}. "
+                "superb check on it tells more"
+            ) from error
+        return found
 
     tried: dict[int, float] = {}
     asked: dict[int, list[Record]] = {}
@@ -342,7 +353,7 @@ def _notes(
         notes += downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
     if isinstance(downstream, NotesTest):
         notes += downstream.test_notes(test.utterances, partition.vocabulary)
-    if task.training.choose_on == "test":
+    if task.training.choose_on == "test" and downstream.card.trained:
         notes.append("chosen on test, as the published runs do: the score is too good")
     for column in downstream.card.closed_columns:
         notes += lost_labels(data, partition.corpus, column)

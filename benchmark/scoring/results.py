@@ -271,6 +271,9 @@ def no_interval(found: Mapping[str, object] | Interval, unit: str) -> str:
     if clusters < FEWEST_CLUSTERS:
         noun = "utterance" if facts.get("by_utterance") else "speaker"
         return f"{clusters} {noun}{'' if clusters == 1 else 's'}"
+    # a search in which every query finds all, or nothing; a difference may well be none at all
+    if facts["low"] == facts["high"] and "standard_error" not in facts:
+        return "nothing varies"
     if unit == "%" and max(-facts["low"], facts["high"]) > MOST_PERCENT:
         return f"beyond {MOST_PERCENT:g} %"
     return ""

@@ -31,8 +31,8 @@ from downstreams.corpora.utterances import built
 from downstreams.corpora.voxceleb1 import FOLDERS
 
 NAME: Final = "voxceleb1-verification"
-# The cleaned list, under its owners' name and SUPERB's, then the first one.
-LISTS: Final = ("veri_test2.txt", "voxceleb1_test_v2.txt", "veri_test.txt")
+# SUPERB's list (37,720 trials), then its owners': the cleaned one (37,611) and the first (37,720).
+LISTS: Final = ("voxceleb1_test_v2.txt", "veri_test2.txt", "veri_test.txt")
 VALID_SPEAKERS: Final = 40
 
 # Recordings of the development and test archives; of dev, valid takes 40 speakers.
@@ -43,7 +43,8 @@ OFFICIAL: Final[Mapping[str, Official]] = {
 OBTAIN: Final = (
     "VoxCeleb1 may not be downloaded automatically: ask its owners for access at "
     "https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox1.html, unpack the dev and test archives, "
-    "and put https://www.robots.ox.ac.uk/~vgg/data/voxceleb/meta/veri_test2.txt beside them."
+    "and put https://www.openslr.org/resources/49/voxceleb1_test_v2.txt beside them, on which "
+    "published values are."
 )
 
 

@@ -219,7 +219,7 @@ def _footnotes(runs: _Runs) -> list[str]:
     if reasons:
         lines.append(
             f"[{'], ['.join(reasons)}]: no interval, it would say nothing (one takes "
-            f"{FEWEST_CLUSTERS} speakers); nothing is told apart by it"
+            f"{FEWEST_CLUSTERS} speakers, and answers that differ); nothing is told apart by it"
         )
     if any(cell.seeds == 1 for _, _, cell in finished):
         lines.append(f"{ONE_SEED} one seed: no estimate of seed variance")

@@ -46,6 +46,7 @@ def test_of_many_pairs_some_are_drawn_half_of_either_kind(people):
     ("utterances", "message"),
     [
         (heard("a", "b", trials=["u7"]), "'u0' with 'u7', which is no utterance of its split"),
+        (heard("a", "a", "b", trials=["u1 u2 u1"]), "'u0' with 'u1' that occurs twice"),
         (heard("a", "b", trials=["u0"]), "'u0' with 'u0', which is itself"),
         (heard("a", "b"), "test has 0 trials of one speaker and 1 of two"),
         (heard("a", "a"), "test has 1 trials of one speaker and 0 of two"),
@@ -55,6 +56,17 @@ def test_trials_that_are_none_are_refused(utterances, message):
     others = [*heard("x", "y", split="train"), *heard("v", "v", "w", split="valid")]
     with pytest.raises(SuperbError, match=message):
         Asv().check_data([*others, *utterances])
+
+
+def test_trials_of_recordings_that_cannot_be_used_are_left_out():
+    listed = heard("a", "a", "b", "b", trials=["u1 u2 u3", "", "u3"])
+    there = listed[:3]
+    answers = list(torch.eye(3))
+    assert [record.id for record in Asv().records(there, answers)] == ["u0|u1", "u0|u2"]
+    assert Asv().records(there[2:], answers[:1]) == []
+    (note,) = Asv().test_notes(there, ())
+    assert "left out: 2 or more" in note
+    assert Asv().test_notes(listed, ()) == Asv().test_notes(heard("a", "b"), ()) == []
 
 
 def test_one_speaker_alone_teaches_nothing():

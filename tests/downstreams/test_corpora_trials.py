@@ -90,6 +90,13 @@ def test_voxceleb1_is_tested_on_its_list_and_chosen_on_other_speakers(voxceleb):
     assert "dev 40 of 148642" in corpus.note
 
 
+def test_the_list_that_published_values_are_on_comes_first(voxceleb):
+    lines = (voxceleb / "veri_test2.txt").read_text().splitlines()
+    (voxceleb / "voxceleb1_test_v2.txt").write_text("\n".join(lines[:2]))
+    corpus = load_corpus("voxceleb1-verification", Asv.card, CorpusOptions(voxceleb))
+    assert "trials without a recording" not in corpus.note
+
+
 def test_what_voxceleb1_needs(voxceleb, tmp_path):
     (voxceleb / "veri_test2.txt").write_text("1 a b\n0 a c\n")
     with pytest.raises(SuperbError, match=r"line 1: a and b are not SPEAKER/VIDEO/NUMBER.wav"):

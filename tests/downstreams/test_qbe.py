@@ -170,3 +170,11 @@ def test_a_query_longer_than_every_document_is_refused():
     states[0] = states[0].repeat(9, 1)
     with pytest.raises(SuperbError, match="longer than every document of test: 'q0'"):
         QBE.search(states, utterances)
+
+
+@pytest.mark.parametrize("role", ["query", "document"])
+def test_nothing_is_left_to_search(role):
+    states, utterances = searched()
+    pairs = [(own, u) for own, u in zip(states, utterances, strict=True) if u.value("role") != role]
+    with pytest.raises(SuperbError, match=f"no {role} of test is left to search"):
+        QBE.search([own for own, _ in pairs], [u for _, u in pairs])

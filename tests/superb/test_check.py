@@ -8,10 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 import superb.check
+from benchmark.conformance import check_downstream as check_loaded
 from benchmark.conformance import raise_for_failures
+from benchmark.core import Utterance
 from benchmark.errors import SuperbError
+from benchmark.protocol import load_protocol
+from downstreams import PROTOCOLS
 from downstreams.corpora import CORPORA
-from downstreams.load import downstream_names
+from downstreams.load import downstream_names, load_downstream
 from superb.check import check_downstream, check_target, find_kind
 from superb.cli import app
 
@@ -109,6 +113,19 @@ def test_a_task_is_tried_on_a_corpus():
     assert vocabulary.found == "12 outputs from 1320 utterances"
     searched = check_downstream("qbe", "mini")  # which has no train split
     raise_for_failures(searched)
+
+
+def test_a_search_is_tried_on_documents_that_hold_what_is_asked_for():
+    """As in QUESST: queries follow documents, few of which hold any."""
+    rows = [("document", f"t{number}" if number < 5 else "-") for number in range(100)]
+    rows += [("query", f"t{number}") for number in range(5)]
+    utterances = [
+        Utterance(f"u{place}", b"", "test", columns={"role": role, "term": term})
+        for place, (role, term) in enumerate(rows)
+    ]
+    protocols = [load_protocol("mini", PROTOCOLS)]
+    task = load_downstream("qbe")
+    raise_for_failures(check_loaded(task, protocols=protocols, utterances=utterances))
 
 
 def test_the_bundled_corpus_conforms():

@@ -338,3 +338,18 @@ def test_a_search_trains_nothing_and_chooses_its_layer_on_valid(places, bands, s
     assert again.heard == []
     with pytest.raises(SuperbError, match="nothing in split train"):
         run(bands(), "sid", **places)
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ([], "task qbe fails on valid: ValueError"),
+        ([[float("nan")] * 12, None] * 12, "mtwv of .* not finite numbers"),
+    ],
+)
+def test_a_search_that_fails_is_told(places, bands, searches, monkeypatch, answers, says):
+    task = load_downstream("qbe")
+    monkeypatch.setattr(type(task), "search", lambda *_: answers)
+    places |= {"corpus": str(searches), "protocol": "mini"}
+    with pytest.raises(SuperbError, match=says):
+        run(bands(), "qbe", layers="last", **places)

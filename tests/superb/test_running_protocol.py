@@ -106,6 +106,14 @@ def test_a_test_recording_of_which_crops_were_trained_on_is_called_out(
     assert warning.startswith("1 of 24 test recordings are in train or valid too (ada-yes-4.wav)")
 
 
+@pytest.mark.parametrize("task", ["pr", "sf", "sd"])
+def test_what_is_of_a_whole_utterance_is_not_of_a_crop(places, bands, tmp_path, task):
+    path = tmp_path / "crops.toml"
+    path.write_text(f'name = "crops"\nversion = 1\nbase = "mini"\n[{task}]\ncrop_s = 2.0\n')
+    with pytest.raises(SuperbError, match=rf"\[{task}\]: crop_s must be 0.*got 2"):
+        run(bands(), task, protocol=str(path), **{**places, "corpus": "mini"})
+
+
 def test_a_crop_has_no_transcript(places, bands, protocol):
     path = protocol("asr", crop_s="8.0")
     with pytest.raises(SuperbError, match=r"\[asr\]: crop_s must be 0.*got 8"):

@@ -125,8 +125,8 @@ class Confusions:
 
 
 def by_speaker(records: Seeds, metric: Metric) -> list[Share]:
-    """Score of each speaker, sorted by name."""
-    return sorted(_shares(records, metric, lambda record: record.clusters[0]), key=lambda s: s.name)
+    """Score of each speaker, sorted by name; a record of two counts for both."""
+    return sorted(_shares(records, metric, lambda record: record.clusters), key=lambda s: s.name)
 
 
 def by_length(records: Seeds, metric: Metric, most: int = 12) -> list[Share]:
@@ -146,7 +146,7 @@ def by_length(records: Seeds, metric: Metric, most: int = 12) -> list[Share]:
         place: str(part[0]) if part[0] == part[-1] else f"{part[0]}–{part[-1]}"
         for place, part in parts.items()
     }
-    shares = _shares(records, metric, lambda record: names[bisect_right(starts, _length(record))])
+    shares = _shares(records, metric, lambda record: [names[bisect_right(starts, _length(record))]])
     return sorted(shares, key=lambda share: int(share.name.partition("–")[0]))
 
 
@@ -179,7 +179,10 @@ def score_shares(records: Seeds, metric: str, bins: int = 30) -> list[list[tuple
         own = [score for score, target, *_ in trials if (target > 0) == wanted]
         counts = Counter(min(bins - 1, int((score - low) / width)) for score in own)
         shares.append(
-            [(low + (place + 0.5) * width, 100 * counts[place] / len(own)) for place in range(bins)]
+            [
+                (low + (place + 0.5) * width, 100 * counts[place] / max(1, len(own)))
+                for place in range(bins)
+            ]
         )
     return shares
 
@@ -193,8 +196,8 @@ def error_tradeoff(records: Seeds, metric: str, most: int = 60) -> list[tuple[fl
     step = max(1, len(thresholds) // most)
     return [
         (
-            1 - bisect_left(others, threshold) / len(others),
-            bisect_left(own, threshold) / len(own),
+            (len(others) - bisect_left(others, threshold)) / max(1, len(others)),
+            bisect_left(own, threshold) / max(1, len(own)),
         )
         for threshold in thresholds[::step]
     ]
@@ -317,16 +320,18 @@ def align(reference: str, hypothesis: str) -> tuple[Aligned, ...]:
     )
 
 
-def _shares(records: Seeds, metric: Metric, part: Callable[[Record], str]) -> list[Share]:
+def _shares(
+    records: Seeds, metric: Metric, parts: Callable[[Record], Iterable[str]]
+) -> list[Share]:
     sums: dict[str, list[float]] = {}
     utterances: dict[str, set[str]] = {}
     for record in _all(records):
-        name = part(record)
         top, bottom = counts_of(record, metric.name)
-        total = sums.setdefault(name, [0, 0])
-        total[0] += top
-        total[1] += bottom
-        utterances.setdefault(name, set()).add(record.id)
+        for name in parts(record):
+            total = sums.setdefault(name, [0, 0])
+            total[0] += top
+            total[1] += bottom
+            utterances.setdefault(name, set()).add(record.id)
     return [
         Share(name, _score(metric, top, bottom), len(utterances[name]))
         for name, (top, bottom) in sums.items()

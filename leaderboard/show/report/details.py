@@ -12,7 +12,7 @@ from leaderboard.compare.difference import SUMS, pair_results
 from leaderboard.compare.layers import single_layers
 from leaderboard.read.board import BEST, MAIN_LAYERS, Row, Table
 from leaderboard.read.collect import Run
-from leaderboard.read.fields import find_metric, layer_count, score_of
+from leaderboard.read.fields import find_metric, is_trained, layer_count, score_of
 from leaderboard.show.numbers import difference_text, score_text, step_of
 from leaderboard.show.report import charts
 from leaderboard.show.report.analysis import (
@@ -52,11 +52,15 @@ def layers_and_rates(table: Table, row: Row, runs: Mapping[str, Run]) -> Html:
     results = {
         layer: runs[row.cells[layer].run_id].result for layer in table.layers if layer in row.cells
     }
+    trained = {layer: result for layer, result in results.items() if is_trained(result)}
+    rates = (
+        element("h4", "Learning rates"),
+        element("div", *_rates(table, trained), class_="figures"),
+    )
     return join(
         element("h4", "Layers"),
         element("div", *_layers(table, results), class_="figures"),
-        element("h4", "Learning rates"),
-        element("div", *_rates(table, results), class_="figures"),
+        *(rates if trained else ()),
         *_folds(table, results),
     )
 

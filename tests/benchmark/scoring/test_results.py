@@ -32,6 +32,7 @@ from benchmark.scoring.results import (
     utterances_path,
     write_result,
 )
+from benchmark.scoring.statistics import difference_of, interval_of
 
 IDENTITY = {
     "upstream": {"name": "fbank", "fingerprint": "f0"},
@@ -472,3 +473,15 @@ def test_cards_of_older_files_are_read_in_todays_form(tmp_path):
     assert "direction" not in read.downstream
     assert card_metrics(read) == (Metric("accuracy", "higher"), Metric("top5", "higher"))
     assert read_records(path) == counted()
+
+
+def test_an_interval_of_no_width_is_none():
+    """Every query finds its document: that is not to be sure of others."""
+    metric = Metric("mtwv", "higher", statistic="maximum-term-weighted-value")
+    trials = [
+        Record(f"{query}|{document}", (f"q{query}", f"d{document}"), "", "",
+               {"mtwv": (found := float(query == document), found, query)})
+        for query in range(12) for document in range(12)
+    ]  # fmt: skip
+    assert module.no_interval(interval_of(trials, metric), "%") == "nothing varies"
+    assert not module.no_interval(difference_of(trials, trials, metric), "%")

@@ -120,3 +120,23 @@ def test_trials_by_score():
         (1.0, 0.0), (0.75, 0.0), (0.5, 0.0), (0.25, 0.0), (0.25, pytest.approx(1 / 3)),
         (0.0, pytest.approx(1 / 3)), (0.0, pytest.approx(2 / 3)),
     ]  # fmt: skip
+
+
+def test_a_mixture_counts_for_both_of_its_speakers():
+    metric = Metric("der", "lower")
+    mixtures = [
+        Record("m1", ("ann", "bob"), "", "", {"der": (1, 10)}),
+        Record("m2", ("ann", "cy"), "", "", {"der": (5, 10)}),
+    ]
+    shares = {
+        share.name: (share.value, share.utterances) for share in by_speaker({0: mixtures}, metric)
+    }
+    assert shares == {"ann": (30.0, 2), "bob": (10.0, 1), "cy": (50.0, 1)}
+
+
+def test_a_search_in_which_every_document_is_a_target_can_be_drawn():
+    found = {0: [Record("q|d", ("a",), "yes", "", {"mtwv": (score, 1, 0)}) for score in (0.5, 1)]}
+    held, others = score_shares(found, "mtwv", bins=2)
+    assert sum(share for _, share in held) == 100
+    assert not any(share for _, share in others)
+    assert {alarms for alarms, _ in error_tradeoff(found, "mtwv")} == {0}

@@ -205,6 +205,15 @@ def test_what_the_weighted_sum_adds_is_paired(page):
     assert "Weighted sum − last: 0.0 [" in page.text
 
 
+@pytest.mark.parametrize(("task", "there"), [("qbe", False), ("asr", True)])
+def test_what_trains_nothing_has_no_learning_rates(result, tmp_path, task, there):
+    found = result("hubert", task, "last", 20.0)
+    values = {metric["name"]: (1, 1) for metric in found.downstream["metrics"]}
+    records = [Record("u", ("ann",), "yes", "yes", values)]
+    write_result(tmp_path, found, dict.fromkeys(found.seeds, records))
+    assert ("<h4>Learning rates</h4>" in build_report(tmp_path)) == there
+
+
 def test_the_corpora_heard_in_training_are_named(result, tmp_path):
     made = result("hubert", "asr", "last", 20.0)
     for name, corpora in (("a", ["mini", "x"]), ("b", ["x"]), ("c", None)):
