@@ -353,3 +353,33 @@ def test_a_search_that_fails_is_told(places, bands, searches, monkeypatch, answe
     places |= {"corpus": str(searches), "protocol": "mini"}
     with pytest.raises(SuperbError, match=says):
         run(bands(), "qbe", layers="last", **places)
+
+
+def test_fewer_labels_are_a_task_of_their_own(places, bands):
+    """Each seed trains on utterances of its own; all labels are what they were without a budget."""
+    encoder = bands()
+    options = {**places, "layers": "last", "seeds": 2}
+    results = run(encoder, "ks", labels=("10s", "all"), **options)
+    few, whole = results
+    assert [r.downstream["name"] for r in results] == ["ks-10s", "ks"]
+    assert few.downstream["base"] == "ks"
+    assert few.identity["labels"] == {"seconds": 10}
+    first, second = few.corpus["labels"]["utterances"][""]
+    assert first != second
+    assert len(first) < whole.corpus["splits"]["train"]["utterances"]
+    assert "labels" not in whole.corpus
+    assert len(encoder.heard) == 72
+    (alone,) = run(encoder, "ks", **{**options, "output": places["output"] / "alone"})
+    assert (alone.run_id, alone.metrics) == (whole.run_id, whole.metrics)
+    with pytest.raises(SuperbError, match="asks for more than there is"):
+        run(bands(), "ks", labels="1h", **options)
+
+
+def test_heads_of_recognition_are_tasks_of_their_own(places, bands):
+    found = run(bands(), "asr", head=("ctc", "attention", "transducer"), layers="last", **places)
+    assert [r.downstream["name"] for r in found] == ["asr", "asr-attention", "asr-transducer"]
+    assert {r.status for r in found} == {"finished"}
+    with pytest.raises(SuperbError, match="Known: ctc, attention, transducer"):
+        run(bands(), "asr", head="rnn", **places)
+    with pytest.raises(SuperbError, match="--head is for tasks that several heads can do"):
+        run(bands(), "ks", head="ctc", **places)

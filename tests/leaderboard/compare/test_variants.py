@@ -1,0 +1,89 @@
+"""Encoders by head and by amount of labels: columns, agreement, what holds and what flips."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+from typer.testing import CliRunner
+
+from benchmark.errors import SuperbError
+from benchmark.scoring.results import write_result
+from leaderboard.compare.ranks import summarise
+from leaderboard.compare.variants import kendall, study_variants
+from leaderboard.read.collect import collect
+from superb.cli import app
+from tests.leaderboard.conftest import build, records
+
+
+def variant(result, name, labels=""):
+    """The result of the same task by another head, or on fewer labels."""
+    card = {**result.downstream, "name": name, "base": result.downstream["name"]}
+    corpus = {**result.corpus, **({"labels": {"text": labels}} if labels else {})}
+    return dataclasses.replace(
+        result, run_id=f"{hash((result.run_id, name)):x}"[-16:].rjust(16, "0"),
+        downstream=card, corpus=corpus,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three encoders by two heads and on three amounts of labels; a and b change places."""
+    scores = {"a": (10.0, 30.0), "b": (20.0, 20.0), "c": (40.0, 41.0)}
+    for name, (ctc, attention) in scores.items():
+        whole = build(name, "asr", "weighted-sum", ctc, half=0.5)
+        other = variant(build(name, "asr", "weighted-sum", attention, half=0.5), "asr-attention")
+        few = [
+            variant(build(name, "asr", "weighted-sum", ctc + more, half=0.5), f"asr-{text}", text)
+            for text, more in (("2min", 40.0), ("10min", 20.0))
+        ]
+        for result in (whole, other, *few):
+            write_result(tmp_path / "results", result, records(result))
+    return tmp_path / "results"
+
+
+def test_heads_stand_side_by_side(folder):
+    (study,) = study_variants(folder, "heads")
+    assert study.columns == ("asr", "asr-attention")
+    assert study.layer == "weighted-sum"
+    assert [label for _, label, _ in study.rows] == ["a", "b", "c"]
+    (agreement,) = study.agreements
+    assert agreement.tau.value == pytest.approx(1 / 3)
+    assert agreement.tau.low <= agreement.tau.value <= agreement.tau.high
+    assert study.flips == (("a", "b"),)
+    assert study.holds == (("a", "c"), ("b", "c"))
+    assert study.open_pairs == 0
+
+
+def test_labels_stand_from_few_to_all(folder):
+    (study,) = study_variants(folder, "labels")
+    assert study.columns == ("2min", "10min", "all")
+    assert all(agreement.tau.value == 1 for agreement in study.agreements)
+    assert len(study.holds) == 3
+
+
+def test_the_commands_say_what_flips(folder, tmp_path):
+    done = CliRunner().invoke(app, ["heads", str(folder)])
+    assert done.exit_code == 0
+    assert "of 3 pairs, 2 hold in every column, 1 flip, 0 are open" in done.stdout
+    assert "flips: a and b" in done.stdout
+    assert "Kendall's tau +0.33" in done.stdout
+    done = CliRunner().invoke(app, ["labels", str(folder)])
+    assert "2min" in done.stdout
+    alone = build("a", "asr", "last", 10.0)
+    write_result(tmp_path / "other", alone, records(alone))
+    for by in ("heads", "labels"):
+        with pytest.raises(SuperbError, match=f"superb run .*--{by.removesuffix('s')}"):
+            study_variants(tmp_path / "other", by)
+
+
+def test_a_task_counts_once_in_the_summary(folder):
+    assert summarise(collect(folder)) == ()
+
+
+def test_kendalls_tau_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    one, other = rng.integers(0, 6, (2, 200, 7)).astype(float)
+    expected = [kendalltau(a, b).statistic for a, b in zip(one, other, strict=True)]
+    assert kendall(one, other) == pytest.approx(np.array(expected))
+    assert kendall(np.ones((1, 3)), np.arange(3.0)[None]).tolist() == [0]
