@@ -270,7 +270,11 @@ class Protocol:
     tables: Mapping[str, Mapping[str, Any]]
 
     def training(
-        self, task: str, features: str = "", own: Mapping[str, Any] | None = None
+        self,
+        task: str,
+        features: str = "",
+        own: Mapping[str, Any] | None = None,
+        base: str = "",
     ) -> Training:
         """The values for one task.
 
@@ -279,11 +283,12 @@ class Protocol:
             features: ``frames`` or ``mean``, what its head needs; "" takes no values of a kind.
             own: its own values, as `Downstream.training` has them. The head's settings are those
                 that ``head`` names there.
+            base: the task that it is a variant of, whose values it has, but for those of the head.
 
         Raises:
             SuperbError: when nothing is said of it, or a value is unknown, missing or ill-typed.
         """
-        if task not in self.tables and features not in self.tables:
+        if not {task, base, features} & self.tables.keys():
             raise unknown(
                 f"task of protocol {self.name}",
                 task,
@@ -292,9 +297,12 @@ class Protocol:
             )
         own = {} if own is None else {"head": {}, **_table(own, f"training of task {task}")}
         _refuse_extra(Training, own, f"training of task {task}")
-        values = _laid_over(
-            _laid_over(self.tables.get(features, {}), own), self.tables.get(task, {})
-        )
+        of_base = {
+            name: value for name, value in self.tables.get(base, {}).items() if name != "head"
+        }
+        values = dict(self.tables.get(features, {}))
+        for table in (of_base, own, self.tables.get(task, {})):
+            values = _laid_over(values, table)
         training = _training(values, where=f"protocol {self.path}, [{task}]")
         settings = own.get("head", training.head)
         if extra := training.head.keys() - settings.keys():

@@ -290,7 +290,7 @@ def unbundled(downstreams: Sequence[str | Downstream], corpus: str | object) -> 
 def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_dir: Path) -> Task:
     """A task with its corpus and its training values."""
     card = downstream.card
-    training = rules.training(card.name, card.features, downstream.training)
+    training = rules.training(card.name, card.features, downstream.training, card.base)
     if training.crop_s and (whole := _OF_ALL_TIME & {*card.needs}):
         raise SuperbError(
             f"protocol {rules.name}, [{card.name}]: crop_s must be 0, since {min(whole)!r} is of a "
