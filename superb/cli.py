@@ -376,7 +376,7 @@ def leaderboard(
     ] = False,
     wide: Annotated[
         bool,
-        typer.Option("--wide", help="One line per upstream; all published tasks."),
+        typer.Option("--wide", help="One line per upstream, whatever the width."),
     ] = False,
 ) -> None:
     """Tables from result files alone: last layer beside weighted sum, ties shown as ties."""

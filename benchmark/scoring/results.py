@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
+import gzip
 import hashlib
 import io
 import json
@@ -19,6 +20,7 @@ import operator
 import os
 import sys
 import uuid
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -244,7 +246,7 @@ def result_path(output: Path | str, downstream: str, upstream: str, run_id: str)
 
 
 def utterances_path(path: Path | str) -> Path:
-    """The CSV file beside a result's JSON file."""
+    """The CSV file beside a result's JSON file, which may be compressed by gzip."""
     return Path(path).with_suffix(".utterances.csv")
 
 
@@ -702,13 +704,23 @@ def _check_entries(
             raise DamagedResultError(f"{path} is not a result of superb: {where}.{name} {found}.")
 
 
+# Of a compressed table, whoever it is from.
+_MOST_BYTES = 1 << 31
+
+
 def _read_table(path: Path, result: Result) -> dict[int, list[Record]]:
     table = utterances_path(path)
+    packed = table.with_name(f"{table.name}.gz")
     try:
-        data = table.read_bytes()
-    except OSError as error:
+        if packed.exists() and not table.exists():
+            with gzip.open(packed) as file:
+                data = file.read(_MOST_BYTES)
+        else:
+            data = table.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DamagedResultError(
-            f"{table}, the utterances of {path.name}, cannot be read: {error.strerror}."
+            f"{table}, the utterances of {path.name}, cannot be read: {reason}."
         ) from error
     if hashlib.sha256(data).hexdigest() != result.utterances_sha256:
         raise DamagedResultError(

@@ -23,13 +23,11 @@ UNDISCLOSED = "§"
 _MOST_NOTES = 20
 
 
-def board_grids(
-    board: Board, *, with_published: bool = False, wide: bool = False, stacked: bool = False
-) -> list[Grid]:
+def board_grids(board: Board, *, with_published: bool = False, stacked: bool = False) -> list[Grid]:
     """Summaries first, then every task, then, visibly apart, what others published."""
     found = [summary_grid(summary, stacked=stacked) for summary in summarise(board)]
     found += [table_grid(table) for table in board.tables]
-    return found + ([published_grid(wide=wide)] if with_published else [])
+    return found + ([published_grid()] if with_published else [])
 
 
 def table_grid(table: Table) -> Grid:

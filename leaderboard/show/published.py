@@ -6,22 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from leaderboard.compare.reproduction import Reproduction
 from leaderboard.read.board import MAIN_LAYERS
-from leaderboard.read.published import LOWER_IS_BETTER, PUBLISHED_CORPORA, Figure, load_published
+from leaderboard.read.published import LOWER_IS_BETTER, Figure, load_published
 from leaderboard.show.grid import MISSING, Grid, GridRow, Item
 from leaderboard.show.numbers import score_text
 
 
-def published_grid(*, wide: bool = False) -> Grid:
-    """SUPERB's published table: two kinds of columns, each value with its source.
-
-    Args:
-        wide: with all ten tasks, not only those that can be measured here.
-    """
-    scores = [
-        figure
-        for figure in load_published()
-        if figure.figure == "score" and (wide or figure.task in PUBLISHED_CORPORA)
-    ]
+def published_grid() -> Grid:
+    """SUPERB's published table: two kinds of columns, each value with its source."""
+    scores = [figure for figure in load_published() if figure.figure == "score"]
     marks: dict[tuple[str, str], str] = {}
     for figure in scores:
         marks.setdefault((figure.source, figure.remark), f"[{chr(ord('a') + len(marks))}]")

@@ -33,7 +33,7 @@ def render(
             the packages booktabs and graphicx) or ``html`` (a fragment).
         width: columns of the terminal.
         with_published: with the published SUPERB table after the measured ones.
-        wide: one line per upstream whatever the width, and all published tasks.
+        wide: one line per upstream whatever the width.
 
     Raises:
         SuperbError: for another format.
@@ -57,7 +57,7 @@ def render(
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines()).rstrip() + "\n"
     write = {"markdown": _markdown, "latex": _latex, "html": _html}[format]
     stacked = format == "latex" and not wide  # a page is as narrow as a terminal
-    found = board_grids(board, with_published=with_published, wide=wide, stacked=stacked)
+    found = board_grids(board, with_published=with_published, stacked=stacked)
     return write(found, notes_below(board))
 
 

@@ -26,11 +26,11 @@ def show_board(
         board: what to show.
         console: to print to; made wide if `wide`.
         with_published: with the published SUPERB table after the measured ones.
-        wide: one line per upstream whatever the width, and all published tasks.
+        wide: one line per upstream whatever the width.
     """
     if wide:
         console.width = max(console.width, _WIDE)
-    for grid in board_grids(board, with_published=with_published, wide=wide, stacked=not wide):
+    for grid in board_grids(board, with_published=with_published, stacked=not wide):
         show_grid(grid, console)
         console.print()
     for line in notes_below(board):

@@ -211,7 +211,7 @@ def count(module):
 
 @pytest.mark.parametrize(
     ("protocol", "hidden", "updates"),
-    [("superb", 512, 30_000), ("superb-s3prl", 512, 30_000), ("mini", 64, 600)],
+    [("superb", 512, 30_000), ("superb-s3prl", 512, 30_000), ("mini", 64, 400)],
 )
 def test_size_of_the_head(protocol, hidden, updates):
     training = load_protocol(protocol, PROTOCOLS).training("sd", "frames", Sd.training)

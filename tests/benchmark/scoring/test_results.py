@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import gzip
 import json
 import logging
 import os
@@ -476,12 +477,35 @@ def test_cards_of_older_files_are_read_in_todays_form(tmp_path):
 
 
 def test_an_interval_of_no_width_is_none():
-    """Every query finds its document: that is not to be sure of others."""
+    """Every utterance has the same mean: that is not to be sure of others."""
+    metric = Metric("length", "higher", statistic="mean", unit="words")
+    same = [Record(str(i), (f"s{i}",), "", "", {"length": (3.0,)}) for i in range(12)]
+    assert module.no_interval(interval_of(same, metric), "words") == "nothing varies"
+    assert not module.no_interval(difference_of(same, same, metric), "words")
+
+
+def test_a_search_that_finds_everything_is_not_sure_of_the_next():
     metric = Metric("mtwv", "higher", statistic="maximum-term-weighted-value")
     trials = [
         Record(f"{query}|{document}", (f"q{query}", f"d{document}"), "", "",
                {"mtwv": (found := float(query == document), found, query)})
         for query in range(12) for document in range(12)
     ]  # fmt: skip
-    assert module.no_interval(interval_of(trials, metric), "%") == "nothing varies"
+    found = interval_of(trials, metric)
+    assert (found.value, found.high) == (100, 100)
+    assert 50 < found.low < 95
     assert not module.no_interval(difference_of(trials, trials, metric), "%")
+
+
+def test_a_table_may_be_compressed(tmp_path):
+    path = write_result(tmp_path, make(), counted())
+    table = utterances_path(path)
+    packed = table.with_name(f"{table.name}.gz")
+    packed.write_bytes(gzip.compress(table.read_bytes()))
+    table.unlink()
+    assert read_records(path) == counted()
+    assert find_result(tmp_path, "ks", "fbank", path.stem) is not None
+    for damaged in (packed.read_bytes()[:-9], b"no gzip", gzip.compress(b"other")):
+        packed.write_bytes(damaged)
+        with pytest.raises(DamagedResultError, match=table.name):
+            read_records(path)

@@ -26,15 +26,14 @@ def test_published_stands_apart_and_ranks_nobody(result, format):
 
 def test_every_published_value_carries_the_mark_of_its_source(result):
     board = arrange([result("a", "ks", "last", 50.0)])
-    for wide in (False, True):
-        text = render(board, "markdown", with_published=True, wide=wide)
-        part = text[text.index("## Published") :]
-        rows = [line for line in part.splitlines() if line.startswith("| hubert_base ")]
-        values = re.findall(r"(\d+\.\d\d)(\\\[[a-z]\\\])?", rows[0].split("M |")[1])
-        assert len(values) == (24 if wide else 18)
-        assert all(mark for _, mark in values)
-        marks = {mark for _, mark in values}
-        assert all(f"- {mark} superbbenchmark" in part for mark in marks)
+    text = render(board, "markdown", with_published=True)
+    part = text[text.index("## Published") :]
+    rows = [line for line in part.splitlines() if line.startswith("| hubert_base ")]
+    values = re.findall(r"(\d+\.\d\d)(\\\[[a-z]\\\])?", rows[0].split("M |")[1])
+    assert len(values) == 24
+    assert all(mark for _, mark in values)
+    marks = {mark for _, mark in values}
+    assert all(f"- {mark} superbbenchmark" in part for mark in marks)
 
 
 def test_published_in_csv_are_rows_of_their_own_kind(result):
