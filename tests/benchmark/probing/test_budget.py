@@ -1,6 +1,7 @@
 """Budgets of labels: nested, balanced, drawn anew for each rerun."""
 
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -21,7 +22,7 @@ def drawn(text, rerun=0, train=TRAIN):
 @pytest.mark.parametrize("rerun", [0, 1, 7])
 def test_a_larger_budget_holds_all_of_a_smaller(rerun):
     parts = [set(drawn(text, rerun)) for text in ("10s", "30s", "1min", "2.5min", "180s")]
-    assert all(small < large for small, large in zip(parts, parts[1:], strict=False))
+    assert all(small < large for small, large in pairwise(parts))
     assert parts[-1] == set(range(60))
     for part, least in zip(parts, (10, 30, 60, 150, 180), strict=True):
         heard = sum(SECONDS[TRAIN[place].id] for place in part)
