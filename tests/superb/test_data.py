@@ -213,7 +213,7 @@ def test_faults_of_a_manifest_are_the_readers(superb, root, extra, task, says):
         (["check", "toy", "--data-root", "."], "no toy corpus in"),
         (["check", "toy", "--data-root", ".", "-d", "asr"], "Leave it out"),
         (["check", "gone.tsv"], "no manifest at gone.tsv"),
-        (["check", "gone.tsv", "-d", "asd"], "Known: asr, asv, er, ic, ks, pr, sd, sf, sid."),
+        (["check", "gone.tsv", "-d", "asd"], "Known: asr, asv, er, ic, ks, pr, qbe, sd, sf, sid."),
         (["check", "mini"], "nothing to check"),
         (["download", "mini"], "nothing to check or to download"),
         (["download", "toi"], "Did you mean toy"),
