@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
@@ -219,9 +220,17 @@ def _fault(utterance: Utterance) -> str:
     if len(names) != 2:
         few = ", ".join(names[:3])
         return f"{len(names)} speaker{'s' * (len(names) > 1)} ({few}), not two"
-    # a file's length is known once it was read: see `Sd.notes`
-    seconds = getattr(utterance.audio, "seconds", None) if not utterance.span else utterance.span[1]
+    seconds = _seconds(utterance)
     last = max(segments, key=lambda segment: segment.end_s)
-    if seconds is not None and last.end_s > seconds + _SLACK_S:
+    if seconds and last.end_s > seconds + _SLACK_S:
         return f"{diarization.shown([last])} ends beyond the recording, which lasts {seconds:g} s"
     return ""
+
+
+def _seconds(utterance: Utterance) -> float:
+    """How long a recording is; 0 where that is found out when it is read (see `Sd.notes`)."""
+    from benchmark.encoding.recordings import duration_s
+
+    if utterance.span or isinstance(utterance.audio, Path | bytes):
+        return duration_s(utterance)
+    return float(getattr(utterance.audio, "seconds", None) or 0)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from benchmark.errors import unknown
 from benchmark.scoring.results import card_metrics
+from leaderboard.read.board import BEST, MAIN_LAYERS
 from leaderboard.read.fields import (
     identity_of,
     is_trained,
@@ -126,7 +127,7 @@ def _gain(result: Result, rows: Sequence[Result], output: Path) -> str:
     from leaderboard.compare.difference import pair_results
 
     last = next((row for row in rows if row.layer == "last"), None)
-    if result.layer not in ("weighted-sum", "best") or last is None:
+    if result.layer not in (MAIN_LAYERS[1], BEST) or last is None:
         return ""
     if layer_count(result) == 1:
         return "same: one layer"

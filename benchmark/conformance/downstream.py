@@ -64,6 +64,12 @@ EXPECTED: Final = {
     "learning": f"{UPDATES} updates on {BATCH} utterances lower their loss",
 }
 
+# Those that are asked of heads, which a task that trains nothing does not have.
+_OF_HEADS: Final = (
+    *("vocabulary", "head", "loss", "one-frame", "padding", "time-mean", "loss-mean"),
+    *("gradients", "seeds", "inputs", "learning"),
+)
+
 
 def check_downstream(
     task: object,
@@ -155,10 +161,15 @@ class _Suite:
             "inputs": self.inputs,
             "learning": self.learning,
         }
+        if not getattr(getattr(self.task, "card", None), "trained", True):
+            tests |= dict.fromkeys(_OF_HEADS, self.has_no_head)
         basics = list(EXPECTED)[:7]
         return run_checks(EXPECTED, tests, basics)
 
     # What the tests share.
+
+    def has_no_head(self) -> str:
+        raise NotApplicableError("the card says that nothing is trained")
 
     @property
     def batch(self) -> list[Utterance]:
@@ -248,7 +259,6 @@ class _Suite:
         return f"head settings {', '.join(self.training.head) or 'none'}; laid over {names}"
 
     def has_vocabulary(self) -> str:
-        self._trains()
         before = list(self.train)
         found = self.task.vocabulary(self.train)
         if not isinstance(found, tuple) or not all(isinstance(symbol, str) for symbol in found):
@@ -267,7 +277,6 @@ class _Suite:
         return f"{len(found)} outputs from {len(before)} utterances"
 
     def has_head(self) -> str:
-        self._trains()
         head = self.build().eval()
         logits, lengths = _pair(head, self.features(self.batch))
         count = len(self.batch)
@@ -286,7 +295,6 @@ class _Suite:
         return found
 
     def has_loss(self) -> str:
-        self._trains()
         logits, lengths = self.tried()
         loss = self.loss(logits.requires_grad_(), lengths, self.batch)
         if not isinstance(loss, Tensor) or loss.dim():
@@ -329,7 +337,6 @@ class _Suite:
         return hold(all(map(math.isfinite, scores.values())), f"{len(records)} records: {shown}")
 
     def one_frame(self) -> str:
-        self._trains()
         with torch.no_grad():
             logits, lengths = self.forward(self.build().eval(), [self.features(self.batch)[0][:1]])
         finite = bool(torch.isfinite(logits).all())
@@ -338,7 +345,6 @@ class _Suite:
         )
 
     def padding(self) -> str:
-        self._trains()
         head, features = self.build().eval(), self.features(self.batch)
         worst = 0.0
         with torch.no_grad():
@@ -362,7 +368,6 @@ class _Suite:
         return f"relative change {worst:.2g} (allowed {TOLERANCE:g})"
 
     def time_mean(self) -> str:
-        self._trains()
         if self.card.features != "mean":
             raise NotApplicableError("card.features is frames")
         head, features = self.build().eval(), self.features(self.batch)
@@ -378,7 +383,6 @@ class _Suite:
         )
 
     def loss_mean(self) -> str:
-        self._trains()
         head, features = self.build().eval(), self.features(self.batch)
         with torch.no_grad():
             logits, lengths = self.forward(head, features)
@@ -417,7 +421,6 @@ class _Suite:
         )
 
     def gradients(self) -> str:
-        self._trains()
         head = self.build().train()
         weights = [(name, own) for name, own in head.named_parameters() if own.requires_grad]
         if not weights:
@@ -430,7 +433,6 @@ class _Suite:
         )
 
     def seeds(self) -> str:
-        self._trains()
         disturb_random_state()
         first = self.build(0).train()
         disturb_random_state()
@@ -452,7 +454,6 @@ class _Suite:
         return "bit-identical for one seed"
 
     def inputs(self) -> str:
-        self._trains()
         head, features = self.build().train(), self.features(self.batch)
         lengths = torch.tensor([len(own) for own in features])
         frames = pad_sequence(features, batch_first=True)
@@ -474,7 +475,6 @@ class _Suite:
         return hold(not changed, f"{' and '.join(changed)} changed" if changed else "unchanged")
 
     def learning(self) -> str:
-        self._trains()
         head, features = self.build(), self.features(self.batch)
         if not list(head.parameters()):
             raise NotApplicableError("the head has no weights")
@@ -496,11 +496,6 @@ class _Suite:
         with torch.no_grad():
             logits, lengths = self.forward(head.eval(), features)
             return float(self.loss(logits, lengths, self.batch))
-
-    def _trains(self) -> None:
-        """Leave out what is asked of heads alone, for a task that has none."""
-        if not self.card.trained:
-            raise NotApplicableError("the card says that nothing is trained")
 
     def _asked(self, utterances: Sequence[Utterance]) -> list[Any]:
         """The answers to utterances of the batch: of a fresh head, or of a search."""

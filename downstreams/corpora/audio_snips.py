@@ -18,15 +18,15 @@ from typing import Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.encoding.folders import visible
-from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, refuse_options
+from benchmark.errors import SuperbError
+from downstreams.corpora import CorpusOptions
 from downstreams.corpora.layout import (
     Archive,
     Layout,
     Official,
     Survey,
-    data_root,
     not_found,
+    official_root,
     partial,
     require_splits,
 )
@@ -83,10 +83,7 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         SuperbError: another task, options that mean nothing here, no list in the folder, a line
             that cannot be understood, and an empty split.
     """
-    if task != "sf":
-        raise unknown(f"task of corpus {NAME!r}", task, ("sf",))
-    refuse_options(NAME, options, "voices decide which is in which", root=False)
-    root = data_root(NAME, options, OBTAIN)
+    root = official_root(NAME, task, "sf", options, "voices decide which is in which", OBTAIN)
     found = survey(root)
     require_splits(NAME, root, found, SPLITS, OBTAIN)
     return built(

@@ -15,14 +15,14 @@ from typing import Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.encoding.folders import visible
-from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, refuse_options
+from benchmark.errors import SuperbError
+from downstreams.corpora import CorpusOptions
 from downstreams.corpora.layout import (
     Layout,
     Official,
     Survey,
-    data_root,
     not_found,
+    official_root,
     partial,
     require_splits,
 )
@@ -69,10 +69,7 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         SuperbError: another task, options that mean nothing here, no lists in the folder, a row
             that cannot be understood, and an empty split.
     """
-    if task != "ic":
-        raise unknown(f"task of corpus {NAME!r}", task, ("ic",))
-    refuse_options(NAME, options, "its three lists say which is in which", root=False)
-    root = data_root(NAME, options, OBTAIN)
+    root = official_root(NAME, task, "ic", options, "its three lists say which is in which", OBTAIN)
     found = survey(root)
     require_splits(NAME, root, found, SPLITS, OBTAIN)
     return built(

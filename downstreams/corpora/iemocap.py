@@ -21,15 +21,15 @@ from typing import Final
 
 from benchmark.core import Corpus, Utterance
 from benchmark.encoding.folders import visible
-from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, refuse_options
+from benchmark.errors import SuperbError
+from downstreams.corpora import CorpusOptions
 from downstreams.corpora.folds import rotated
 from downstreams.corpora.layout import (
     Layout,
     Official,
     Survey,
-    data_root,
     not_found,
+    official_root,
     partial,
     require_splits,
 )
@@ -82,10 +82,7 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         SuperbError: another task, options that mean nothing here, a session without recordings, an
             emotion file that cannot be understood, and an emotion that a fold's train lacks.
     """
-    if task != "er":
-        raise unknown(f"task of corpus {NAME!r}", task, ("er",))
-    refuse_options(NAME, options, "its sessions are five folds", root=False)
-    root = data_root(NAME, options, OBTAIN)
+    root = official_root(NAME, task, "er", options, "its sessions are five folds", OBTAIN)
     found = survey(root)
     why = f"Each session is tested once: five folds take all five. {OBTAIN}"
     require_splits(NAME, root, found, OFFICIAL, why)

@@ -9,8 +9,8 @@ from itertools import combinations
 from pathlib import Path
 
 from benchmark.core import Utterance
-from benchmark.errors import SuperbError
-from downstreams.corpora import CorpusOptions
+from benchmark.errors import SuperbError, unknown
+from downstreams.corpora import CorpusOptions, refuse_options
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,28 @@ def holds(folder: Path, most: int = 8) -> str:
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in folder.iterdir())
     more = f", … ({len(names)} in all)" if len(names) > most else ""
     return (", ".join(names[:most]) + more) if names else "nothing"
+
+
+def official_root(
+    name: str, task: str, only: str, options: CorpusOptions, why: str, obtain: str
+) -> Path:
+    """The folder of a corpus of one task, whose splits are fixed.
+
+    Args:
+        name: of the corpus.
+        task: that it is asked for.
+        only: the one that it serves.
+        options: what was asked for besides.
+        why: what decides its splits, for the message.
+        obtain: how to get it.
+
+    Raises:
+        SuperbError: another task, names of splits, no folder.
+    """
+    if task != only:
+        raise unknown(f"task of corpus {name!r}", task, (only,))
+    refuse_options(name, options, why, root=False)
+    return data_root(name, options, obtain)
 
 
 def require_splits(

@@ -20,15 +20,15 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from benchmark.core import Corpus, Utterance
-from benchmark.errors import SuperbError, unknown
+from benchmark.errors import SuperbError
 from downstreams import diarization
-from downstreams.corpora import CorpusOptions, refuse_options
+from downstreams.corpora import CorpusOptions
 from downstreams.corpora.layout import (
     Layout,
     Official,
     Survey,
-    data_root,
     not_found,
+    official_root,
     partial,
     require_splits,
 )
@@ -66,10 +66,7 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         SuperbError: another task, options that mean nothing here, a split without mixtures, and a
             list that cannot be understood.
     """
-    if task != "sd":
-        raise unknown(f"task of corpus {NAME!r}", task, ("sd",))
-    refuse_options(NAME, options, "its splits are three folders", root=False)
-    root = data_root(NAME, options, OBTAIN)
+    root = official_root(NAME, task, "sd", options, "its splits are three folders", OBTAIN)
     found = survey(root)
     require_splits(NAME, root, found, OFFICIAL, OBTAIN)
     notes = [partial(found.utterances, OFFICIAL)]

@@ -22,15 +22,15 @@ from typing import Final
 
 from benchmark.core import Corpus, Utterance
 from benchmark.encoding.folders import visible
-from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, refuse_options
+from benchmark.errors import SuperbError
+from downstreams.corpora import CorpusOptions
 from downstreams.corpora.layout import (
     Archive,
     Layout,
     Official,
     Survey,
-    data_root,
     not_found,
+    official_root,
     partial,
     require_splits,
 )
@@ -94,10 +94,9 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         SuperbError: another task, options that mean nothing here, a list that is not there or
             cannot be understood, and a part without recordings.
     """
-    if task != "qbe":
-        raise unknown(f"task of corpus {NAME!r}", task, ("qbe",))
-    refuse_options(NAME, options, "dev queries are valid, eval queries are test", root=False)
-    root = data_root(NAME, options, OBTAIN)
+    root = official_root(
+        NAME, task, "qbe", options, "dev queries are valid, eval queries are test", OBTAIN
+    )
     found = survey(root)
     require_splits(NAME, root, found, OFFICIAL, OBTAIN)
     base = _base(root)

@@ -22,15 +22,15 @@ from typing import Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.encoding.folders import visible
-from benchmark.errors import AudioError, SuperbError, unknown
-from downstreams.corpora import CorpusOptions, refuse_options
+from benchmark.errors import AudioError, SuperbError
+from downstreams.corpora import CorpusOptions
 from downstreams.corpora.layout import (
     Archive,
     Layout,
     Official,
     Survey,
-    data_root,
     not_found,
+    official_root,
     partial,
     require_splits,
 )
@@ -113,7 +113,9 @@ def load_v1(task: str, options: CorpusOptions) -> Corpus:
             background noise or none that is long enough, a split that is empty, and a class that
             train does not have.
     """
-    root = _root("speech-commands-v1", task, options, OBTAIN_V1)
+    root = official_root(
+        "speech-commands-v1", task, "ks", options, "its splits are fixed", OBTAIN_V1
+    )
     found = survey_v1(root)
     require_splits("speech-commands-v1", root, found, SPLITS, OBTAIN_V1)
     utterances = list(found.utterances)
@@ -143,7 +145,9 @@ def load_v2(task: str, options: CorpusOptions) -> Corpus:
         SuperbError: another task, options that mean nothing here, no such folder or lists in the
             root, a split that is empty, and a word that train does not have.
     """
-    root = _root("speech-commands-v2", task, options, OBTAIN_V2)
+    root = official_root(
+        "speech-commands-v2", task, "ks", options, "its splits are fixed", OBTAIN_V2
+    )
     found = survey_v2(root)
     require_splits("speech-commands-v2", root, found, SPLITS, OBTAIN_V2)
     note = partial(found.utterances, OFFICIAL_V2)
@@ -296,13 +300,6 @@ def silence(lengths: Mapping[Path, int], split: str, count: int) -> list[Utteran
                 )
             )
     return pieces
-
-
-def _root(name: str, task: str, options: CorpusOptions, obtain: str) -> Path:
-    if task != "ks":
-        raise unknown(f"task of corpus {name!r}", task, ("ks",))
-    refuse_options(name, options, "its splits are fixed", root=False)
-    return data_root(name, options, obtain)
 
 
 def _folder(root: Path, name: str) -> Path | None:

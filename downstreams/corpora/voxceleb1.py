@@ -13,15 +13,15 @@ from typing import Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.encoding.folders import visible
-from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, refuse_options
+from benchmark.errors import SuperbError
+from downstreams.corpora import CorpusOptions
 from downstreams.corpora.layout import (
     Archive,
     Layout,
     Official,
     Survey,
-    data_root,
     not_found,
+    official_root,
     partial,
     require_splits,
 )
@@ -58,10 +58,9 @@ def load(task: str, options: CorpusOptions) -> Corpus:
             folder, a line of the list that cannot be understood, an empty split, and speakers of
             valid or test that are not in train.
     """
-    if task != "sid":
-        raise unknown("task of corpus 'voxceleb1'", task, ("sid",))
-    refuse_options(NAME, options, "iden_split.txt says which is in which", root=False)
-    root = data_root(NAME, options, OBTAIN)
+    root = official_root(
+        NAME, task, "sid", options, "iden_split.txt says which is in which", OBTAIN
+    )
     found = survey(root)
     require_splits(NAME, root, found, SPLITS, OBTAIN)
     return built(

@@ -15,14 +15,14 @@ from typing import Final
 
 from benchmark.core import SPLITS, Corpus, Utterance
 from benchmark.encoding.folders import visible
-from benchmark.errors import SuperbError, unknown
-from downstreams.corpora import CorpusOptions, refuse_options
+from benchmark.errors import SuperbError
+from downstreams.corpora import CorpusOptions
 from downstreams.corpora.layout import (
     Layout,
     Official,
     Survey,
-    data_root,
     not_found,
+    official_root,
     partial,
     require_splits,
 )
@@ -59,10 +59,9 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         SuperbError: another task, options that mean nothing here, no list or recordings in the
             folder, a trial that cannot be understood or whose recording is missing, an empty split.
     """
-    if task != "asv":
-        raise unknown(f"task of corpus {NAME!r}", task, ("asv",))
-    refuse_options(NAME, options, "its list of trials says who is in test", root=False)
-    root = data_root(NAME, options, OBTAIN)
+    root = official_root(
+        NAME, task, "asv", options, "its list of trials says who is in test", OBTAIN
+    )
     found = survey(root)
     dev = sorted({u.speaker for u in found.utterances if u.split == "dev"}, key=_order)
     valid = set(dev[: min(VALID_SPEAKERS, len(dev) // 10)])

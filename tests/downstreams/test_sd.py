@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from pyannote.core import Annotation
 from pyannote.core import Segment as Span
@@ -58,8 +59,13 @@ def test_what_has_no_right_answer_is_refused(text, message):
         SD.check_data([mixture(), mixture(text, "m1")])
 
 
-def test_segments_beyond_the_recording_are_refused_where_its_length_is_known():
+def test_segments_beyond_the_recording_are_refused_where_its_length_is_known(tmp_path):
     SD.check_data([mixture(), mixture(span=(5.0, 3.0))])
+    path = tmp_path / "short.wav"
+    soundfile.write(path, np.zeros(20_000), 10_000)
+    for audio in (path, path.read_bytes()):
+        with pytest.raises(SuperbError, match=r"B 0.90-3.00 ends beyond the recording.* 2 s"):
+            SD.check_data([mixture(), mixture(audio=audio)])
     with pytest.raises(SuperbError, match=r"B 0.90-3.00 ends beyond the recording.* 2.5 s"):
         SD.check_data([mixture(span=(5.0, 2.5))])
     train = [mixture(), mixture(name="m1")]

@@ -16,8 +16,8 @@ from benchmark.scoring import slots
 from leaderboard.compare.difference import right_or_wrong
 from leaderboard.read.fields import counts_of
 
-# Who, and from which second to which.
-_TURN: Final = r"(?:(?<= )|^)(\S(?:.*?\S)??) (\d+\.\d\d)-(\d+\.\d\d)(?= |$)"
+# From which second to which somebody speaks.
+_SPAN: Final = re.compile(r"(\d+\.\d\d)-(\d+\.\d\d)")
 
 Operation = Literal["equal", "substitute", "delete", "insert"]
 Seeds = Mapping[int, Sequence[Record]]
@@ -290,9 +290,17 @@ def turns(text: str) -> tuple[Turn, ...] | None:
     >>> turns("ann lee 0.00-1.25 B 0.90-3.00")[0]
     Turn(speaker='ann lee', start_s=0.0, end_s=1.25)
     """
-    if not re.fullmatch(f"({_TURN} )*", f"{text} " if text else ""):
-        return None
-    return tuple(Turn(who, float(start), float(end)) for who, start, end in re.findall(_TURN, text))
+    found: list[Turn] = []
+    who: list[str] = []
+    for word in text.split():
+        if not (span := _SPAN.fullmatch(word)):
+            who.append(word)
+            continue
+        if not who:
+            return None
+        found.append(Turn(" ".join(who), float(span[1]), float(span[2])))
+        who = []
+    return None if who else tuple(found)
 
 
 def _both_turns(record: Record) -> tuple[tuple[Turn, ...], tuple[Turn, ...]] | None:

@@ -17,6 +17,7 @@ from leaderboard.show.report.markup import Html, element, join
 WIDTH = 340.0
 _HEIGHT = 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 10.0, 10.0, 38.0
+_NAME = 14  # characters of a name beside a row
 _ROW = 18.0  # height of a line of a row chart
 _LANE = 28.0  # height of a speaker in a time line
 
@@ -174,21 +175,14 @@ def _within(share: float) -> float:
 
 def rows(entries: Sequence[tuple[str, float, str]], title: str, x_label: str) -> Html:
     """One dot per line on a shared axis from 0; each entry is (name, value, tooltip)."""
-    left = 30 + 6.5 * max(min(len(name), 14) for name, _, _ in entries)
+    left = _room(name for name, _, _ in entries)
     x = _Scale.nice(0, max(value for _, value, _ in entries), left, WIDTH - 16)
     bottom = _TOP + _ROW * len(entries)
-    drawn = [
-        join(
-            element("line", x1=x(tick), x2=x(tick), y1=_TOP - 4, y2=bottom, class_="grid"),
-            _text(f"{tick:g}", x(tick), bottom + 12, "middle"),
-        )
-        for tick in x.ticks
-    ]
+    drawn = _grid(x, bottom)
     for position, (name, value, tip) in enumerate(entries):
         height = _TOP + _ROW * (position + 0.5)
-        short = name if len(name) <= 14 else name[:13] + "…"
         drawn += [
-            _text(short, left - 8, height + 4, "end"),
+            _text(_short(name), left - 8, height + 4, "end"),
             element("line", x1=x(0), x2=x(value), y1=height, y2=height, class_="stem"),
             element(
                 "circle", element("title", tip), cx=x(value), cy=height, r=4, class_="mark finished"
@@ -203,20 +197,13 @@ def time_line(
 ) -> Html:
     """For each speaker two bars over time, one above the other; each entry is (who, start, end)."""
     names = sorted({who for who, _, _ in (*above, *below)})
-    left = 30 + 6.5 * max(min(len(name), 14) for name in names)
+    left = _room(names)
     x = _Scale.nice(0, max(end for _, _, end in (*above, *below)), left, WIDTH - 16)
     bottom = _TOP + _LANE * len(names)
-    drawn = [
-        join(
-            element("line", x1=x(tick), x2=x(tick), y1=_TOP - 4, y2=bottom, class_="grid"),
-            _text(f"{tick:g}", x(tick), bottom + 12, "middle"),
-        )
-        for tick in x.ticks
-    ]
+    drawn = _grid(x, bottom)
     for lane, name in enumerate(names):
         top = _TOP + _LANE * lane
-        short = name if len(name) <= 14 else name[:13] + "…"
-        drawn.append(_text(short, left - 8, top + _LANE / 2 + 2, "end"))
+        drawn.append(_text(_short(name), left - 8, top + _LANE / 2 + 2, "end"))
         for entries, height, kind in ((above, top, "said"), (below, top + 11, "heard")):
             drawn += [
                 element(
@@ -375,6 +362,26 @@ _SHAPES: Mapping[str, Callable[[float, float, str, Html], Html]] = {
 def _line(places: Sequence[tuple[float, float]], kind: str, tip: str = "") -> Html:
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
     return element("path", element("title", tip) if tip else None, d=path, class_=kind)
+
+
+def _grid(x: _Scale, bottom: float) -> list[Html]:
+    """Upright lines at the ticks, and their numbers below."""
+    return [
+        join(
+            element("line", x1=x(tick), x2=x(tick), y1=_TOP - 4, y2=bottom, class_="grid"),
+            _text(f"{tick:g}", x(tick), bottom + 12, "middle"),
+        )
+        for tick in x.ticks
+    ]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else name[: _NAME - 1] + "…"
+
+
+def _room(names: Iterable[str]) -> float:
+    """Where drawings start that have names to their left."""
+    return 30 + 6.5 * max(len(_short(name)) for name in names)
 
 
 def _x_axis(x: _Scale, ticks: Mapping[float, str]) -> list[Html]:

@@ -97,6 +97,7 @@ def test_who_speaks_when_is_told_from_other_texts():
     assert turns("ann lee 0.00-1.25 B 12.90-13.00") == (("ann lee", 0, 1.25), ("B", 12.9, 13))
     assert turns("7 0.00-1.25") == (("7", 0, 1.25),)
     assert turns("") == ()
+    assert turns("a 0.00-1.00 " * 40_000 + "b") is None  # at once
     for text in ("from 1 to 2", "ann 0.00-1.25 so she said", "0.00-1.25", "ann 0-1.25"):
         assert turns(text) is None
     spoken = Record("m", ("a", "b"), "a 0.00-1.00 b 0.50-2.00", "", {"der": (3, 2)})
