@@ -70,7 +70,8 @@ class Speller(nn.Module):
         self.cell = nn.LSTMCell(hidden + width, hidden)
         self.query = nn.Linear(hidden, attention, bias=False)
         self.key = nn.Linear(width, attention)
-        self.place = nn.Conv1d(1, attention, 2 * window + 1, padding=window, bias=False)
+        self.place = nn.Linear(2 * window + 1, attention, bias=False)
+        self.window = window
         self.energy = nn.Linear(attention, 1, bias=False)
         self.classify = nn.Linear(hidden + width, outputs)
         self.ctc_weight = float(settings["ctc_weight"])
@@ -104,7 +105,8 @@ class Speller(nn.Module):
         """
         given = torch.cat([self.embed(symbols), state.context], dim=-1)
         hidden, cell = self.cell(given, (state.hidden, state.cell))
-        place = self.place(state.weights[:, None]).transpose(1, 2)
+        around = nn.functional.pad(state.weights, (self.window, self.window))
+        place = self.place(around.unfold(1, 2 * self.window + 1, 1))  # a convolution
         energies = self.energy(torch.tanh(self.query(hidden)[:, None] + keys + place))[..., 0]
         weights = energies.masked_fill(~valid, -torch.inf).softmax(dim=-1)
         context = (weights[:, None] @ frames)[:, 0]
@@ -119,7 +121,7 @@ class Attention:
     title = "linear, 2-layer BLSTM, attention, LSTM, linear; characters one by one, beam search"
     settings: Mapping[str, Any] = {
         **ctc.RECURRENT_HEAD,
-        "reduction": 1,
+        "reduction": 2,
         "speller": 128,
         "attention": 64,
         "window": 7,

@@ -74,6 +74,7 @@ class Transducer:
     title = "linear, 2-layer BLSTM; LSTM over what was said; joiner; characters, beam search"
     settings: Mapping[str, Any] = {
         **ctc.RECURRENT_HEAD,
+        "reduction": 2,
         "joint": 128,
         "prediction": 128,
         "beam": 4,
