@@ -92,26 +92,29 @@ class Speller(nn.Module):
         return State(nothing, nothing, frames.new_zeros(utterances, width), weights)
 
     def step(
-        self, state: State, symbols: Tensor, frames: Tensor, keys: Tensor, valid: Tensor
-    ) -> tuple[Tensor, State]:
-        """Logits of the next symbol ``[utterance, symbol]``, after the last one.
+        self, state: State, said: Tensor, frames: Tensor, keys: Tensor, unheard: Tensor
+    ) -> State:
+        """After one more symbol.
 
         Args:
             state: before it.
-            symbols: the last ones ``[utterance]``.
+            said: embeddings of the last symbols ``[utterance, hidden]``.
             frames: what is heard.
             keys: of these.
-            valid: which of them are no padding ``[utterance, frame]``.
+            unheard: minus infinity where they are padding, else 0 ``[utterance, frame]``.
         """
-        given = torch.cat([self.embed(symbols), state.context], dim=-1)
+        given = torch.cat([said, state.context], dim=-1)
         hidden, cell = self.cell(given, (state.hidden, state.cell))
         around = nn.functional.pad(state.weights, (self.window, self.window))
         place = self.place(around.unfold(1, 2 * self.window + 1, 1))  # a convolution
         energies = self.energy(torch.tanh(self.query(hidden)[:, None] + keys + place))[..., 0]
-        weights = energies.masked_fill(~valid, -torch.inf).softmax(dim=-1)
-        context = (weights[:, None] @ frames)[:, 0]
-        logits = self.classify(self.dropout(torch.cat([hidden, context], dim=-1)))
-        return logits, State(hidden, cell, context, weights)
+        weights = (energies + unheard).softmax(dim=-1)
+        return State(hidden, cell, (weights[:, None] @ frames)[:, 0], weights)
+
+    def spell(self, hidden: Tensor, context: Tensor) -> Tensor:
+        """Logits of the next symbol ``[…, symbol]``."""
+        logits: Tensor = self.classify(self.dropout(torch.cat([hidden, context], dim=-1)))
+        return logits
 
 
 class Attention:
@@ -150,15 +153,18 @@ class Attention:
             batch_first=True,
             padding_value=-1,
         )
-        keys, valid = speller.key(frames), _valid(frames, lengths)
-        state, symbols = speller.begin(frames), wanted.new_full((len(targets),), END)
+        keys, unheard, state = speller.key(frames), _unheard(frames, lengths), speller.begin(frames)
+        before = nn.functional.pad(wanted.clamp(min=0)[:, :-1], (1, 0), value=END)
         steps = []
-        for place in range(wanted.shape[1]):
-            logits, state = speller.step(state, symbols, frames, keys, valid)
-            steps.append(logits)
-            symbols = wanted[:, place].clamp(min=0)
+        for said in speller.embed(before).unbind(dim=1):
+            state = speller.step(state, said, frames, keys, unheard)
+            steps.append(state)
+        logits = speller.spell(
+            torch.stack([step.hidden for step in steps], dim=1),
+            torch.stack([step.context for step in steps], dim=1),
+        )
         each = nn.functional.cross_entropy(
-            torch.stack(steps, dim=2), wanted, ignore_index=-1, reduction="none"
+            logits.transpose(1, 2), wanted, ignore_index=-1, reduction="none"
         )
         spelt = (each.sum(dim=1) / (wanted >= 0).sum(dim=1)).mean()
         if not speller.ctc_weight:
@@ -174,7 +180,7 @@ class Attention:
         speller, frames = heard.speller, heard.frames
         count, beam = len(frames), speller.beam
         rows = torch.arange(count, device=frames.device).repeat_interleave(beam)
-        several, valid = frames[rows], _valid(frames, lengths)[rows]
+        several, unheard = frames[rows], _unheard(frames, lengths)[rows]
         keys, state = speller.key(several), speller.begin(several)
         scores = frames.new_full((count, beam), -torch.inf)
         scores[:, 0] = 0
@@ -183,7 +189,8 @@ class Attention:
         ended = torch.zeros(count, beam, dtype=torch.bool, device=frames.device)
         spoken = frames.new_zeros(count, beam)  # symbols, the end among them
         for place in range(int(lengths.max()) + 1):
-            logits, after = speller.step(state, symbols, several, keys, valid)
+            after = speller.step(state, speller.embed(symbols), several, keys, unheard)
+            logits = speller.spell(after.hidden, after.context)
             following = logits.log_softmax(dim=-1).view(count, beam, -1)
             over = place >= lengths[:, None].to(frames.device)
             only_end = torch.full_like(following, -torch.inf)
@@ -223,6 +230,8 @@ class Attention:
         return ctc.too_long("characters", targets, lengths, hop_s, most)
 
 
-def _valid(frames: Tensor, lengths: Tensor) -> Tensor:
-    """Which frames are no padding ``[utterance, frame]``."""
-    return torch.arange(frames.shape[1], device=frames.device) < lengths[:, None].to(frames.device)
+def _unheard(frames: Tensor, lengths: Tensor) -> Tensor:
+    """Minus infinity for frames that are padding, 0 for others ``[utterance, frame]``."""
+    places = torch.arange(frames.shape[1], device=frames.device)
+    padding = places >= lengths[:, None].to(frames.device)
+    return torch.zeros(padding.shape, device=frames.device).masked_fill(padding, -torch.inf)
