@@ -8,7 +8,7 @@ score.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
@@ -531,6 +531,63 @@ class Searches(Protocol):
             states: of one layer, ``[frame, dim]`` for each utterance.
             utterances: all of a split.
         """
+        ...
+
+
+@runtime_checkable
+class Learns(Searches, Protocol):
+    """A task that learns from the states of one layer of train before it searches, at once."""
+
+    def learn(
+        self, states: Sequence[Tensor], train: Sequence[Utterance], settings: Mapping[str, Any]
+    ) -> Searches:
+        """The same task with what it has learnt.
+
+        Args:
+            states: of one layer, ``[frame, dim]`` for each utterance.
+            train: all that it may be told.
+            settings: the protocol's values for its head.
+        """
+        ...
+
+
+def hears_train(task: Any) -> bool:  # noqa: ANN401 - a task of either kind
+    """Whether a task learns from train, by gradients or at once."""
+    return bool(task.card.trained) or isinstance(task, Learns)
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a task may look at before its heads learn.
+
+    Attributes:
+        train, valid: their utterances, of train as many as may be told.
+        keys: utterance id → hash of its audio.
+        vocabulary: the output symbols.
+        hop_s: seconds between frames.
+        settings: the protocol's values for the head.
+        waveform: utterance and sample rate in Hz → float32 ``[sample]``.
+        folder: where what takes long can be kept for the next encoder.
+        say: shows a line.
+    """
+
+    train: Sequence[Utterance]
+    valid: Sequence[Utterance]
+    keys: Mapping[str, str]
+    vocabulary: Sequence[str]
+    hop_s: float
+    settings: Mapping[str, Any]
+    waveform: Callable[[Utterance, int], Tensor]
+    folder: Path
+    say: Callable[[str], None]
+
+
+@runtime_checkable
+class Prepares(Downstream, Protocol):
+    """A task that learns something of train itself before its heads do."""
+
+    def prepared(self, material: Material) -> Downstream:
+        """The same task with what it has learnt."""
         ...
 
 

@@ -15,11 +15,11 @@ from downstreams import ctc
 from downstreams.corpora.words import named
 from downstreams.recogniser import Ctc, Recogniser, load_head
 from downstreams.text import (
-    character_errors,
     characters,
     has_no_spaces,
     joined,
     normalise,
+    transcript_record,
     word_errors,
 )
 
@@ -71,20 +71,21 @@ class Asr:
             card = replace(card, name=name, head=self._recogniser.title, base=card.name)
         self.card = card
 
-    def with_head(self, head: str) -> Asr:
+    def with_head(self, head: str) -> Any:  # noqa: ANN401 - a task, perhaps of another kind
         """The same task by another head (`downstreams.recogniser.HEADS`).
 
         Raises:
             SuperbError: there is none of that name.
         """
-        return Asr(recogniser=load_head(head))
+        found = load_head(head)
+        return Asr(recogniser=found) if isinstance(found, Recogniser) else found
 
     def with_language_model(
         self,
         model: Path,
         lexicon: Path | None,
         vocabulary: Sequence[str],
-        settings: LanguageModel,
+        settings: LanguageModel | None,
     ) -> Asr:
         """The same task, also scored with a language model.
 
@@ -96,6 +97,7 @@ class Asr:
         if self._recogniser.name != Ctc.name:
             raise SuperbError(f"--lm is for the head ctc; got {self._recogniser.name}")
 
+        assert settings is not None
         return Asr(WordDecoder(model, read_words(model, lexicon), vocabulary, settings))
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
@@ -189,14 +191,9 @@ class Asr:
         """Word and character errors of each transcript."""
         records = []
         for utterance, answer in zip(utterances, answers, strict=True):
-            reference = normalise(utterance.text)
-            values = {
-                "wer": word_errors(reference, answer.greedy),
-                "cer": character_errors(reference, answer.greedy),
-            }
+            record = transcript_record(utterance, answer.greedy)
             if answer.with_lm is not None:
-                values["wer_lm"] = word_errors(reference, answer.with_lm)
-            records.append(
-                Record(utterance.id, (utterance.speaker,), reference, answer.greedy, values)
-            )
+                errors = word_errors(record.reference, answer.with_lm)
+                record = replace(record, values={**record.values, "wer_lm": errors})
+            records.append(record)
         return records

@@ -1,8 +1,8 @@
 """Attention: a recogniser that spells and looks at the frames it needs (Chan et al. 2016).
 
-"Listen, attend and spell". Attention is by content and by place (Chorowski et al. 2015, section
-2.2); in training the listener also learns by CTC, without which little data is not enough to align
-(Kim et al. 2017). Answers come from the speller alone, by beam search.
+"Listen, attend and spell": the listener halves its frames between layers, as a pyramid. Attention
+is by content and by place (Chorowski et al. 2015, section 2.2). Where a protocol says so, the
+listener learns by CTC too (Kim et al. 2017). Answers come from the speller alone, by beam search.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import torch
 from torch import Generator, Tensor, nn
 
 from downstreams import ctc
-from downstreams.heads import Listener
+from downstreams.heads import Listener, heard_frames
 
 END = 0
 """Begins and ends each transcript."""
+_PER_FRAME = 4
 
 
 class State(NamedTuple):
@@ -65,7 +66,8 @@ class Speller(nn.Module):
         self.listener = Listener(dim, hop_s, settings, generator)
         width, hidden = self.listener.width, int(settings["speller"])
         attention, window = int(settings["attention"]), int(settings["window"])
-        self.aligned = nn.Linear(width, outputs)
+        self.ctc_weight = float(settings["ctc_weight"])
+        self.aligned = nn.Linear(width, outputs) if self.ctc_weight else None
         self.embed = nn.Embedding(outputs, hidden)
         self.cell = nn.LSTMCell(hidden + width, hidden)
         self.query = nn.Linear(hidden, attention, bias=False)
@@ -74,7 +76,6 @@ class Speller(nn.Module):
         self.window = window
         self.energy = nn.Linear(attention, 1, bias=False)
         self.classify = nn.Linear(hidden + width, outputs)
-        self.ctc_weight = float(settings["ctc_weight"])
         self.beam = int(settings["beam"])
         self.dropout = self.listener.dropout
 
@@ -128,7 +129,7 @@ class Attention:
         "speller": 128,
         "attention": 64,
         "window": 7,
-        "ctc_weight": 0.3,
+        "ctc_weight": 0.0,
         "beam": 4,
     }
 
@@ -167,7 +168,7 @@ class Attention:
             logits.transpose(1, 2), wanted, ignore_index=-1, reduction="none"
         )
         spelt = (each.sum(dim=1) / (wanted >= 0).sum(dim=1)).mean()
-        if not speller.ctc_weight:
+        if speller.aligned is None:
             return spelt
         aligned = ctc.loss(speller.aligned(frames), lengths, targets)
         return (1 - speller.ctc_weight) * spelt + speller.ctc_weight * aligned
@@ -175,7 +176,7 @@ class Attention:
     def transcribe(self, heard: Heard, lengths: Tensor) -> list[list[int]]:
         """The best of what a beam search finds, by mean log probability of a symbol.
 
-        Nobody says more symbols than the listener has frames, so that it ends.
+        Nobody says more than four symbols in a frame of the listener, so that it ends.
         """
         speller, frames = heard.speller, heard.frames
         count, beam = len(frames), speller.beam
@@ -188,11 +189,11 @@ class Attention:
         said = symbols.new_zeros(count, beam, 0)
         ended = torch.zeros(count, beam, dtype=torch.bool, device=frames.device)
         spoken = frames.new_zeros(count, beam)  # symbols, the end among them
-        for place in range(int(lengths.max()) + 1):
+        for place in range(_PER_FRAME * int(lengths.max()) + 1):
             after = speller.step(state, speller.embed(symbols), several, keys, unheard)
             logits = speller.spell(after.hidden, after.context)
             following = logits.log_softmax(dim=-1).view(count, beam, -1)
-            over = place >= lengths[:, None].to(frames.device)
+            over = place >= _PER_FRAME * lengths[:, None].to(frames.device)
             only_end = torch.full_like(following, -torch.inf)
             only_end[..., END] = torch.where(ended, 0, following[..., END])
             following = torch.where((ended | over)[..., None], only_end, following)
@@ -223,7 +224,9 @@ class Attention:
         hop_s: float,
         settings: Mapping[str, Any],
     ) -> list[str]:
-        """Count the transcripts that are longer than an answer can be."""
+        """Count the transcripts that the share of CTC cannot align."""
+        if not float(settings["ctc_weight"]):
+            return []
         most = ctc.stacked(hop_s, settings) * int(settings["reduction"]) ** (
             int(settings["layers"]) - 1
         )
@@ -232,6 +235,5 @@ class Attention:
 
 def _unheard(frames: Tensor, lengths: Tensor) -> Tensor:
     """Minus infinity for frames that are padding, 0 for others ``[utterance, frame]``."""
-    places = torch.arange(frames.shape[1], device=frames.device)
-    padding = places >= lengths[:, None].to(frames.device)
-    return torch.zeros(padding.shape, device=frames.device).masked_fill(padding, -torch.inf)
+    heard = heard_frames(frames, lengths)
+    return torch.zeros(heard.shape, device=frames.device).masked_fill(~heard, -torch.inf)

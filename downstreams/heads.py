@@ -174,7 +174,9 @@ class Listener(nn.Module):
         frames, lengths = stack_frames(frames, lengths, self.stack)
         hidden = self.project(frames)
         for place, layer in enumerate(self.recurrent):
-            if place:
+            if place and self.reduction > 1:
+                # what a layer gives beyond the end is to be nothing where it is joined to the last
+                hidden = hidden * heard_frames(hidden, lengths)[..., None]
                 hidden, lengths = stack_frames(hidden, lengths, self.reduction)
             hidden = self.dropout(layer(hidden, lengths))
         return hidden, lengths
@@ -187,6 +189,12 @@ def stack_frames(frames: Tensor, lengths: Tensor, stack: int) -> tuple[Tensor, T
     utterances, count, dim = frames.shape
     padded = nn.functional.pad(frames, (0, 0, 0, -count % stack))
     return padded.reshape(utterances, -1, stack * dim), (lengths + stack - 1) // stack
+
+
+def heard_frames(frames: Tensor, lengths: Tensor) -> Tensor:
+    """Which frames are no padding ``[utterance, frame]``."""
+    places = torch.arange(frames.shape[1], device=frames.device)
+    return places < lengths[:, None].to(frames.device)
 
 
 class BidirectionalLSTM(nn.Module):

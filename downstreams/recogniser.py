@@ -21,6 +21,8 @@ HEADS: Final[dict[str, str]] = {
     "ctc": "downstreams.recogniser:Ctc",
     "attention": "downstreams.attention:Attention",
     "transducer": "downstreams.transducer:Transducer",
+    "hmm": "downstreams.hmm:Hybrid",
+    "gmm-hmm": "downstreams.gmm_hmm:Classical",
 }
 """Name → ``module:attribute``, as the entry points of a plug-in have it."""
 GROUP: Final = "superb.heads"
@@ -122,8 +124,11 @@ class Ctc:
         return ctc.too_long("characters", targets, lengths, hop_s, ctc.stacked(hop_s, settings))
 
 
-def load_head(head: str) -> Recogniser:
-    """The recogniser of a name of the table or of a plug-in, or of ``path.py:Name`` and its like.
+def load_head(head: str) -> Any:  # noqa: ANN401 - a recogniser, or a task of either kind
+    """The head of a name of the table or of a plug-in, or of ``path.py:Name`` and its like.
+
+    It is a recogniser, or a whole task that recognises speech in its own way, whose card says that
+    it is a kind of ``asr``.
 
     Raises:
         SuperbError: there is none (with near matches), its code fails, or it is none.
@@ -139,6 +144,8 @@ def load_head(head: str) -> Recogniser:
             "Other forms: my_head.py:MyHead, package.module:MyHead.",
         )
     found = load_object(target, "head")
+    if getattr(getattr(found, "card", None), "base", "") == "asr":
+        return found
     if not isinstance(found, Recogniser):
         raise SuperbError(
             f"{name} gives {type(found).__name__}, which is no head: it needs name, title, "

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import jiwer
 
+from benchmark.core import Record, Utterance
 from downstreams.corpora.words import transcript
 from downstreams.ctc import BLANK
 
@@ -44,3 +45,13 @@ def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """The same over characters, spaces included."""
     found = jiwer.process_characters(reference, hypothesis)
     return found.substitutions + found.deletions + found.insertions, len(reference)
+
+
+def transcript_record(utterance: Utterance, heard: str) -> Record:
+    """Word and character errors of what was heard in an utterance."""
+    reference = normalise(utterance.text)
+    values = {
+        "wer": word_errors(reference, heard),
+        "cer": character_errors(reference, heard),
+    }
+    return Record(utterance.id, (utterance.speaker,), reference, heard, values)

@@ -827,7 +827,7 @@ def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
         return
     from datetime import datetime
 
-    from benchmark.encoding.cache import TRAINING, cache_folder, format_bytes, list_stores
+    from benchmark.encoding.cache import PREPARED, TRAINING, cache_folder, format_bytes, list_stores
 
     root = cache_dir or cache_folder()
     stores = list_stores(root)
@@ -840,7 +840,7 @@ def cache(context: typer.Context, cache_dir: CacheDir = None) -> None:
             escape(store.upstream),
             store.kind,
             store.storage,
-            "–" if store.key == TRAINING else str(store.utterances),
+            "–" if store.key in (TRAINING, PREPARED) else str(store.utterances),
             format_bytes(store.size),
             f"{datetime.fromtimestamp(store.used):%Y-%m-%d %H:%M}",
         )

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any, runtime_checkable
 from typing import Protocol as TypingProtocol
-from typing import runtime_checkable
 
-from benchmark.core import Corpus, Downstream, Upstream
+from benchmark.core import Corpus, Downstream, Upstream, hears_train
 from benchmark.encoding.cache import cache_folder
 from benchmark.encoding.features import ExtractionSettings
 from benchmark.encoding.packing import STORAGES
@@ -23,9 +23,10 @@ from benchmark.probing.layers import expand
 from benchmark.progress import Messages, Progress
 from benchmark.protocol import LanguageModel, Protocol, load_protocol
 from downstreams import DOWNSTREAMS, PROTOCOLS
-from downstreams.corpora import BUNDLED, CORPORA, CorpusOptions
+from downstreams.corpora import BUNDLED, CORPORA, CorpusOptions, mini
 from downstreams.corpora.load import check_fits, load_corpus
 from downstreams.corpora.pronunciation import COLUMN as PHONES
+from downstreams.corpora.pronunciation import LETTERS, Lexicon, cmu_dictionary, read_lexicons
 from downstreams.diarization import COLUMN as SEGMENTS
 from downstreams.load import load_downstream
 from downstreams.recogniser import HEADS
@@ -79,7 +80,7 @@ class DecodesWords(Downstream, TypingProtocol):
         model: Path,
         lexicon: Path | None,
         vocabulary: Sequence[str],
-        settings: LanguageModel,
+        settings: LanguageModel | None,
     ) -> Downstream:
         """The same task, also scored with a language model."""
         ...
@@ -91,6 +92,15 @@ class HasHeads(Downstream, TypingProtocol):
 
     def with_head(self, head: str) -> Downstream:
         """The same task by another head, under another name on its card."""
+        ...
+
+
+@runtime_checkable
+class HasLexicon(TypingProtocol):
+    """A task that recognises words by their phones."""
+
+    def with_lexicon(self, lexicon: Lexicon | None) -> Any:  # noqa: ANN401 - a task of either kind
+        """The same task for the words of a lexicon; None takes letters for phones."""
         ...
 
 
@@ -207,7 +217,7 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
                 raise
             lacking[card.name] = str(error)
             continue
-        for budget in budgets if card.trained else [None]:
+        for budget in budgets if hears_train(downstream) else [None]:
             own = replace(task, budget=budget)
             if own.name in tasks and tasks[own.name].source != own.source:
                 raise SuperbError(f"two tasks are called {own.name!r}; rename one on its card")
@@ -223,10 +233,14 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
     verifies = any(getattr(task.downstream, "reads_trials", False) for task in tasks.values())
     if spec.trials is not None and not verifies:
         raise SuperbError(f"--trials is for speaker verification, asv; got {_of(tasks)}")
-    reads = any(PHONES in task.downstream.card.needs for task in tasks.values())
+    reads = any(
+        PHONES in task.downstream.card.needs or isinstance(task.downstream, HasLexicon)
+        for task in tasks.values()
+    )
     if spec.pronunciations is not None and not reads:
         raise SuperbError(
-            f"--pronunciations is for a task that needs phones, such as pr; got {_of(tasks)}"
+            "--pronunciations is for what needs phones, such as pr and the heads hmm and gmm-hmm; "
+            f"got {_of(tasks)}"
         )
     if spec.lm is not None:
         return _with_language_model(tasks, spec.lm, spec.lexicon)
@@ -297,6 +311,16 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
             f"whole utterance and not of a crop; got {training.crop_s:g}"
         )
     options = spec.options
+    lexicon = ""
+    if isinstance(downstream, HasLexicon):
+        words = _lexicon_of(spec.corpus, spec.pronunciations)
+        downstream = downstream.with_lexicon(words)
+        lexicon = LETTERS if words is None else words.sha256
+        options = replace(options, pronunciations=None)
+    elif str(options.pronunciations) == LETTERS:
+        raise SuperbError(
+            f"--pronunciations {LETTERS} is for the heads hmm and gmm-hmm; {card.name} needs phones"
+        )
     if getattr(downstream, "reads_trials", False):
         options = replace(options, trials=spec.trials)
     try:
@@ -311,8 +335,34 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
         for fold, part in corpus.partitions().items()
     }
     return Task(
-        downstream, corpus, rules, training, partitions, cache_dir, source=_source(downstream)
+        downstream,
+        corpus,
+        rules,
+        training,
+        partitions,
+        cache_dir,
+        source=_source(downstream),
+        lexicon=lexicon,
     )
+
+
+def _lexicon_of(corpus: object, given: Path | None) -> Lexicon | None:
+    """The lexicon by which words of a corpus are recognised; None for their letters.
+
+    Args:
+        corpus: as it was asked for; `mini` has a lexicon of its own.
+        given: a file, or ``letters``; the CMU Pronouncing Dictionary if None.
+
+    Raises:
+        SuperbError: it cannot be had or read.
+    """
+    if given is not None and str(given) == LETTERS:
+        return None
+    if given is not None:
+        return read_lexicons([given])
+    if corpus == "mini":
+        return read_lexicons([mini.FOLDER / mini.LEXICON])
+    return cmu_dictionary()
 
 
 def _source(downstream: Downstream) -> str:
@@ -342,7 +392,7 @@ def _with_language_model(
         if not isinstance(decoder, DecodesWords):
             continue
         settings = task.training.lm
-        if settings is None:
+        if settings is None and not isinstance(decoder, HasLexicon):
             raise SuperbError(
                 f"protocol {task.protocol.name} does not say how to decode with --lm; use "
                 f"--protocol superb, or one of your own with a table [{name}.lm]"

@@ -16,6 +16,8 @@ from benchmark.errors import SuperbError
 
 # Folder of the states of trainings, beside that of the features.
 TRAINING = "training"
+# And of what tasks learn of train before their heads do, such as alignments.
+PREPARED = "prepared"
 _SPARE_BYTES = 256 * 2**20
 
 
@@ -63,7 +65,8 @@ def require_room(root: Path, needed: int) -> None:
 class StoreSummary:
     """One store as ``superb cache`` lists it; `size` in bytes, `used` a POSIX time.
 
-    The states of trainings that were cut off are listed as one, whose key is `TRAINING`. Stores
+    The states of trainings that were cut off are listed as one, whose key is `TRAINING`, and what
+    tasks have prepared as another, `PREPARED`. Stores
     that this version does not read, since their format is an older one, say so in their kind.
     """
 
@@ -78,7 +81,7 @@ class StoreSummary:
 
 def list_stores(root: Path) -> list[StoreSummary]:
     """All stores under `root`, biggest first; what is unreadable of one counts 0 or ``?``."""
-    summaries = _training_states(root)
+    summaries = [*_files_of(root, TRAINING, "cut off"), *_files_of(root, PREPARED, "prepared")]
     for folder in sorted((root / FEATURES).glob("*/")):
         about: dict[str, Any] = {}
         utterances = 0
@@ -102,16 +105,16 @@ def list_stores(root: Path) -> list[StoreSummary]:
     return sorted(summaries, key=lambda summary: (-summary.size, summary.key))
 
 
-def _training_states(root: Path) -> list[StoreSummary]:
-    """One line for all states of trainings; none where there are none."""
-    files = _files(root / TRAINING)
+def _files_of(root: Path, folder: str, what: str) -> list[StoreSummary]:
+    """One line for all files of a folder beside the features; none where there are none."""
+    files = _files(root / folder)
     if not files:
         return []
     return [
         StoreSummary(
-            key=TRAINING,
+            key=folder,
             upstream="–",
-            kind=f"{len(files)} cut off",
+            kind=f"{len(files)} {what}",
             storage="–",
             utterances=0,
             size=sum(file.st_size for file in files),
@@ -133,7 +136,8 @@ def _files(folder: Path) -> list[os.stat_result]:
 def clear_stores(root: Path, selection: Iterable[str] = ()) -> list[StoreSummary]:
     """Delete the stores whose key starts with, or whose upstream equals, one of `selection`.
 
-    ``training`` stands for the states of trainings that were cut off. An empty selection deletes
+    ``training`` stands for the states of trainings that were cut off, ``prepared`` for what tasks
+    have learnt of recordings. An empty selection deletes
     everything; what is known of audio files stays, but for a list that older versions made.
 
     Raises:
@@ -147,8 +151,8 @@ def clear_stores(root: Path, selection: Iterable[str] = ()) -> list[StoreSummary
     doomed = [s for s in stores if not chosen or any(_selects(c, s) for c in chosen)]
     try:
         for summary in doomed:
-            training = summary.key == TRAINING
-            shutil.rmtree(root / TRAINING if training else root / FEATURES / summary.key)
+            beside = summary.key in (TRAINING, PREPARED)
+            shutil.rmtree(root / summary.key if beside else root / FEATURES / summary.key)
         if not chosen:
             (root / "audio.sqlite").unlink(missing_ok=True)
     except OSError as error:

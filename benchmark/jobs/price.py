@@ -215,10 +215,10 @@ def update_seconds(task: TaskWork, card: UpstreamCard, seconds: float) -> float:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train_probe(probe, [update], downstream, vocabulary, training)
+        train_probe(probe, [update], vocabulary, training)
         count = 1 if framed else 20
         started = time.perf_counter()
-        train_probe(probe, [update] * count, downstream, vocabulary, training)
+        train_probe(probe, [update] * count, vocabulary, training)
         return (time.perf_counter() - started) / count
     finally:
         torch.set_num_threads(before)

@@ -24,6 +24,7 @@ from benchmark.core import (
     Upstream,
     UpstreamCard,
     Utterance,
+    hears_train,
 )
 from benchmark.encoding.features import Extraction, ExtractionSettings
 from benchmark.encoding.fingerprint import count_parameters, fingerprint, modules_of
@@ -102,6 +103,7 @@ class Task:
         source: hash of a task that is not one of ours as it stands, whose version would not tell
             it from another; "" otherwise.
         budget: how much of train its heads are told the labels of; None for all.
+        lexicon: hash of the phones of words that it recognises by; "" without.
     """
 
     downstream: Downstream
@@ -113,6 +115,7 @@ class Task:
     lm: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
     budget: Budget | None = None
+    lexicon: str = ""
 
     @property
     def name(self) -> str:
@@ -140,8 +143,8 @@ class Task:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that are heard: no train where nothing is trained."""
-        return SPLITS if self.downstream.card.trained else SPLITS[1:]
+        """The splits that are heard: no train where nothing is learnt."""
+        return SPLITS if hears_train(self.downstream) else SPLITS[1:]
 
     @cached_property
     def durations(self) -> Mapping[str, float]:
@@ -260,6 +263,7 @@ class Site:
         return (
             identity
             | ({"lm": dict(task.lm)} if task.lm else {})
+            | ({"lexicon": task.lexicon} if task.lexicon else {})
             | ({"labels": {"seconds": task.budget.seconds}} if task.budget else {})
             | ({"reruns": "whole"} if len(seeds) > 1 else {})
             | ({"channel": self.settings.channel} if self.settings.channel is not None else {})
@@ -306,7 +310,12 @@ class Site:
             **{f"corpus of {name}": task.corpus.sha256 for name, task in self.tasks.items()},
             **{
                 f"rules of {name}": json.dumps(
-                    [task.protocol.record(task.training)["sha256"], task.lm, task.source]
+                    [
+                        task.protocol.record(task.training)["sha256"],
+                        task.lm,
+                        task.source,
+                        task.lexicon,
+                    ]
                 )
                 for name, task in self.tasks.items()
             },

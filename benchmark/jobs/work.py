@@ -15,14 +15,19 @@ import torch
 
 from benchmark.core import (
     SPLITS,
+    Downstream,
+    Learns,
+    Material,
     NotesTest,
     NotesTraining,
+    Prepares,
     Record,
     Searches,
     TunesOnValid,
     at_hop,
 )
-from benchmark.encoding.cache import TRAINING
+from benchmark.encoding.audio import decode
+from benchmark.encoding.cache import PREPARED, TRAINING
 from benchmark.encoding.features import Encoded, Features, extract, find_features
 from benchmark.encoding.recordings import Hashes, file_hashes, joint_sha256
 from benchmark.errors import SuperbError
@@ -110,7 +115,8 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         features = find_features(extraction, shares, resources)
         data = _splits(site, job, features)
         files = file_hashes(task.corpus.utterances, task.cache_dir)
-        notes = _notes(task, partition, data, hop_s)
+        scorers = _prepared(site, job, partition.scorer, data, hop_s, progress)
+        notes = _notes(task, scorers[0], partition, data, hop_s)
         quiet = inaudible(data, next(iter(features.stores.values())))
 
         def fitted(found: Mapping[Mix, Choice], seconds: float) -> Fitted:
@@ -134,11 +140,10 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         title = f"{card.name}, {job.task}{f', fold {job.fold}' if job.fold else ''}"
         if isinstance(partition.scorer, Searches):
             started = time.perf_counter()
-            (seed,) = site.seeds_of(job.task)
-            searched = _searched(partition.scorer, seed, mixes, data, title, progress)
+            searched = _searched(task, job.fold, partition.scorer, mixes, data, title, progress)
             return fitted(searched, time.perf_counter() - started)
-        probes = _probes(site, job, mixes, data)
-        _try(task, probes[0], partition, data["train"])
+        probes = _probes(site, job, downstream, scorers, mixes, data)
+        _try(task, probes[0], scorers[0], partition, data["train"])
         notes += missing_information(data["train"], features.stores, card)
         notes += shared_audio(data, partition.corpus, files)
         runs = [site.run_id((job.encoder, job.task, c), job.storage) for c in job.choices]
@@ -164,7 +169,6 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             probes,
             data["train"],
             chosen_on,
-            downstream,
             partition.vocabulary,
             task.training,
             progress,
@@ -176,36 +180,98 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         )
         training_s = time.perf_counter() - started
         trained = {
-            mix: _choice(probes, mix, chosen_on, data["test"], task, partition)
+            mix: _choice(probes, mix, chosen_on, data["test"], task, scorers, partition)
             for mix in set(mixes.values())
         }
         return fitted(trained, training_s)
 
 
+def _prepared(
+    site: Site,
+    job: Fit,
+    scorer: Downstream,
+    data: Mapping[str, SplitData],
+    hop_s: float,
+    progress: Progress,
+) -> dict[int, Downstream]:
+    """What each rerun is scored by: what a task learns of train itself, it learns of its part."""
+    task = site.tasks[job.task]
+    reruns = range(len(site.seeds_of(job.task)))
+    if not isinstance(scorer, Prepares):
+        return dict.fromkeys(reruns, scorer)
+    train, valid = data["train"], data["valid"]
+    keys = {
+        utterance.id: key
+        for part in (train, valid)
+        for utterance, key in zip(part.utterances, part.keys, strict=True)
+    }
+    channel = site.settings.channel
+    found: dict[int, Downstream] = {}
+    for rerun in reruns:
+        if rerun and task.budget is None:  # all hear the same
+            found[rerun] = found[0]
+            continue
+        told = [index for group in _groups(task, job.fold, train, rerun) for index in group]
+        found[rerun] = scorer.prepared(
+            Material(
+                [train.utterances[index] for index in told],
+                valid.utterances,
+                keys,
+                task.partitions[job.fold].vocabulary,
+                hop_s,
+                task.training.head,
+                lambda utterance, rate: decode(
+                    utterance.audio, rate, name=utterance.id, span=utterance.span, channel=channel
+                ),
+                site.settings.cache_dir / PREPARED,
+                progress.note,
+            )
+        )
+    return found
+
+
 def _searched(
-    task: Searches,
-    seed: int,
+    task: Task,
+    fold: str,
+    scorer: Searches,
     mixes: Mapping[str, Mix],
     data: Mapping[str, SplitData],
     title: str,
     progress: Progress,
 ) -> dict[Mix, Choice]:
-    """What a task that trains nothing finds: each layer tried on valid, the best asked on test."""
+    """What a task without gradients finds: each layer tried on valid, the best asked on test."""
     valid, test = data["valid"], data["test"]
-    metric = task.card.metric
+    metric, seed = scorer.card.metric, task.training.first_seed
+    learnt: dict[int, Searches] = {}
+
+    def by(layer: int) -> Searches:
+        """What searches in a layer, after learning from it where that is needed."""
+        if not isinstance(scorer, Learns):
+            return scorer
+        if layer not in learnt:
+            train = data["train"]
+            told = [index for group in _groups(task, fold, train, 0) for index in group]
+            states = train.layer(layer)
+            learnt[layer] = scorer.learn(
+                [states[index] for index in told],
+                [train.utterances[index] for index in told],
+                task.training.head,
+            )
+        return learnt[layer]
 
     def records(split: SplitData, layer: int) -> list[Record]:
         try:
             with torch.inference_mode():
-                answers = task.search(split.layer(layer), split.utterances)
-            found = task.records(split.utterances, answers)
+                own = by(layer)
+                answers = own.search(split.layer(layer), split.utterances)
+            found = own.records(split.utterances, answers)
             for record in found:
-                check_record(record, task.card.metrics)
+                check_record(record, scorer.card.metrics)
         except SuperbError:
             raise
         except Exception as error:
             raise SuperbError(
-                f"task {task.card.name} fails on {split.utterances[0].split}: {cause(error)}. "
+                f"task {task.name} fails on {split.utterances[0].split}: {cause(error)}. "
                 "superb check on it tells more"
             ) from error
         return found
@@ -275,7 +341,12 @@ def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:
 
 
 def _probes(
-    site: Site, job: Fit, mixes: Mapping[str, Mix], data: Mapping[str, SplitData]
+    site: Site,
+    job: Fit,
+    downstream: Downstream,
+    scorers: Mapping[int, Downstream],
+    mixes: Mapping[str, Mix],
+    data: Mapping[str, SplitData],
 ) -> list[Probe]:
     """Fresh probes: layer choice x learning rate x seed; equal mixes are trained once."""
     encoder, task = site.encoders[job.encoder], site.tasks[job.task]
@@ -283,7 +354,7 @@ def _probes(
     return [
         build_probe(
             ProbeSpec(mix, rate, seed),
-            task.downstream,
+            scorers[rerun] if isinstance(downstream, Prepares) else downstream,
             training,
             layers=card.layers,
             dim=card.dim,
@@ -296,17 +367,19 @@ def _probes(
         for mix in dict.fromkeys(mixes.values())
         for scaling in [standardisation(train, mix) if training.standardise else None]
         for rate in training.learning_rates
-        for seed in site.seeds_of(job.task)
+        for rerun, seed in enumerate(site.seeds_of(job.task))
     ]
 
 
-def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> None:
+def _try(
+    task: Task, probe: Probe, downstream: Downstream, partition: Partition, train: SplitData
+) -> None:
     """Let a task answer two utterances, so that what is wrong with it shows before training.
 
     Raises:
         SuperbError: its code fails, or gives what it must not.
     """
-    downstream, name = partition.scorer, task.name
+    name = task.name
     batch = train.batch(range(min(2, len(train.utterances))), probe.spec.mix.normalised)
     probe.head.eval()
     try:
@@ -344,10 +417,14 @@ def _try(task: Task, probe: Probe, partition: Partition, train: SplitData) -> No
 
 
 def _notes(
-    task: Task, partition: Partition, data: Mapping[str, SplitData], hop_s: float
+    task: Task,
+    downstream: Downstream,
+    partition: Partition,
+    data: Mapping[str, SplitData],
+    hop_s: float,
 ) -> list[str]:
     """What the task has to say of the data of a fold, and labels that were lost with bad audio."""
-    downstream, train, test = task.downstream, data.get("train"), data["test"]
+    train, test = data.get("train"), data["test"]
     notes = []
     if train is not None and isinstance(downstream, NotesTraining):
         notes += downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
@@ -378,6 +455,7 @@ def _choice(
     valid: SplitData,
     test: SplitData,
     task: Task,
+    scorers: Mapping[int, Downstream],
     partition: Partition,
 ) -> Choice:
     """The learning rate chosen on valid, and the test records of its seeds: looked at once."""
@@ -391,7 +469,7 @@ def _choice(
         size = task.training.batch_utterances
         for probe in own:
             if probe.spec.learning_rate == rate:
-                scorer = partition.scorer
+                scorer = scorers[probe.spec.seed - task.training.first_seed]
                 if isinstance(scorer, TunesOnValid):
                     answers = answers_of(probe, valid, scorer, partition.vocabulary, size)
                     scorer = scorer.tuned(valid.utterances, answers)

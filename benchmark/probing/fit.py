@@ -171,6 +171,7 @@ class Probe:
 
     Attributes:
         spec: mix, learning rate and seed.
+        downstream: what it learns.
         mix: the layer mix.
         head: the head.
         status: ``training`` until it is finished, dropped (behind) or failed (not finite).
@@ -183,6 +184,7 @@ class Probe:
     """
 
     spec: ProbeSpec
+    downstream: Downstream
     mix: LayerMix
     head: nn.Module
     optimizer: torch.optim.Optimizer
@@ -293,7 +295,8 @@ def build_probe(
     mix = LayerMix(placed or spec.mix, layers, scaling).to(device)
     parameters = [*mix.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=spec.learning_rate, fused=True)
-    return Probe(spec, mix, head, optimizer, generator, training.head_precision == "bfloat16")
+    half = training.head_precision == "bfloat16"
+    return Probe(spec, downstream, mix, head, optimizer, generator, half)
 
 
 def standardisation(data: SplitData, mix: Mix, sample: int = 512) -> tuple[Tensor, Tensor]:
@@ -334,7 +337,6 @@ def fit(
     probes: Sequence[Probe],
     train: SplitData,
     valid: SplitData,
-    downstream: Downstream,
     vocabulary: Sequence[str],
     training: Training,
     progress: Progress,
@@ -354,8 +356,7 @@ def fit(
         probes: fresh ones, of one task.
         train: what they learn from.
         valid: what they are chosen on.
-        downstream: the task.
-        vocabulary: its output symbols.
+        vocabulary: the task's output symbols.
         training: the protocol's values.
         progress: where to report.
         title: of the progress bar.
@@ -366,7 +367,8 @@ def fit(
         listen: called with every look at valid.
         cores: of the processor, to train probes side by side on; all of them if None.
     """
-    metric = downstream.card.metric
+    card = probes[0].downstream.card
+    metric = card.metric
     normalised = any(probe.spec.mix.normalised for probe in probes)
     streams = {
         seed: _Stream(seed, train, training, takes, normalised)
@@ -375,7 +377,7 @@ def fit(
     update = 0 if snapshot is None else _go_on(probes, streams, snapshot)
 
     def step(blocks: Mapping[int, list[list[Batch]]], probe: Probe) -> None:
-        train_probe(probe, blocks[probe.spec.seed], downstream, vocabulary, training)
+        train_probe(probe, blocks[probe.spec.seed], vocabulary, training)
 
     def save() -> None:
         if snapshot is not None and snapshot.due:
@@ -387,7 +389,7 @@ def fit(
                 }
             )
 
-    parallel = downstream.card.features == "frames" and train.device == "cpu"
+    parallel = card.features == "frames" and train.device == "cpu"
     with _in_parallel(parallel, cores) as each, progress.bar(title, training.updates) as bar:
         if update:
             progress.note(f"{title}: goes on after update {update} of {training.updates}")
@@ -408,7 +410,7 @@ def fit(
                 if update < target:  # else the look comes first, and belongs to this update
                     save()
             alive = [probe for probe in alive if probe.status == "training"]
-            _look(alive, valid, downstream, vocabulary, training, each)
+            _look(alive, valid, vocabulary, training, each)
             if listen is not None:
                 for probe in alive:
                     if probe.status == "training":
@@ -588,7 +590,6 @@ def _blocks(streams: Sequence[_Stream], most: int) -> dict[int, list[list[Batch]
 def train_probe(
     probe: Probe,
     block: Sequence[Sequence[Batch]],
-    downstream: Downstream,
     vocabulary: Sequence[str],
     training: Training,
 ) -> None:
@@ -605,7 +606,7 @@ def train_probe(
         value = 0.0
         for batch in batches:
             logits, lengths = probe.answer(batch)
-            loss = downstream.loss(logits, lengths, batch.utterances, vocabulary)
+            loss = probe.downstream.loss(logits, lengths, batch.utterances, vocabulary)
             if len(batches) > 1:
                 loss = loss * (len(batch.utterances) / utterances)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -623,12 +624,10 @@ def train_probe(
 def _look(
     alive: Sequence[Probe],
     valid: SplitData,
-    downstream: Downstream,
     vocabulary: Sequence[str],
     training: Training,
     each: Each,
 ) -> None:
-    metric = downstream.card.metric
     answers: dict[int, list[Any]] = {id(probe): [] for probe in alive}
     losses = {id(probe): 0.0 for probe in alive}
     normalised = any(probe.spec.mix.normalised for probe in alive)
@@ -643,9 +642,9 @@ def _look(
                 probe.head.eval()
                 with torch.inference_mode():
                     logits, lengths = probe.answer(batch)
-                    loss = downstream.loss(logits, lengths, batch.utterances, vocabulary)
+                    loss = probe.downstream.loss(logits, lengths, batch.utterances, vocabulary)
                     losses[id(probe)] += float(loss) * len(batch.utterances)
-                    answers[id(probe)] += downstream.answer(
+                    answers[id(probe)] += probe.downstream.answer(
                         logits, lengths, batch.utterances, vocabulary
                     )
 
@@ -655,7 +654,8 @@ def _look(
             if not math.isfinite(valid_loss):
                 probe.fail(f"valid loss was not finite at update {probe.updates}")
                 continue
-            value = score(downstream.records(heard, answers[id(probe)]), metric)
+            metric = probe.downstream.card.metric
+            value = score(probe.downstream.records(heard, answers[id(probe)]), metric)
             _note(probe, value, valid_loss, metric, training)
 
 

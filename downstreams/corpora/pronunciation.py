@@ -6,10 +6,12 @@ lacks is left out, and the corpus's note names these words.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,7 @@ from benchmark.errors import LacksError, SuperbError
 from downstreams.corpora.words import transcript
 
 COLUMN: Final = "phones"
+LETTERS: Final = "letters"
 # Of a lexicon that knows less of them, it is likelier that it is another language's.
 LEAST_KNOWN: Final = 0.5
 
@@ -38,6 +41,11 @@ class Lexicon:
 
     name: str
     phones: Mapping[str, str]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Identity of what it says."""
+        return hashlib.sha256(repr(sorted(self.phones.items())).encode()).hexdigest()
 
     def of(self, text: str) -> tuple[str, list[str]]:
         """Phones of a text, and the words that are unknown.

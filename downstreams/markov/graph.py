@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from downstreams.markov.kaldi import kaldi
+from downstreams.markov.kaldi import kaldi, silenced
 from downstreams.markov.tying import Tying
 from downstreams.markov.units import QUIET, Pronouncing, Unit
 
@@ -25,7 +25,7 @@ _BACK_OFF: Final = "#0"
 # A state is stayed in and left with equal probability: what is learnt of it hardly matters.
 _HALF: Final = math.log(2)
 _BEAM: Final = 15.0
-_MOST_ACTIVE: Final = 4000
+_MOST_ACTIVE: Final = 1000
 
 
 class Decoding:
@@ -36,12 +36,21 @@ class Decoding:
         tying: the states.
         arpa: the n-gram, as an ARPA file.
         scale: of the scores of states beside those of the n-gram.
+        skips: whether a phone may leave out states, where frames are long.
     """
 
-    def __init__(self, pronouncing: Pronouncing, tying: Tying, arpa: str, scale: float) -> None:
+    def __init__(
+        self,
+        pronouncing: Pronouncing,
+        tying: Tying,
+        arpa: str,
+        scale: float,
+        *,
+        skips: bool = False,
+    ) -> None:
         self.words = sorted(pronouncing.words)
         self._scale = scale
-        self._graph = _graph(self.words, pronouncing, tying, arpa)
+        self._graph = _graph(self.words, pronouncing, tying, arpa, skips)
 
     def decode(self, scores: NDArray[np.float32]) -> str:
         """The words of the best path that ends a sentence; of any, if the search lost all such.
@@ -118,7 +127,9 @@ def search(
     return inputs, outputs
 
 
-def _graph(words: Sequence[str], pronouncing: Pronouncing, tying: Tying, arpa: str) -> Any:  # noqa: ANN401
+def _graph(
+    words: Sequence[str], pronouncing: Pronouncing, tying: Tying, arpa: str, skips: bool
+) -> Any:  # noqa: ANN401
     fst = kaldi().fst
     units: dict[Unit, int] = {QUIET: 1}
     for word in words:
@@ -132,12 +143,12 @@ def _graph(words: Sequence[str], pronouncing: Pronouncing, tying: Tying, arpa: s
     fst.minimize_encoded(both)
     both = _without_marks(both, first_mark)
     fst.arcsort(both, "ilabel")
-    states = _states(units, tying)
+    states = _states(units, tying, skips)
     fst.arcsort(states, "olabel")
     return fst.compose(states, both)
 
 
-def _states(units: Mapping[Unit, int], tying: Tying) -> Any:  # noqa: ANN401
+def _states(units: Mapping[Unit, int], tying: Tying, skips: bool) -> Any:  # noqa: ANN401
     """H: the states of a unit, to the unit."""
     fst = kaldi().fst
     graph = fst.StdVectorFst()
@@ -145,13 +156,16 @@ def _states(units: Mapping[Unit, int], tying: Tying) -> Any:  # noqa: ANN401
     graph.start = hub
     graph.set_final(hub, 0.0)
     for unit, label in units.items():
-        node = hub
-        for place in range(tying.places):
-            state, after = tying.state(unit, place) + 1, graph.add_state()
-            graph.add_arc(node, fst.StdArc(state, 0 if place else label, 0.0, after))
-            graph.add_arc(after, fst.StdArc(state, 0, _HALF, after))
-            node = after
-        graph.add_arc(node, fst.StdArc(0, 0, tying.places * _HALF, hub))
+        states = [tying.state(unit, place) + 1 for place in range(tying.places)]
+        nodes = [graph.add_state() for _ in states]
+        for place, (state, node) in enumerate(zip(states, nodes, strict=True)):
+            if skips or place == 0:
+                graph.add_arc(hub, fst.StdArc(state, label, 0.0, node))
+            graph.add_arc(node, fst.StdArc(state, 0, _HALF, node))
+            for after in range(place + 1, tying.places if skips else min(place + 2, tying.places)):
+                graph.add_arc(node, fst.StdArc(states[after], 0, _HALF, nodes[after]))
+            if skips or place == tying.places - 1:
+                graph.add_arc(node, fst.StdArc(0, 0, _HALF, hub))
     return graph
 
 
@@ -160,7 +174,7 @@ def _lexicon(
 ) -> tuple[Any, int]:
     """L: the units of a word, perhaps silence after it, to the word.
 
-    A mark ends each word, another one for each that sounds the same, so that it can be determinised.
+    A mark ends each word, another one for each that sounds the same: it can be determinised so.
     """
     fst = kaldi().fst
     graph = fst.StdVectorFst()
@@ -200,12 +214,13 @@ def _grammar(words: Sequence[str], arpa: str) -> Any:  # noqa: ANN401
         model.write_text(arpa, encoding="utf-8")
         names = ["<eps>", *words, _BACK_OFF, "<s>", "</s>"]
         table.write_text("".join(f"{name} {place}\n" for place, name in enumerate(names)), "utf-8")
-        text = packages.lm.arpa2fst(
-            str(model),
-            disambig_symbol=_BACK_OFF,
-            read_symbol_table=str(table),
-            max_arpa_warnings=0,
-        )
+        with silenced():
+            text = packages.lm.arpa2fst(
+                str(model),
+                disambig_symbol=_BACK_OFF,
+                read_symbol_table=str(table),
+                max_arpa_warnings=0,
+            )
     grammar = packages.fst.compile(text, acceptor=False)
     packages.fst.arcsort(grammar, "ilabel")
     return grammar

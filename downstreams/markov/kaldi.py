@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from benchmark.errors import SuperbError
@@ -34,3 +37,16 @@ def kaldi() -> Kaldi:
             "type pip install 'superb[hmm]', or choose --head ctc, attention or transducer"
         ) from error
     return Kaldi(gmm, decoder, fst, lm)
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Nothing written to standard error, where C++ tells what it reads."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -33,7 +33,9 @@ class Mixtures:
         self._linear = np.concatenate([pdf.means_invvars for pdf in pdfs]).T
         self._square = -0.5 * np.concatenate([pdf.inv_vars for pdf in pdfs]).T
         self._constant = np.concatenate([pdf.gconsts for pdf in pdfs])
-        self._first = np.cumsum([0, *(pdf.num_gauss for pdf in pdfs[:-1])])
+        components = [pdf.num_gauss for pdf in pdfs]
+        self._first = np.cumsum([0, *components[:-1]])
+        self._state = np.repeat(np.arange(len(pdfs)), components)
 
     def scores(self, frames: Frames) -> NDArray[np.float32]:
         """Log likelihoods ``[frame, state]`` of frames ``[frame, dim]``."""
@@ -41,7 +43,9 @@ class Mixtures:
         for begin in range(0, len(frames), _AT_ONCE):
             own = frames[begin : begin + _AT_ONCE]
             each = self._constant + own @ self._linear + own**2 @ self._square
-            parts.append(np.logaddexp.reduceat(each, self._first, axis=1))
+            most = np.maximum.reduceat(each, self._first, axis=1)
+            each = np.exp(each - most[:, self._state])
+            parts.append(most + np.log(np.add.reduceat(each, self._first, axis=1)))
         return np.concatenate(parts).astype(np.float32)
 
     @classmethod

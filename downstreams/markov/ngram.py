@@ -9,6 +9,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+
+from benchmark.errors import SuperbError
 
 START, END = "<s>", "</s>"
 _NEVER = -99.0  # the start of a sentence is no word
@@ -23,7 +27,7 @@ def bigrams(texts: Iterable[str]) -> str:
     pairs: Counter[tuple[str, str]] = Counter()
     for text in texts:
         words = [START, *text.split(), END]
-        pairs.update(zip(words, words[1:], strict=False))
+        pairs.update(pairwise(words))
     counts: Counter[str] = Counter()
     before: Counter[str] = Counter()
     kinds: Counter[str] = Counter()
@@ -44,3 +48,32 @@ def bigrams(texts: Iterable[str]) -> str:
         share = pairs[first, second] / (before[first] + kinds[first])
         lines.append(f"{math.log10(share + rest[first] * alone[second]):.6f}\t{first} {second}")
     return "\n".join([*lines, "", "\\end\\", ""])
+
+
+def read_arpa(path: Path) -> str:
+    """The text of an ARPA file.
+
+    Raises:
+        SuperbError: it is none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SuperbError(
+            f"--lm {path} cannot be read as an ARPA file, which the heads hmm and gmm-hmm need: "
+            f"{error}"
+        ) from error
+    if "\\data\\" not in text or "\\1-grams:" not in text:
+        raise SuperbError(
+            f"--lm {path} is no ARPA file, which the heads hmm and gmm-hmm need: it has no "
+            "\\data\\ or no \\1-grams:"
+        )
+    return text
+
+
+def words_of(arpa: str) -> list[str]:
+    """The words of an ARPA file."""
+    _, _, after = arpa.partition("\\1-grams:")
+    lines = after.partition("\n\\")[0].splitlines()
+    words = [fields[1] for line in lines if len(fields := line.split()) > 1]
+    return [word for word in words if word not in (START, END) and not word.startswith("<")]

@@ -102,7 +102,10 @@ def train(
     Raises:
         SuperbError: no utterance has enough frames.
     """
-    fits = [least_frames(own, places) + 2 * places <= len(f) for own, f in zip(spoken, frames)]
+    fits = [
+        least_frames(own, places) + 2 * places <= len(f)
+        for own, f in zip(spoken, frames, strict=True)
+    ]
     unfit = tuple(place for place, fit in enumerate(fits) if not fit)
     frames = [own for own, fit in zip(frames, fits, strict=True) if fit]
     spoken = [own for own, fit in zip(spoken, fits, strict=True) if fit]
@@ -124,9 +127,7 @@ def train(
     if not recipe.tri_passes:
         return System(tying, mixtures, unfit)
     seen = _seen(frames, alignments)
-    tying = grow(
-        seen, phones, places, leaves=recipe.leaves, gain=recipe.gain, least=recipe.least
-    )
+    tying = grow(seen, phones, places, leaves=recipe.leaves, gain=recipe.gain, least=recipe.least)
     states = _states(alignments, tying)
     mixtures = Mixtures.single(frames, states, tying.count)
     for number in range(1, recipe.tri_passes + 1):

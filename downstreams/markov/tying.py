@@ -103,9 +103,7 @@ class Stats:
     second: NDArray[np.float64]
 
     def __add__(self, other: Stats) -> Stats:
-        return Stats(
-            self.count + other.count, self.first + other.first, self.second + other.second
-        )
+        return Stats(self.count + other.count, self.first + other.first, self.second + other.second)
 
     @property
     def fit(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from benchmark.errors import SuperbError
@@ -49,6 +49,13 @@ class Pronouncing:
         """All phones, silence first."""
         return (SILENCE, *sorted({phone for own in self.words.values() for phone in own}))
 
+    def within(self, phones: Iterable[str]) -> Pronouncing:
+        """Only the words that these phones are enough for."""
+        known = set(phones)
+        return replace(
+            self, words={word: own for word, own in self.words.items() if known.issuperset(own)}
+        )
+
     def units(self, word: str) -> tuple[Unit, ...]:
         """The units of a word."""
         return units(self.words[word])
@@ -61,9 +68,7 @@ def units(phones: Sequence[str]) -> tuple[Unit, ...]:
     ['AE', 'T', '']
     """
     around = (EDGE, *phones, EDGE)
-    return tuple(
-        Unit(*around[place : place + 3]) for place in range(len(phones))
-    )
+    return tuple(Unit(*around[place : place + 3]) for place in range(len(phones)))
 
 
 def pronouncing(texts: Iterable[str], lexicon: Lexicon | None) -> Pronouncing:
@@ -94,6 +99,65 @@ def pronouncing(texts: Iterable[str], lexicon: Lexicon | None) -> Pronouncing:
             "phones with --pronunciations letters"
         )
     return Pronouncing(words, unknown, f"phones from {lexicon.name}")
+
+
+def sentences(
+    texts: Mapping[str, str], lexicon: Lexicon | None, phones: Iterable[str]
+) -> dict[str, list[str]]:
+    """Utterance id → the phones of each of its words, where these phones are enough for all."""
+    known = set(phones)
+    found = {}
+    for name, text in texts.items():
+        words = [
+            " ".join(word) if lexicon is None else lexicon.of(word)[0] for word in text.split()
+        ]
+        if words and all(word and known.issuperset(word.split()) for word in words):
+            found[name] = words
+    return found
+
+
+def training_notes(
+    texts: Sequence[str], lexicon: Lexicon | None, lengths: Sequence[int], least: int
+) -> list[str]:
+    """Where phones come from, and the transcripts that cannot be aligned.
+
+    Args:
+        texts: of train, normalised.
+        lexicon: as for `pronouncing`.
+        lengths: frames of each.
+        least: frames that a phone takes.
+    """
+    known = pronouncing(texts, lexicon)
+    notes = [known.source]
+    if known.unknown:
+        lost = sum(not known.words.keys() >= set(text.split()) for text in texts)
+        notes.append(
+            f"{lost} of {len(texts)} training transcripts have words that the lexicon lacks, and "
+            f"teach nothing: {named(known.unknown)}"
+        )
+    unfit = sum(
+        least * sum(len(known.words.get(word, ())) for word in text.split()) > length
+        for text, length in zip(texts, lengths, strict=True)
+    )
+    if unfit:
+        notes.append(
+            f"{unfit} of {len(texts)} training transcripts have more phones than fit into their "
+            "frames; they cannot be aligned and teach nothing"
+        )
+    return notes
+
+
+def test_notes(texts: Sequence[str], words: Iterable[str]) -> list[str]:
+    """The words that cannot be found, for they are none of those of the search."""
+    known = set(words)
+    said = [word for text in texts for word in text.split()]
+    lacking = Counter(word for word in said if word not in known)
+    if not lacking:
+        return []
+    return [
+        f"{sum(lacking.values())} of {len(said)} test words cannot be right: neither train nor the "
+        f"n-gram has them with phones: {named(lacking)}"
+    ]
 
 
 def named(words: Mapping[str, int]) -> str:

@@ -106,7 +106,7 @@ def train(
     for part in (train_data, valid_data):
         heard(part)
     quiet = Progress(quiet=True)
-    fit(probes, train_data, valid_data, downstream, vocabulary, training, quiet, **options)
+    fit(probes, train_data, valid_data, vocabulary, training, quiet, **options)
     return probes
 
 
@@ -207,7 +207,7 @@ def test_a_diverging_head_fails_alone(stores, quick):
     ]
     with torch.no_grad():
         probes[1].head.classify.weight[0, 0] = float("nan")
-    fit(probes, train_data, valid_data, downstream, vocabulary, training, Progress(quiet=True))
+    fit(probes, train_data, valid_data, vocabulary, training, Progress(quiet=True))
     assert probes[0].status == "finished"
     assert probes[0].best is not None
     assert probes[1].status == "failed"
@@ -255,7 +255,7 @@ def test_a_rate_that_lost_a_seed_keeps_no_place(stores, quick):
     ]
     with torch.no_grad():
         probes[3].head.classify.weight[0, 0] = float("nan")  # the better rate loses a seed
-    fit(probes, train_data, valid_data, downstream, vocabulary, training, Progress(quiet=True))
+    fit(probes, train_data, valid_data, vocabulary, training, Progress(quiet=True))
     assert [probe.status for probe in probes] == ["finished", "finished", "dropped", "failed"]
     assert ranked_rates(probes, "higher") == [1e-5]
 
@@ -273,7 +273,7 @@ def test_the_best_look_on_valid_is_what_is_kept(stores, quick):
 
 def test_rates_are_ranked_over_seeds_and_ties_go_to_the_loss_then_the_smaller():
     def probe(rate: float, seed: int, valid: float, loss: float) -> Probe:
-        made = Probe(ProbeSpec(Mix(0), rate, seed), None, None, None)  # type: ignore[arg-type]
+        made = Probe(ProbeSpec(Mix(0), rate, seed), None, None, None, None)  # type: ignore[arg-type]
         made.best = Look(10, 0.0, valid, loss)
         return made
 
