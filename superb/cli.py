@@ -63,6 +63,9 @@ LayerChoices = Annotated[
     str,
     typer.Option("--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."),
 ]
+PictureFolder = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Draw pictures into this folder.")
+]
 
 
 class _Warnings(logging.Handler):
@@ -466,9 +469,7 @@ def layers(
         list[str] | None,
         typer.Option("--downstream", "-d", help="Task, or several with commas; all if none."),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Draw pictures into this folder.")
-    ] = None,
+    output: PictureFolder = None,
 ) -> None:
     """What do the other layers add to the last? Differences, single layers, learned weights."""
     from leaderboard.compare.layers import study_layers
@@ -486,24 +487,32 @@ def layers(
 @app.command()
 def heads(
     results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    output: PictureFolder = None,
 ) -> None:
-    """Does the rank of encoders depend on the head? Scores by head, agreement, what flips."""
-    _show_variants(results, "heads")
+    """Does the rank of encoders depend on the head? Scores, rank correlation, what flips."""
+    _show_variants(results, "heads", output)
 
 
 @app.command()
 def labels(
     results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    output: PictureFolder = None,
 ) -> None:
-    """And on how many labels there are? Scores by their amount, agreement, what flips."""
-    _show_variants(results, "labels")
+    """Does the rank of encoders depend on how many labels there are? Likewise, by their amount."""
+    _show_variants(results, "labels", output)
 
 
-def _show_variants(results: Path, by: Literal["heads", "labels"]) -> None:
+def _show_variants(results: Path, by: Literal["heads", "labels"], output: Path | None) -> None:
     from leaderboard.compare.variants import study_variants
     from leaderboard.show.variants import show_variants
 
-    show_variants(study_variants(results, by), Console(emoji=False))
+    studies = study_variants(results, by)
+    show_variants(studies, Console(emoji=False))
+    if output is not None:
+        from leaderboard.show.curve_plots import draw_studies
+
+        for path in draw_studies(studies, output):
+            print(path)
 
 
 @app.command()

@@ -155,7 +155,7 @@ def _summary(key: tuple[str, str, str], tables: Sequence[Table]) -> Summary:
             drawn = draw_scores(rows, layer)
             ranks[layer] = _mean_ranks(drawn, [table.lower_is_better for table in tables])
             overall[layer] = _overall(tables, rows, layer)
-            if _unknown(tables, rows, layer):
+            if lacks_interval(tables, rows, layer):
                 ranks[layer] = [mean and Mean(mean.value, None, None) for mean in ranks[layer]]
                 overall[layer] = [mean and Mean(mean.value, None, None) for mean in overall[layer]]
         ranked = [mean is not None for means in ranks.values() for mean in means]
@@ -228,7 +228,7 @@ def join_rows(tables: Sequence[Table], layers: Sequence[str], notes: list[str]) 
 
 
 def _worth(row: Row, layers: Sequence[str]) -> tuple[object, ...]:
-    cells = [row.cells[layer] for layer in layers if layer in row.cells]
+    cells = [cell for layer in layers if (cell := row.cell(layer))]
     return (
         sum(cell.status == "finished" for cell in cells),
         sum(cell.seeds for cell in cells),
@@ -250,7 +250,7 @@ def _present(means: Mapping[str, Sequence[Mean | None]], position: int) -> dict[
     }
 
 
-def _unknown(tables: Sequence[Table], rows: Rows, layer: str) -> bool:
+def lacks_interval(tables: Sequence[Table], rows: Rows, layer: str) -> bool:
     """Whether a score has no interval to draw from: then no mean has one, nor any rank."""
     return any(
         row is not None

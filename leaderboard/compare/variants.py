@@ -17,8 +17,16 @@ from typing import Literal
 import numpy as np
 
 from benchmark.errors import SuperbError
-from leaderboard.compare.ranks import Floats, Mean, Rows, draw_scores, join_rows, mean_of
-from leaderboard.read.board import MAIN_LAYERS, Table
+from leaderboard.compare.ranks import (
+    Floats,
+    Mean,
+    Rows,
+    draw_scores,
+    join_rows,
+    lacks_interval,
+    mean_of,
+)
+from leaderboard.read.board import MAIN_LAYERS, Board, Table
 from leaderboard.read.collect import collect
 
 By = Literal["heads", "labels"]
@@ -35,7 +43,8 @@ class Agreement:
     Attributes:
         one: name of a column.
         other: of the other.
-        tau: Kendall's tau-b with its interval; None for fewer than three encoders.
+        tau: Kendall's tau-b, with its interval where every score has one; None for fewer than
+            three encoders.
     """
 
     one: str
@@ -48,16 +57,18 @@ class Study:
     """One task by several heads, or on several amounts of labels.
 
     Attributes:
+        by: what the columns differ in.
         tables: one for each column.
         columns: their names.
         rows: encoders, as `join_rows` has them.
-        layer: the layer choice that is compared.
+        layer: the layer choice that is compared, as `Row.cell` finds it.
         agreements: of each two columns.
         holds: pairs of encoders of which the first is better in every column.
         flips: pairs of which one is better in one column and the other in another.
         open_pairs: how many are neither.
     """
 
+    by: By
     tables: tuple[Table, ...]
     columns: tuple[str, ...]
     rows: Rows
@@ -67,6 +78,20 @@ class Study:
     flips: tuple[tuple[str, str], ...]
     open_pairs: int
 
+    @property
+    def subject(self) -> str:
+        """The task, with the budget of labels or the head that all columns have in common."""
+        first = self.tables[0]
+        if self.by == "labels":
+            return first.head
+        return f"{first.base}-{first.labels}" if first.labels else first.base
+
+    @property
+    def searching(self) -> tuple[str, ...]:
+        """Columns in which the best layer stands for the weighted sum, as nothing is trained."""
+        pairs = zip(self.columns, self.tables, strict=True)
+        return tuple(name for name, table in pairs if table.stands_for(self.layer) != self.layer)
+
 
 def study_variants(folder: Path | str, by: By) -> list[Study]:
     """Every task of a folder that was run by several heads, or on several amounts of labels.
@@ -74,22 +99,7 @@ def study_variants(folder: Path | str, by: By) -> list[Study]:
     Raises:
         SuperbError: there is no such folder, or no such task in it.
     """
-    kept: Callable[[Table], str] = (lambda t: t.labels) if by == "heads" else (lambda t: t.head)
-    name: Callable[[Table], str] = (
-        (lambda t: t.head) if by == "heads" else (lambda t: t.labels or "all")
-    )
-    groups: dict[tuple[str, ...], list[Table]] = {}
-    for table in collect(folder).tables:
-        key = (
-            *(table.base, kept(table), table.corpus, table.corpus_sha256, table.audio_sha256),
-            *(table.protocol, table.protocol_version, table.channel, *table.skipped),
-        )
-        groups.setdefault(key, []).append(table)
-    studies = [
-        _study(sorted(tables, key=_place), name)
-        for _, tables in sorted(groups.items())
-        if len(set(map(name, tables))) == len(tables) > 1
-    ]
+    studies = find_studies(collect(folder), by)
     if not studies:
         option = "--head ctc,attention" if by == "heads" else "--labels 2min,10min,all"
         raise SuperbError(
@@ -100,14 +110,32 @@ def study_variants(folder: Path | str, by: By) -> list[Study]:
     return studies
 
 
+def find_studies(board: Board, by: By) -> list[Study]:
+    """The same of a board that was read; empty where there is no such task."""
+    kept: Callable[[Table], str] = (lambda t: t.labels) if by == "heads" else (lambda t: t.head)
+    name: Callable[[Table], str] = (
+        (lambda t: t.head) if by == "heads" else (lambda t: t.labels or "all")
+    )
+    groups: dict[tuple[str, ...], list[Table]] = {}
+    for table in board.tables:
+        key = (
+            *(table.base, kept(table), table.corpus, table.corpus_sha256, table.audio_sha256),
+            *(table.protocol, table.protocol_version, table.channel, *table.skipped),
+        )
+        groups.setdefault(key, []).append(table)
+    return [
+        _study(by, sorted(tables, key=_place), name)
+        for _, tables in sorted(groups.items())
+        if len(set(map(name, tables))) == len(tables) > 1
+    ]
+
+
 def _place(table: Table) -> tuple[object, ...]:
     """Columns: the task as it is first, and from few labels to all."""
-    number = float(table.labels.rstrip("sminh") or 0)
-    unit = {"s": 1, "min": 60, "h": 3600}.get(table.labels.lstrip("0123456789."), 0)
-    return (table.head != table.base, table.head, not table.labels, number * unit)
+    return (table.head != table.base, table.head, not table.labels, table.train_s or 0)
 
 
-def _study(tables: Sequence[Table], name: Callable[[Table], str]) -> Study:
+def _study(by: By, tables: Sequence[Table], name: Callable[[Table], str]) -> Study:
     columns = tuple(map(name, tables))
     present = [
         layer
@@ -117,8 +145,8 @@ def _study(tables: Sequence[Table], name: Callable[[Table], str]) -> Study:
     layer = present[0] if present else MAIN_LAYERS[0]
     rows = join_rows(tables, (layer,), [])
     drawn = [
-        (label, draws)
-        for (_, label, _), draws in zip(rows, draw_scores(rows, layer), strict=True)
+        (row[1], draws, not lacks_interval(tables, [row], layer))
+        for row, draws in zip(rows, draw_scores(rows, layer), strict=True)
         if draws is not None
     ]
     signs = np.array([1.0 if table.lower_is_better else -1.0 for table in tables])
@@ -126,13 +154,15 @@ def _study(tables: Sequence[Table], name: Callable[[Table], str]) -> Study:
     for one, other in combinations(range(len(tables)), 2):
         tau = None
         if len(drawn) >= FEWEST:
-            both = np.stack([draws[:, (one, other)] * signs[[one, other]] for _, draws in drawn])
+            both = np.stack([draws[:, (one, other)] * signs[[one, other]] for _, draws, _ in drawn])
             tau = mean_of(kendall(both[..., 0].T, both[..., 1].T))
+            if not all(known for *_, known in drawn):
+                tau = Mean(tau.value, None, None)
         agreements.append(Agreement(columns[one], columns[other], tau))
     holds, flips, unsettled = [], [], 0
-    for (a, of_a), (b, of_b) in combinations(drawn, 2):
+    for (a, of_a, known_a), (b, of_b, known_b) in combinations(drawn, 2):
         better = ((of_a - of_b) * signs < 0).mean(axis=0), ((of_a - of_b) * signs > 0).mean(axis=0)
-        sure = [share >= _SURE for share in better]
+        sure = [(share >= _SURE) & known_a & known_b for share in better]
         if sure[0].any() and sure[1].any():
             flips.append((a, b))
         elif sure[0].all() or sure[1].all():
@@ -140,6 +170,7 @@ def _study(tables: Sequence[Table], name: Callable[[Table], str]) -> Study:
         else:
             unsettled += 1
     return Study(
+        by,
         tuple(tables),
         columns,
         rows,

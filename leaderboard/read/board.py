@@ -100,6 +100,7 @@ class Table:
         downstream: name of the task.
         base: the task that this is a variant of; its own name if it is of none.
         labels: how much of train its heads were told the labels of; "" for all.
+        train_s: the same in seconds, for all of it too; None when the result does not say.
         title: of the task, for readers.
         version: of the task.
         needs: the columns of a corpus that it reads, such as the labels of an intent.
@@ -121,6 +122,7 @@ class Table:
     downstream: str
     base: str
     labels: str
+    train_s: float | None
     title: str
     version: int
     needs: tuple[str, ...]
@@ -142,6 +144,10 @@ class Table:
     def head(self) -> str:
         """The task with its head: its name without the labels."""
         return self.downstream.removesuffix(f"-{self.labels}") if self.labels else self.downstream
+
+    def stands_for(self, layer: str) -> str:
+        """The column in the place of a layer choice: the best layer where no sum is trained."""
+        return BEST if layer == MAIN_LAYERS[1] and BEST in self.layers else layer
 
     @property
     def metric(self) -> str:

@@ -39,6 +39,7 @@ from leaderboard.read.fields import (
     score_of,
     skipped_utterances,
     source_of,
+    train_seconds,
 )
 from leaderboard.read.names import printable, told_apart
 
@@ -214,6 +215,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         downstream=str(card["name"]),
         base=base_of(newest),
         labels=labels_of(newest),
+        train_s=train_seconds(newest),
         title=str(card.get("title", "")),
         version=int(card["version"]),
         needs=columns_of(newest),

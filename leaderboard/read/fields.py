@@ -41,6 +41,14 @@ def labels_of(result: Result) -> str:
     return str(found.get("text", "")) if isinstance(found, dict) else ""
 
 
+def train_seconds(result: Result) -> float | None:
+    """How much of train its heads were told the labels of; None where the result does not say."""
+    if budget := identity_of(result, "labels", "seconds"):
+        return float(budget)
+    hours = result.corpus.get("splits", {}).get("train", {}).get("hours")
+    return 3600 * float(hours) if hours else None
+
+
 def base_of(result: Result) -> str:
     """The task that its own is a variant of; its own if it is of none."""
     return str(result.downstream.get("base") or result.downstream["name"])

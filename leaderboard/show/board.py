@@ -59,8 +59,8 @@ def table_grid(table: Table) -> Grid:
             )
             for row in table.rows
         ),
-        bold=_bold(runs),
-        footnotes=(*_footnotes(runs), *notes),
+        bold=bold_of(runs),
+        footnotes=(*footnotes_of(runs), *notes),
     )
 
 
@@ -120,8 +120,8 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
         columns=tuple(columns),
         groups=tuple(groups),
         rows=tuple(rows),
-        bold=_bold(runs),
-        footnotes=(*_footnotes(runs), *notes),
+        bold=bold_of(runs),
+        footnotes=(*footnotes_of(runs), *notes),
     )
 
 
@@ -190,14 +190,15 @@ def score_item(table: Table, row: Row | None, layer: str) -> Item:
 _Runs = Sequence[tuple[Table, Row, Cell]]
 
 
-def _bold(runs: _Runs) -> str:
+def bold_of(runs: _Runs) -> str:
+    """What bold means; "" where nothing is."""
     if not any(cell.not_separated for _, _, cell in runs):
         return ""
     return "best of its column, or not separated from the best (intervals overlap)"
 
 
-def _footnotes(runs: _Runs) -> list[str]:
-    """What the marks mean, only those that are there."""
+def footnotes_of(runs: _Runs) -> list[str]:
+    """What the marks of a grid mean, only those that are there."""
     finished = [run for run in runs if run[2].score is not None]
     lines: list[str] = []
     every = [(table.unit, cell.score) for table, _, cell in runs if cell.score is not None]

@@ -10,6 +10,7 @@ from leaderboard.show.grid import MISSING
 if TYPE_CHECKING:
     from benchmark.scoring.results import MetricValue
     from benchmark.scoring.statistics import Difference
+    from leaderboard.compare.ranks import Mean
 
 
 def score_text(score: MetricValue, unit: str, digits: int | None = None) -> str:
@@ -31,6 +32,13 @@ def difference_text(found: Difference, unit: str, step: str = "") -> str:
     value, low, high = (_signed(end, digits) for end in (found.value, found.low, found.high))
     step = f" {step}" if step else ""
     return f"{value}{step} [{no_interval(found, unit) or f'{low}, {high}'}]"
+
+
+def tau_text(tau: Mean) -> str:
+    """A rank correlation with its interval, or with what stands for one that is not known."""
+    known = tau.low is not None and tau.high is not None
+    ends = f"{tau.low:+.2f}, {tau.high:+.2f}" if known else "not known"
+    return f"{tau.value:+.2f} [{ends}]"
 
 
 def step_of(unit: str) -> str:

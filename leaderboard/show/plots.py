@@ -1,9 +1,10 @@
-"""Pictures of a study of layers: the same results give the same PNG files, byte for byte."""
+"""Pictures as PNG files, those of a study of layers here: the same results, the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 # The blue of Okabe & Ito's palette. Colour-blind readers tell the maps "Blues" and "Oranges" below
 # from each other, and in both of them darker is more.
-_BLUE, _GREY = "#0072B2", "#666666"
-_WIDTH = 8.0  # inches
+_BLUE, GREY = "#0072B2", "#666666"
+WIDTH = 8.0  # inches
 _DPI = 150
 _ROOMY = 14  # layers; more need smaller figures
 _STYLE = {
@@ -41,19 +42,46 @@ def draw(study: LayerStudy, folder: Path | str) -> list[Path]:
     Raises:
         SuperbError: when the folder cannot be written.
     """
+    return write_pictures(
+        folder,
+        (
+            (
+                entry.table.downstream,
+                {
+                    "differences": partial(draw_differences, entry),
+                    "layers": partial(draw_layers, entry),
+                },
+            )
+            for entry in study.tables
+        ),
+    )
+
+
+def write_pictures(
+    folder: Path | str,
+    pictures: Iterable[tuple[str, Mapping[str, Callable[[], Figure | None]]]],
+) -> list[Path]:
+    """Draw and write ``<name>-<kind>.png``; of a name that was there before, with a 2 behind it.
+
+    Args:
+        folder: made if it does not exist.
+        pictures: name, and what draws each kind; None draws nothing.
+
+    Raises:
+        SuperbError: when the folder cannot be written.
+    """
     import matplotlib.style
 
     folder = Path(folder)
     written: list[Path] = []
     seen: dict[str, int] = {}
-    for entry in study.tables:
-        task = entry.table.downstream
-        seen[task] = seen.get(task, 0) + 1
-        stem = safe_name(task) + (f"-{seen[task]}" if seen[task] > 1 else "")
+    for name, kinds in pictures:
+        seen[name] = seen.get(name, 0) + 1
+        stem = safe_name(name) + (f"-{seen[name]}" if seen[name] > 1 else "")
         # The reader's own settings of matplotlib do not change the pictures.
         with matplotlib.style.context(["default", _STYLE]):
-            figures = {"differences": draw_differences(entry), "layers": draw_layers(entry)}
-            for kind, figure in figures.items():
+            for kind, drawn in kinds.items():
+                figure = drawn()
                 if figure is None:
                     continue
                 path = folder / f"{stem}-{kind}.png"
@@ -76,9 +104,9 @@ def draw_differences(entry: LayerTable) -> Figure | None:
     rows = [row for row in entry.rows if row.pair is not None]
     if not rows:
         return None
-    figure = Figure(figsize=(_WIDTH, 1.4 + 0.38 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.4 + 0.38 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    axes.axvline(0, color=_GREY, linewidth=1, zorder=1)
+    axes.axvline(0, color=GREY, linewidth=1, zorder=1)
     for height, row in enumerate(reversed(rows)):
         assert row.pair is not None
         found = row.pair.difference
@@ -101,7 +129,7 @@ def draw_differences(entry: LayerTable) -> Figure | None:
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.8, zorder=0)
     axes.set_axisbelow(True)
     axes.set_xlabel(f"{entry.table.metric}, weighted sum − last layer, {step_of(entry.table.unit)}")
-    _headline(figure, f"{_title(entry)}: what the other layers add")
+    headline(figure, f"{_title(entry)}: what the other layers add")
     sides = ["last layer better", "weighted sum better"]
     left, right = reversed(sides) if entry.table.lower_is_better else sides
     for text, place, anchor, line in (
@@ -111,7 +139,7 @@ def draw_differences(entry: LayerTable) -> Figure | None:
     ):
         axes.annotate(
             text, (place, 1), (0, 12 * line), ha=anchor, xycoords="axes fraction",
-            textcoords="offset points", fontsize=9, color=_GREY,
+            textcoords="offset points", fontsize=9, color=GREY,
         )  # fmt: skip
     return figure
 
@@ -127,10 +155,10 @@ def draw_layers(entry: LayerTable) -> Figure | None:
     if not rows:
         return None
     heights = [len(_lines(row, entry)) for row in rows]
-    figure = Figure(figsize=(_WIDTH, 1.1 + sum(0.3 * lines + 0.6 for lines in heights)),
+    figure = Figure(figsize=(WIDTH, 1.1 + sum(0.3 * lines + 0.6 for lines in heights)),
                     layout="constrained")  # fmt: skip
     grid = figure.add_gridspec(len(rows), 1, height_ratios=heights)
-    _headline(figure, f"{_title(entry)}: learned weights beside norms and single layers")
+    headline(figure, f"{_title(entry)}: learned weights beside norms and single layers")
     for position, row in enumerate(rows):
         _strip(figure.add_subplot(grid[position]), row, entry)
     legend = "Each line has its own scale: darker is more"
@@ -140,11 +168,12 @@ def draw_layers(entry: LayerTable) -> Figure | None:
         legend += "\nρ: rank correlation with the layers alone, turned so that more is better."
     if any(row.best is not None for row in rows):
         legend += "\nBold: the single layer that is best on valid."
-    figure.supxlabel(legend, x=0.01, ha="left", fontsize=9, color=_GREY)
+    figure.supxlabel(legend, x=0.01, ha="left", fontsize=9, color=GREY)
     return figure
 
 
-def _headline(figure: Figure, text: str) -> None:
+def headline(figure: Figure, text: str) -> None:
+    """Write what a picture is about above it."""
     figure.suptitle(text, fontsize=11, fontweight="bold", x=0.01, ha="left")
 
 

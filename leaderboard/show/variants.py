@@ -5,42 +5,67 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.text import Text
 
 from leaderboard.compare.variants import FEWEST, Study
 from leaderboard.read.names import list_some, printable
-from leaderboard.show.board import arrow, score_item
-from leaderboard.show.terminal import difference_table, show_lines
+from leaderboard.show.board import arrow, bold_of, footnotes_of, label_of, score_item
+from leaderboard.show.curves import DIFFERS, searching_notes
+from leaderboard.show.grid import Grid, GridRow
+from leaderboard.show.numbers import tau_text
+from leaderboard.show.terminal import show_grid, show_lines
 
 
 def show_variants(studies: Sequence[Study], console: Console) -> None:
     """Print a table of encoders by heads, or by amounts of labels, and what it says."""
     for study in studies:
-        first = study.tables[0]
-        title = (
-            f"{first.base}: {first.metric} in {first.unit} {arrow(first)}, {study.layer}, corpus "
-            f"{first.corpus} ({first.content}), protocol {first.protocol} v{first.protocol_version}"
-        )
-        console.print(Text(printable(title), style="bold"))
-        grid = difference_table(*map(printable, study.columns))
-        for _, label, cells in study.rows:
-            items = [
-                score_item(table, row, study.layer)
-                for table, row in zip(study.tables, cells, strict=True)
-            ]
-            grid.add_row(Text(printable(label)), *(Text(item.text) for item in items))
-        console.print(grid)
-        show_lines(_lines(study), console, "dim")
+        show_grid(study_grid(study), console)
+        show_lines(study_lines(study), console)
 
 
-def _lines(study: Study) -> list[str]:
+def study_grid(study: Study) -> Grid:
+    """Encoders by heads, or by amounts of labels."""
+    first = study.tables[0]
+    cells = [
+        (table, row, cell)
+        for _, _, rows in study.rows
+        for table, row in zip(study.tables, rows, strict=True)
+        if row is not None and (cell := row.cell(study.layer)) is not None
+    ]
+    return Grid(
+        title=f"{study.subject} by {DIFFERS[study.by]}: {first.metric} in {first.unit} "
+        f"{arrow(first)}, {study.layer}",
+        details=(
+            f"corpus {first.corpus} ({first.content}), protocol {first.protocol} version "
+            f"{first.protocol_version}",
+        ),
+        labels=("upstream",),
+        columns=tuple(f"{name} {arrow(first)}" for name in study.columns),
+        groups=("",) * len(study.columns),
+        rows=tuple(
+            GridRow(
+                (label_of(label, any(row.untrained for row in rows if row)),),
+                tuple(
+                    score_item(table, row, study.layer)
+                    for table, row in zip(study.tables, rows, strict=True)
+                ),
+            )
+            for _, label, rows in study.rows
+        ),
+        bold=bold_of(cells),
+        footnotes=(*searching_notes(study), *footnotes_of(cells)),
+    )
+
+
+def study_lines(study: Study) -> list[str]:
+    """How alike the columns rank the encoders, and which pairs hold or flip."""
     lines = [
-        f"ranks by {agreement.one} and {agreement.other}: Kendall's tau {agreement.tau.value:+.2f} "
-        f"[{agreement.tau.low:+.2f}, {agreement.tau.high:+.2f}]"
+        f"ranks by {agreement.one} and {agreement.other}: Kendall's tau {tau_text(agreement.tau)}"
         for agreement in study.agreements
         if agreement.tau is not None
     ]
-    if not lines:
+    if lines:
+        lines.append("[low, high] of tau: 95 % of draws of the scores by their intervals")
+    else:
         lines.append(
             f"no rank correlation: it takes {FEWEST} upstreams with a score in every column"
         )
@@ -53,5 +78,4 @@ def _lines(study: Study) -> list[str]:
         if found:
             said = " beats " if word == "holds" else " and "
             lines.append(f"{word}: {list_some([said.join(pair) for pair in found])}")
-    lines.append("[low, high]: 95 % interval")
     return list(map(printable, lines))

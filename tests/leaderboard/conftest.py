@@ -1,7 +1,7 @@
 """Results that look real, for boards."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,8 @@ def build(
             ],
         },
         corpus={"name": corpus, "sha256": corpus_sha256, "licence": "CC0-1.0", "source": "bundled",
-                "note": "synthetic voices", "splits": {}, "audio_sha256": audio_sha256},
+                "note": "synthetic voices",
+                "splits": {"train": {"hours": 0.65}}, "audio_sha256": audio_sha256},
         protocol={"name": protocol, "version": protocol_version, "updates": 200},
         layer=layer,
         seeds=list(seeds),
@@ -122,6 +123,22 @@ def build(
         | ({} if macs is None else {"macs": macs}),
         provenance={"superb": "0.1.0", "commit": None, "dirty": None},
     )  # fmt: skip
+
+
+def variant(result: Result, name: str, labels: str = "", seconds: float = 0.0) -> Result:
+    """The result of the same task by another head, or on fewer labels."""
+    identity = {**result.identity, "downstream": {"name": name, "version": 1}}
+    corpus = dict(result.corpus)
+    if labels:
+        identity["labels"] = {"seconds": seconds}
+        corpus["labels"] = {"text": labels, "utterances": {}}
+    return replace(
+        result,
+        run_id=run_id(identity),
+        identity=identity,
+        downstream={**result.downstream, "name": name, "base": result.downstream["name"]},
+        corpus=corpus,
+    )
 
 
 def records(result: Result, speakers: int = 4, each: int = 3) -> dict[int, list[Record]]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import NormalDist
 
 from benchmark.scoring.results import MetricValue, no_interval
+from leaderboard.show.curves import Chart, spread, stagger
 from leaderboard.show.report.markup import Html, element, join
 
 WIDTH = 340.0
@@ -137,6 +139,93 @@ def lines(
             heights.append(y(last.y))
             drawn.append(_text(name, x(last.x) + 4, y(last.y) + 4, "start", strong=chosen))
     return _chart(title, x_label, y_label, y, drawn)
+
+
+def comparison(chart: Chart) -> Html:
+    """A curve for each encoder with its name at the end; what `leaderboard.show.curves` holds."""
+    names = [_short(curve.label) for curve in chart.curves]
+    right = WIDTH - 24 - 6.2 * max(map(len, names))
+    x = _Scale(0, 1, _LEFT + 16, right - 26)
+    columns = [x(place) for place in chart.places]
+    rows = stagger(columns, [6.2 * len(name) + 8 for name in chart.names])
+    top, bottom = _TOP, _TOP + max(150.0, 14.0 * len(names))
+    if chart.logarithmic:
+        low, high = map(math.log10, chart.ends)
+        free = 0.04 * (high - low)
+        scale = _Scale(low - free, high + free, bottom, top, tuple(map(math.log10, chart.ticks)))
+        ticks = list(zip(scale.ticks, chart.ticks, strict=True))
+    else:
+        scale = _Scale.nice(*chart.ends, bottom, top)
+        ticks = [(tick, tick) for tick in scale.ticks]
+
+    def y(value: float) -> float:
+        return scale(math.log10(value) if chart.logarithmic else value)
+
+    drawn: list[Html] = []
+    for place, tick in ticks:
+        drawn += [
+            element("line", x1=_LEFT, x2=right, y1=scale(place), y2=scale(place), class_="grid"),
+            _text(f"{tick:g}", _LEFT - 6, scale(place) + 4, "end"),
+        ]
+    for column, row, name in zip(columns, rows, chart.names, strict=True):
+        drawn += [
+            element("line", x1=column, x2=column, y1=top, y2=bottom, class_="grid"),
+            _text(name, column, bottom + 14 + 13 * row, "middle"),
+        ]
+    ends = spread([y(curve.dots[-1].value) for curve in chart.curves], [13.0] * len(names),
+                  top, bottom)  # fmt: skip
+    shift = min(5.0, 0.5 * min(b - a for a, b in pairwise(columns)) / len(names))
+    for number, (curve, name, end) in enumerate(zip(chart.curves, names, ends, strict=True)):
+        aside = shift * (number - (len(names) - 1) / 2)
+        places = [column + aside for column in columns]
+        shape = _SERIES[number % len(_SERIES)]
+        last = curve.dots[-1]
+        parts = [_line([(places[last.column], y(last.value)), (right + 8, end)], "lead")]
+        for run in curve.runs:
+            parts.append(_line([(places[dot.column], y(dot.value)) for dot in run], "way"))
+            for dot in run:
+                place = places[dot.column]
+                tip = f"{curve.label}, {chart.names[dot.column]}: {dot.text}"
+                if dot.low is not None and dot.high is not None:
+                    reach = {"y1": y(dot.low), "y2": y(dot.high)}
+                    parts.append(element("line", x1=place, x2=place, **reach, class_="whisker"))
+                parts.append(shape(place, y(dot.value), element("title", tip)))
+        parts += [
+            shape(right + 8, end, element("title", curve.label)),
+            _text(name, right + 16, end + 4, "start"),
+        ]
+        drawn.append(element("g", *parts, class_=f"series series-{number % _COLOURS}"))
+    under = bottom + 14 + 13 * max(rows)
+    drawn += [
+        _text(chart.x_label, (_LEFT + right) / 2, under + 18, "middle"),
+        _upright(chart.y_label, (top + bottom) / 2),
+    ]
+    return _svg(chart.title, drawn, under + 24)
+
+
+def _polygon(*corners: tuple[float, float]) -> Callable[[float, float, Html], Html]:
+    def shape(x: float, y: float, title: Html) -> Html:
+        path = "M" + "L".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in corners) + "z"
+        return element("path", title, d=path, class_="spot")
+
+    return shape
+
+
+def _disc(x: float, y: float, title: Html) -> Html:
+    return element("circle", title, cx=x, cy=y, r=3.8, class_="spot")
+
+
+# Seven colours and six shapes: no two of 42 encoders share both.
+_COLOURS = 7
+_SERIES: tuple[Callable[[float, float, Html], Html], ...] = (
+    _disc,
+    _polygon((-3.4, -3.4), (3.4, -3.4), (3.4, 3.4), (-3.4, 3.4)),
+    _polygon((0, -4.6), (4.4, 3.4), (-4.4, 3.4)),
+    _polygon((0, -5), (5, 0), (0, 5), (-5, 0)),
+    _polygon((0, 4.6), (4.4, -3.4), (-4.4, -3.4)),
+    _polygon((-1.4, -4.4), (1.4, -4.4), (1.4, -1.4), (4.4, -1.4), (4.4, 1.4), (1.4, 1.4),
+             (1.4, 4.4), (-1.4, 4.4), (-1.4, 1.4), (-4.4, 1.4), (-4.4, -1.4), (-1.4, -1.4)),
+)  # fmt: skip
 
 
 def tradeoff(rates: Sequence[tuple[float, float]], title: str) -> Html:
@@ -400,15 +489,20 @@ def _chart(title: str, x_label: str, y_label: str, y: _Scale, drawn: Sequence[Ht
         ]
     axis += [
         _text(x_label, (_LEFT + WIDTH - _RIGHT) / 2, _HEIGHT - 6, "middle"),
-        element(
-            "text",
-            y_label,
-            class_="axis",
-            text_anchor="middle",
-            transform=f"translate(10 {(_HEIGHT - _BOTTOM + _TOP) / 2:.1f}) rotate(-90)",
-        ),
+        _upright(y_label, (_HEIGHT - _BOTTOM + _TOP) / 2),
     ]
     return _svg(title, [*axis, *drawn], _HEIGHT)
+
+
+def _upright(text: str, middle: float) -> Html:
+    """The name of the y axis."""
+    return element(
+        "text",
+        text,
+        class_="axis",
+        text_anchor="middle",
+        transform=f"translate(10 {middle:.1f}) rotate(-90)",
+    )
 
 
 def _text(text: str, x: float, y: float, anchor: str, *, strong: bool = False) -> Html:

@@ -16,6 +16,7 @@ from typing import Final, TypeAlias
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import no_interval
 from leaderboard.compare.contamination import judge
+from leaderboard.compare.variants import Study
 from leaderboard.read.board import Board, Row, Table
 from leaderboard.read.collect import Run, read_board, warn_left_out
 from leaderboard.show.board import label_of, notes_of, table_grid
@@ -24,6 +25,7 @@ from leaderboard.show.report import audio, charts, details
 from leaderboard.show.report.analysis import Mistake, Seeds
 from leaderboard.show.report.markup import Html, element, embedded_json, join
 from leaderboard.show.report.provenance import pooled
+from leaderboard.show.report.studies import studies_of, study_sections, study_title
 from leaderboard.show.report.tables import (
     HEARD,
     footnotes,
@@ -92,6 +94,7 @@ def build_report(
         _section(place, table, runs, detailed, recordings(table) if recordings else {})
         for place, table in enumerate(board.tables)
     ]
+    studies = studies_of(board)
     wanted = _wanted(sections)
     playable = audio.embed(wanted)
     data = {
@@ -106,9 +109,13 @@ def build_report(
         script=script,
         data=embedded_json(data),
         summary=_summary(board, len(shown)),
-        navigation=_navigation(board),
+        navigation=_navigation(board, studies),
         filters=_filters(board),
-        sections=join(summaries(board), *(section.html(playable) for section in sections)),
+        sections=join(
+            summaries(board),
+            study_sections(studies),
+            *(section.html(playable) for section in sections),
+        ),
         notes=_notes(board, {key for key, _ in wanted}, len(playable)),
     )
 
@@ -276,7 +283,10 @@ def _heard(row: Row, table: Table) -> str:
 
 def _title(table: Table) -> str:
     protocol = protocol_of(table.protocol, table.protocol_version)
-    return f"{table.title or table.downstream} on {table.corpus}, protocol {protocol}"
+    name = table.title or table.downstream
+    if table.title and table.downstream != table.base:
+        name += f" ({table.downstream})"  # whose title is that of the task which it varies
+    return f"{name} on {table.corpus}, protocol {protocol}"
 
 
 def _summary(board: Board, runs: int) -> Html:
@@ -287,13 +297,10 @@ def _summary(board: Board, runs: int) -> Html:
     return element("p", text + (f", the newest of {newest}" if newest else ""))
 
 
-def _navigation(board: Board) -> Html:
-    return join(
-        *(
-            element("li", element("a", _title(table), href=f"#table-{place}"))
-            for place, table in enumerate(board.tables)
-        )
-    )
+def _navigation(board: Board, studies: Sequence[Study]) -> Html:
+    targets = [(f"study-{place}", study_title(study)) for place, study in enumerate(studies)]
+    targets += [(f"table-{place}", _title(table)) for place, table in enumerate(board.tables)]
+    return join(*(element("li", element("a", text, href=f"#{id}")) for id, text in targets))
 
 
 def _filters(board: Board) -> Html:

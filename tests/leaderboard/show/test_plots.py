@@ -18,7 +18,8 @@ from leaderboard.show.plots import draw, draw_differences, draw_layers
 def table(task="ks", lower=False):
     metric = Metric("wer", "lower") if lower else Metric("accuracy", "higher")
     return Table(
-        downstream=task, title="", version=1, needs=(), metrics=(metric,),
+        downstream=task, base=task, labels="", train_s=None, title="", version=1, needs=(),
+        metrics=(metric,),
         corpus="mini", corpus_sha256="c0" * 32, audio_sha256="",
         corpus_note="", skipped=(), channel="",
         protocol="mini", protocol_version="1", protocol_sha256="", engine="", layers=(), rows=(),
