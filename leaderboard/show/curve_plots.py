@@ -114,8 +114,8 @@ def _width(text: str) -> float:
     """Of text, in inches."""
     from matplotlib.textpath import TextPath
 
-    size: float = TextPath((0, 0), text, size=10).get_extents().width
-    return size / 72
+    lines = [TextPath((0, 0), line, size=10).get_extents() for line in text.split("\n")]
+    return max(line.width for line in lines) / 72
 
 
 def _draw(

@@ -13,17 +13,7 @@ from leaderboard.compare.ranks import summarise
 from leaderboard.compare.variants import kendall, study_variants
 from leaderboard.read.collect import collect
 from superb.cli import app
-from tests.leaderboard.conftest import build, records
-
-
-def variant(result, name, labels=""):
-    """The result of the same task by another head, or on fewer labels."""
-    card = {**result.downstream, "name": name, "base": result.downstream["name"]}
-    corpus = {**result.corpus, **({"labels": {"text": labels}} if labels else {})}
-    return dataclasses.replace(
-        result, run_id=f"{hash((result.run_id, name)):x}"[-16:].rjust(16, "0"),
-        downstream=card, corpus=corpus,
-    )  # fmt: skip
+from tests.leaderboard.conftest import build, records, variant
 
 
 @pytest.fixture
@@ -34,8 +24,10 @@ def folder(tmp_path):
         whole = build(name, "asr", "weighted-sum", ctc, half=0.5)
         other = variant(build(name, "asr", "weighted-sum", attention, half=0.5), "asr-attention")
         few = [
-            variant(build(name, "asr", "weighted-sum", ctc + more, half=0.5), f"asr-{text}", text)
-            for text, more in (("2min", 40.0), ("10min", 20.0))
+            variant(
+                build(name, "asr", "weighted-sum", ctc + more, half=0.5), f"asr-{text}", text, time
+            )
+            for text, time, more in (("2min", 120.0, 40.0), ("10min", 600.0, 20.0))
         ]
         for result in (whole, other, *few):
             write_result(tmp_path / "results", result, records(result))
@@ -60,6 +52,54 @@ def test_labels_stand_from_few_to_all(folder):
     assert study.columns == ("2min", "10min", "all")
     assert all(agreement.tau.value == 1 for agreement in study.agreements)
     assert len(study.holds) == 3
+
+
+def test_each_budget_has_a_study_of_heads_and_each_head_one_of_budgets(folder):
+    for name, score in (("a", 50.0), ("b", 60.0)):
+        made = build(name, "asr", "weighted-sum", score)
+        made = variant(made, "asr-attention-2min", "2min", 120.0)
+        write_result(folder, made, records(made))
+    assert [study.subject for study in study_variants(folder, "heads")] == ["asr", "asr-2min"]
+    subjects = [study.subject for study in study_variants(folder, "labels")]
+    assert subjects == ["asr", "asr-attention"]
+
+
+def searched(name, layer, value, **settings):
+    """Of a head that trains nothing."""
+    made = variant(build(name, "asr", layer, value, half=0.5, **settings), "asr-gmm-hmm")
+    return dataclasses.replace(made, learning_rate=None if value is None else 0.0)
+
+
+def test_the_best_layer_stands_for_the_sum_where_nothing_is_trained(folder):
+    for name, best in (("a", 21.0), ("b", 11.0), ("c", 50.0)):
+        added = [searched(name, "best", best), searched(name, "last", 60.0)]
+        added += [build(name, "asr", "last", 70.0)]
+        for result in added:
+            write_result(folder, result, records(result))
+    failed = searched("a", "best", None, storage="int8")  # of which the name comes last
+    write_result(folder, failed, records(failed))
+    (study,) = study_variants(folder, "heads")
+    assert study.columns == ("asr", "asr-attention", "asr-gmm-hmm")
+    assert study.layer == "weighted-sum"
+    assert study.searching == ("asr-gmm-hmm",)
+    scores = [[row.cell(study.layer).score["value"] for row in rows] for _, _, rows in study.rows]
+    assert scores == [[10, 30, 21], [20, 20, 11], [40, 41, 50]]
+    assert study.flips == (("a", "b"),)
+    said = CliRunner().invoke(app, ["heads", str(folder)], env={"COLUMNS": "200"}).stdout
+    assert (
+        "asr-gmm-hmm: no sum is trained; in its place stands the layer that is best on valid"
+    ) in said
+    assert "50.0 [49.5, 50.5]" in said
+
+
+def test_scores_without_an_interval_settle_nothing(folder):
+    for name, score in (("a", 10.0), ("b", 20.0), ("c", 30.0)):
+        made = variant(build(name, "asr", "weighted-sum", score, half=0.0), "asr-hmm")
+        write_result(folder, made, records(made))
+    (study,) = study_variants(folder, "heads")
+    assert (study.holds, study.flips, study.open_pairs) == ((), (), 3)
+    assert {(entry.tau.low, entry.tau.high) for entry in study.agreements} == {(None, None)}
+    assert "tau +1.00 [not known]" in CliRunner().invoke(app, ["heads", str(folder)]).stdout
 
 
 def test_the_commands_say_what_flips(folder, tmp_path):

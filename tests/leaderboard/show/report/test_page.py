@@ -18,6 +18,7 @@ from downstreams.corpora.mini import load
 from leaderboard.show.report import build_report, write_report
 from superb.cli import app
 from superb.recordings import bundled_recordings
+from tests.leaderboard.conftest import variant
 
 HOSTILE = "<script>alert(1)</script>"
 VOID = {"meta", "input", "br", "hr"}
@@ -192,6 +193,32 @@ def test_every_kind_of_drawing_is_there(page):
         "Confusion matrix, 2 classes",
     } <= labels
     assert "without a score: 0.01" in page.text
+
+
+def test_studies_of_heads_and_labels_stand_before_the_tables(save, result, tmp_path):
+    root = tmp_path / "results"
+    for name, ctc, attention in (("a<b", 10.0, 30.0), ("b", 20.0, 20.0), ("c", 40.0, 41.0)):
+        save(name, "asr", "weighted-sum", ctc, half=0.5)
+        for score, *what in (
+            (attention, "asr-attention"), (ctc + 30, "asr-2min", "2min", 120.0),
+        ):  # fmt: skip
+            made = variant(result(name, "asr", "weighted-sum", score, half=0.5), *what)
+            write_result(root, made, dict.fromkeys(made.seeds, SENTENCES))
+    text = build_report(root)
+    page = Page(text)
+    ids = [attributes.get("id") for attributes in page.all("section")]
+    assert ids == ["study-0", "study-1", "table-0", "table-1", "table-2"]
+    links = [attributes["href"] for attributes in page.all("a")]
+    assert links[1:6] == [f"#{name}" for name in ids]
+    heads, labels = re.findall(r'<section class="summary" id="study-.*?</section>', text, re.S)
+    for said in ("flips: a&lt;b and b", "tau +0.33", "a&lt;b, asr-attention: 30.0 [29.5, 30.5]",
+                 'data-value="30.0"', 'aria-label="asr on mini by head"'):  # fmt: skip
+        assert said in heads
+    assert "2min: 50.0 [49.5, 50.5]" in labels
+    assert "all: 39 min" in labels
+    assert heads.count('class="way"') == 3
+    assert "on mini, protocol superb version 1" in page.text
+    assert "ASR (asr-attention) on mini" in page.text
 
 
 def test_mistakes_are_told_apart_by_more_than_colour(folder):
