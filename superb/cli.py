@@ -498,7 +498,7 @@ def labels(
     results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
     output: PictureFolder = None,
 ) -> None:
-    """Does the rank of encoders depend on how many labels there are? Likewise, by their amount."""
+    """Does the rank of encoders depend on how many labels there are? Scores, what flips."""
     _show_variants(results, "labels", output)
 
 

@@ -85,7 +85,7 @@ def draw_study(study: Study) -> Figure | None:
     scale = height / (top - bottom)  # inches in a unit
     last = [(up(curve.dots[-1].value) - bottom) * scale for curve in chart.curves]
     heights = [down(bottom + place / scale) for place in spread(last, sizes, 0, height)]
-    shift = min(_SHIFT, 0.5 * min(spans) / len(labels))
+    shift = min(_SHIFT, min(1.6 * middles[0], 0.5 * min(spans)) / len(labels))
     for number, (curve, label) in enumerate(zip(chart.curves, labels, strict=True)):
         aside = shift * (number - (len(labels) - 1) / 2)
         places = [middle + aside for middle in middles]

@@ -87,8 +87,13 @@ class Chart:
         """Round numbers of a logarithmic scale, from end to end of the values."""
         low, high = self.ends
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        numbers = [float(f"{step}e{decade}") for decade in decades for step in (1, 2, 5)]
-        return [number for number in numbers if low <= number <= high]
+        found: list[float] = []
+        for steps in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7)):  # more of them where few would be seen
+            numbers = [float(f"{step}e{decade}") for decade in decades for step in steps]
+            found = [number for number in numbers if low <= number <= high]
+            if len(found) >= _FEW:
+                break
+        return found
 
 
 def chart_of(study: Study) -> Chart | None:
@@ -115,6 +120,7 @@ def chart_of(study: Study) -> Chart | None:
         return None
     low, high = _ends(curves)
     logarithmic = first.lower_is_better and 0 < _MANY * low < high
+    known = any(dot.low is not None for curve in curves for dot in curve.dots)
     better = f"{'lower' if first.lower_is_better else 'higher'} is better"
     taus = {(agreement.one, agreement.other): agreement.tau for agreement in study.agreements}
     return Chart(
@@ -129,8 +135,13 @@ def chart_of(study: Study) -> Chart | None:
         y_label=f"{first.metric}, {first.unit} ({better})",
         logarithmic=logarithmic,
         notes=(
-            f"{study.layer}; whiskers: 95 % intervals"
-            + ("; scores on a logarithmic scale" if logarithmic else ""),
+            "; ".join(
+                [
+                    study.layer,
+                    "whiskers: 95 % intervals" if known else "no score has an interval",
+                    *(["scores on a logarithmic scale"] if logarithmic else []),
+                ]
+            ),
             *searching_notes(study),
             *(
                 f"{name} is not drawn: no result says how long train is"
@@ -141,7 +152,7 @@ def chart_of(study: Study) -> Chart | None:
     )
 
 
-_MANY = 5.0
+_MANY, _FEW = 5.0, 4
 DIFFERS = {"heads": "head", "labels": "amount of labels"}
 
 

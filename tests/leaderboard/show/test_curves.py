@@ -82,7 +82,18 @@ def test_budgets_stand_by_the_logarithm_of_their_length(labels):
     assert [curve.dots[-1].value for curve in chart.curves] == [40, 20, 10]
 
 
-def test_scores_without_an_interval_and_budgets_of_unknown_length(labels):
+def test_without_intervals_there_are_no_whiskers(tmp_path):
+    flat = build("hubert", "asr", "weighted-sum", 12.0, half=0.0)
+    write(tmp_path, flat, variant(flat, "asr-hmm"))
+    (study,) = study_variants(tmp_path, "heads")
+    chart = chart_of(study)
+    assert chart.notes == ("weighted-sum; no score has an interval",)
+    assert {(dot.low, dot.high) for dot in chart.curves[0].dots} == {(None, None)}
+    spans = [tuple(line.get_ydata()) for line in draw_study(study).axes[0].lines]
+    assert spans == [(12, 12), (12, 12), (12,)]  # curve, leader to the name, its mark
+
+
+def test_budgets_of_unknown_length_are_not_drawn(labels):
     silent = dataclasses.replace(labels.tables[2], train_s=None)
     study = dataclasses.replace(labels, tables=(*labels.tables[:2], silent))
     chart = chart_of(study)
@@ -97,7 +108,7 @@ def test_errors_of_many_sizes_stand_by_their_logarithm(heads):
     chart = chart_of(heads)
     assert chart.ends == (9, 51)
     assert chart.logarithmic
-    assert chart.ticks == [10, 20, 50]
+    assert chart.ticks == [10, 15, 20, 30, 50]
     assert draw_study(heads).axes[0].get_yscale() == "log"
     alike = chart_of(dataclasses.replace(heads, rows=heads.rows[:2]))
     assert alike.ends == (19, 51)
