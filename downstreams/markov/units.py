@@ -126,6 +126,9 @@ def training_notes(
         lexicon: as for `pronouncing`.
         lengths: frames of each.
         least: frames that a phone takes.
+
+    Raises:
+        SuperbError: none can be aligned.
     """
     known = pronouncing(texts, lexicon)
     notes = [known.source]
@@ -139,6 +142,11 @@ def training_notes(
         least * sum(len(known.words.get(word, ())) for word in text.split()) > length
         for text, length in zip(texts, lengths, strict=True)
     )
+    if unfit == len(texts):
+        raise SuperbError(
+            "every training transcript has more phones than its recording has frames, so none can "
+            "be aligned. Take an encoder with more frames, or shorter transcripts"
+        )
     if unfit:
         notes.append(
             f"{unfit} of {len(texts)} training transcripts have more phones than fit into their "
