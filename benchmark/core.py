@@ -254,6 +254,8 @@ class Corpus:
         folds: several partitions instead of one: name of a fold → utterance id → its split there;
             what a fold does not name is not in it. Each fold trains, is chosen on its own valid and
             tested on its own test. Empty for one partition, that of `Utterance.split`.
+        subsets: amount of labels, such as ``10min`` → ids of train that are the published part of
+            that size, for one rerun after the other. Empty where none are published.
     """
 
     name: str
@@ -263,6 +265,7 @@ class Corpus:
     source: str = ""
     note: str = ""
     folds: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
+    subsets: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict, hash=False)
 
     def split(self, name: str) -> list[Utterance]:
         """The utterances of one split, in corpus order."""

@@ -202,7 +202,8 @@ def _kind_of_object(target: str) -> Kind:
     raise SuperbError(
         f"{target} gives {type(thing).__name__}: an upstream has a card that is a "
         "superb.UpstreamCard, a task one that is a superb.DownstreamCard, a corpus is a function "
-        "that returns superb.Utterance objects, and a head has what docs/adding-a-task.md says. Say which is meant with --kind"
+        "that returns superb.Utterance objects, and a head has what docs/adding-a-task.md says. "
+        "Say which is meant with --kind"
     )
 
 

@@ -119,7 +119,7 @@ def sentences(
 def training_notes(
     texts: Sequence[str], lexicon: Lexicon | None, lengths: Sequence[int], least: int
 ) -> list[str]:
-    """Where phones come from, and the transcripts that cannot be aligned.
+    """That letters stand for phones, and the transcripts that cannot be aligned.
 
     Args:
         texts: of train, normalised.
@@ -131,7 +131,7 @@ def training_notes(
         SuperbError: none can be aligned.
     """
     known = pronouncing(texts, lexicon)
-    notes = [known.source]
+    notes = [known.source] if lexicon is None else []
     if known.unknown:
         lost = sum(not known.words.keys() >= set(text.split()) for text in texts)
         notes.append(
