@@ -176,7 +176,9 @@ def run(
     ] = None,
     pronunciations: Annotated[
         Path | None,
-        typer.Option(help="pr on transcripts: a word and its phones per line; else CMU's."),
+        typer.Option(
+            help="pr, heads of hmm: a word and its phones per line; else CMU's. Or letters."
+        ),
     ] = None,
     slots: Annotated[
         str,
@@ -187,7 +189,7 @@ def run(
     head: Annotated[
         str,
         typer.Option(
-            help="asr: ctc, attention, transducer or one of your own; several with commas."
+            help="asr: ctc, attention, transducer, hmm, gmm-hmm or your own; several with commas."
         ),
     ] = "",
     labels: Annotated[

@@ -398,8 +398,6 @@ def test_hidden_markov_models_are_heads_too(places, bands, monkeypatch):
     ]
     assert {r.status for r in found} == {"finished"}
     assert all("letters in place of phones" in r.warnings for r in found)
-    with pytest.raises(SuperbError, match="--pronunciations letters is for the heads hmm and gmm"):
-        run(bands(), "pr", **options)
     monkeypatch.setitem(sys.modules, "kaldi_hmm_gmm", None)
     with pytest.raises(SuperbError, match=r"pip install 'superb\[hmm\]', or choose --head ctc"):
         run(bands(), "asr", head="hmm", **options)
