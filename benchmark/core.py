@@ -594,6 +594,36 @@ class Prepares(Downstream, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Attention:
+    """Where an answer came from: what each of its symbols looked at.
+
+    Attributes:
+        utterance: whose, by id.
+        symbols: of the answer, in order.
+        weights: of each symbol ``[symbol][frame]``; the frames are all of the utterance.
+    """
+
+    utterance: str
+    symbols: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+
+
+@runtime_checkable
+class Attends(Downstream, Protocol):
+    """A task whose head may look at frames for each symbol, which a reader can be shown."""
+
+    def attention(
+        self,
+        logits: Tensor,
+        lengths: Tensor,
+        utterances: Sequence[Utterance],
+        vocabulary: Sequence[str],
+    ) -> list[Attention]:
+        """What each answer of a batch came from; nothing of a head that does not attend."""
+        ...
+
+
 @runtime_checkable
 class KnowsHop(Downstream, Protocol):
     """A task whose answers have times, so that it must know how long a frame is."""

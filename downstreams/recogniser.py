@@ -81,6 +81,20 @@ class Recogniser(Protocol):
         ...
 
 
+@runtime_checkable
+class Attends(Recogniser, Protocol):
+    """A head that can tell which frames it looked at."""
+
+    def looked_at(
+        self,
+        heard: Any,  # noqa: ANN401 - whatever its module gives
+        lengths: Tensor,
+        said: Sequence[Sequence[int]],
+    ) -> list[tuple[tuple[float, ...], ...]]:
+        """The weights of each symbol of each answer ``[symbol][frame]``."""
+        ...
+
+
 class Ctc:
     """CTC over a recurrent head, greedy: what SUPERB has for speech recognition."""
 

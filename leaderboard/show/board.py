@@ -98,7 +98,7 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
         notes.insert(0, f"{' and '.join(means)}: [low, high] is a 95 % bootstrap interval")
     if searching := [t.downstream for t in summary.tables if BEST in t.layers]:
         notes.append(
-            f"{', '.join(searching)}: nothing is trained; in place of the weighted sum stands the "
+            f"{', '.join(searching)}: no head is trained; in place of the weighted sum stands the "
             "layer that is best on valid"
         )
     if "MACs/s" in facts:

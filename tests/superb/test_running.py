@@ -380,6 +380,12 @@ def test_heads_of_recognition_are_tasks_of_their_own(places, bands):
     found = run(bands(), "asr", head=("ctc", "attention", "transducer"), layers="last", **places)
     assert [r.downstream["name"] for r in found] == ["asr", "asr-attention", "asr-transducer"]
     assert {r.status for r in found} == {"finished"}
+    assert [len(r.attention) for r in found] == [0, 3, 0]
+    attended = found[1]
+    path = result_path(places["output"], "asr-attention", "bands", attended.run_id)
+    for looked in read_result(path).attention:
+        assert len(looked["weights"]) == len(looked["symbols"])
+        assert all(sum(own) == pytest.approx(1, abs=0.2) for own in looked["weights"])
     with pytest.raises(SuperbError, match="Known: attention, ctc, gmm-hmm, hmm, transducer"):
         run(bands(), "asr", head="rnn", **places)
     with pytest.raises(SuperbError, match="--head is for tasks that several heads can do"):
