@@ -254,6 +254,8 @@ class Corpus:
         folds: several partitions instead of one: name of a fold → utterance id → its split there;
             what a fold does not name is not in it. Each fold trains, is chosen on its own valid and
             tested on its own test. Empty for one partition, that of `Utterance.split`.
+        subsets: amount of labels, such as ``10min`` → ids of train that are the published part of
+            that size, for one rerun after the other. Empty where none are published.
     """
 
     name: str
@@ -263,6 +265,7 @@ class Corpus:
     source: str = ""
     note: str = ""
     folds: Mapping[str, Mapping[str, str]] = field(default_factory=dict, hash=False)
+    subsets: Mapping[str, Sequence[Sequence[str]]] = field(default_factory=dict, hash=False)
 
     def split(self, name: str) -> list[Utterance]:
         """The utterances of one split, in corpus order."""
@@ -588,6 +591,36 @@ class Prepares(Downstream, Protocol):
 
     def prepared(self, material: Material) -> Downstream:
         """The same task with what it has learnt."""
+        ...
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Where an answer came from: what each of its symbols looked at.
+
+    Attributes:
+        utterance: whose, by id.
+        symbols: of the answer, in order.
+        weights: of each symbol ``[symbol][frame]``; the frames are all of the utterance.
+    """
+
+    utterance: str
+    symbols: tuple[str, ...]
+    weights: tuple[tuple[float, ...], ...]
+
+
+@runtime_checkable
+class Attends(Downstream, Protocol):
+    """A task whose head may look at frames for each symbol, which a reader can be shown."""
+
+    def attention(
+        self,
+        logits: Tensor,
+        lengths: Tensor,
+        utterances: Sequence[Utterance],
+        vocabulary: Sequence[str],
+    ) -> list[Attention]:
+        """What each answer of a batch came from; nothing of a head that does not attend."""
         ...
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from benchmark.core import DownstreamCard, Metric, Record, Utterance
+from benchmark.core import Attention, DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
 from benchmark.protocol import LanguageModel
 from downstreams import ctc
 from downstreams.corpora.words import named
-from downstreams.recogniser import Ctc, Recogniser, load_head
+from downstreams.recogniser import Attends, Ctc, Recogniser, load_head
 from downstreams.text import (
     characters,
     has_no_spaces,
@@ -183,6 +183,23 @@ class Asr:
         return [
             Transcript(text, self._words(own[:length]))
             for text, own, length in zip(heard, logits, lengths.tolist(), strict=True)
+        ]
+
+    def attention(
+        self,
+        logits: Tensor,
+        lengths: Tensor,
+        utterances: Sequence[Utterance],
+        vocabulary: Sequence[str],
+    ) -> list[Attention]:
+        """What each character was spelt from, where the recogniser attends."""
+        if not isinstance(self._recogniser, Attends):
+            return []
+        said = self._recogniser.transcribe(logits, lengths)
+        looked = self._recogniser.looked_at(logits, lengths, said)
+        return [
+            Attention(utterance.id, tuple(vocabulary[place] for place in own), weights)
+            for utterance, own, weights in zip(utterances, said, looked, strict=True)
         ]
 
     def records(

@@ -217,6 +217,23 @@ class Attention:
         best_said = said[torch.arange(count, device=frames.device), winners].tolist()
         return [[symbol for symbol in own if symbol != END] for own in best_said]
 
+    def looked_at(
+        self, heard: Heard, lengths: Tensor, said: Sequence[Sequence[int]]
+    ) -> list[tuple[tuple[float, ...], ...]]:
+        """The weights of attention for each symbol ``[symbol][frame]``, of 0.01 and more."""
+        speller, frames = heard.speller, heard.frames
+        found = []
+        for row, (symbols, length) in enumerate(zip(said, lengths.tolist(), strict=True)):
+            own = frames[row : row + 1, :length]
+            keys, state = speller.key(own), speller.begin(own)
+            unheard, weights = own.new_zeros(1, length), []
+            for before in (END, *symbols)[: len(symbols)]:
+                last = speller.embed(torch.tensor([before], device=own.device))
+                state = speller.step(state, last, own, keys, unheard)
+                weights.append(tuple(round(weight, 2) for weight in state.weights[0].tolist()))
+            found.append(tuple(weights))
+        return found
+
     def notes(
         self,
         targets: Sequence[Sequence[str]],

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmark.errors import SuperbError
+
 if TYPE_CHECKING:  # listing tasks is to stay instant
     from torch import Tensor
 
@@ -90,6 +92,9 @@ def too_long(
 ) -> list[str]:
     """A note on targets that have no alignment, or nothing.
 
+    Raises:
+        SuperbError: none has.
+
     Args:
         what: the symbols, for the note.
         targets: symbols of each training utterance.
@@ -104,6 +109,12 @@ def too_long(
     )
     if not unfit:
         return []
+    if unfit == len(targets):
+        raise SuperbError(
+            f"every training transcript has more {what} than the head has frames "
+            f"({stack * hop_s * 1000:.0f} ms each), so CTC can align none. Take an encoder with "
+            "more frames, or a smaller frame_s in the protocol's table of the head"
+        )
     return [
         f"{unfit} of {len(targets)} training transcripts have more {what} than the head has "
         f"frames ({stack * hop_s * 1000:.0f} ms each); CTC cannot align them, so they teach nothing"

@@ -69,8 +69,8 @@ class Classical:
     """Settings: those of `Recipe`; the dimensions that are left of more; the scale of scores."""
 
     def with_lexicon(self, lexicon: Lexicon | None) -> Classical:
-        """The same with a lexicon, or with letters for phones."""
-        return replace(self, lexicon=lexicon)
+        """The same with a lexicon, or with letters for phones, as for `downstreams.hmm.Hybrid`."""
+        return replace(self, lexicon=hmm.Hybrid().with_lexicon(lexicon).lexicon)
 
     def with_language_model(
         self,
@@ -80,7 +80,8 @@ class Classical:
         settings: LanguageModel | None,
     ) -> Classical:
         """The same with an n-gram that is given, as for `downstreams.hmm.Hybrid`."""
-        checked = hmm.Hybrid().with_language_model(model, lexicon, vocabulary, settings)
+        hybrid = hmm.Hybrid(self.lexicon)
+        checked = hybrid.with_language_model(model, lexicon, vocabulary, settings)
         return replace(self, model=checked.model)
 
     def at_hop(self, hop_s: float) -> Classical:

@@ -74,7 +74,14 @@ class Hybrid:
     training: ClassVar[Mapping[str, Any]] = {"head": {**ctc.RECURRENT_HEAD, "scale": 0.5}}
 
     def with_lexicon(self, lexicon: Lexicon | None) -> Hybrid:
-        """The same with a lexicon, or with letters for phones."""
+        """The same with a lexicon, or with letters for phones.
+
+        Raises:
+            SuperbError: the packages of Kaldi are not installed.
+        """
+        from downstreams.markov.kaldi import kaldi
+
+        kaldi()
         return replace(self, lexicon=lexicon)
 
     def with_language_model(
@@ -87,15 +94,23 @@ class Hybrid:
         """The same with an n-gram that is given.
 
         Raises:
-            SuperbError: it is no ARPA file, or comes with a lexicon of spellings.
+            SuperbError: it is no ARPA file, comes with a lexicon of spellings, or has no word that
+                phones of train are enough for.
         """
-        from downstreams.markov.ngram import read_arpa
+        from downstreams.markov.ngram import read_arpa, words_of
+        from downstreams.markov.units import sentences
 
         if lexicon is not None:
             raise SuperbError(
                 "--lexicon is of spellings; the heads hmm and gmm-hmm take --pronunciations FILE"
             )
-        read_arpa(model)
+        words = words_of(read_arpa(model))
+        phones = {name.rpartition(".")[0] or name for name in vocabulary}
+        if not sentences({word: word for word in words}, self.lexicon, phones):
+            raise SuperbError(
+                f"none of the {len(words)} words of --lm {model} has phones in the lexicon that "
+                "train has too. Are its words written as train's are, in upper case?"
+            )
         return replace(self, model=model)
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
@@ -167,11 +182,13 @@ class Hybrid:
 
         from downstreams.markov.alignment import at_frames
 
-        assert self.learnt is not None
+        # before it is prepared, nothing is aligned
+        states = {} if self.learnt is None else self.learnt.states
         wanted = torch.full(logits.shape[:2], _IGNORED)
         for row, (utterance, length) in enumerate(zip(utterances, lengths.tolist(), strict=True)):
-            own = self.learnt.states.get(utterance.id)
+            own = states.get(utterance.id)
             if own is not None:
+                assert self.learnt is not None
                 wanted[row, :length] = torch.from_numpy(at_frames(own, length, self.learnt.frame_s))
         each = torch.nn.functional.cross_entropy(
             logits.transpose(1, 2),

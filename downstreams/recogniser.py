@@ -81,6 +81,20 @@ class Recogniser(Protocol):
         ...
 
 
+@runtime_checkable
+class Attends(Recogniser, Protocol):
+    """A head that can tell which frames it looked at."""
+
+    def looked_at(
+        self,
+        heard: Any,  # noqa: ANN401 - whatever its module gives
+        lengths: Tensor,
+        said: Sequence[Sequence[int]],
+    ) -> list[tuple[tuple[float, ...], ...]]:
+        """The weights of each symbol of each answer ``[symbol][frame]``."""
+        ...
+
+
 class Ctc:
     """CTC over a recurrent head, greedy: what SUPERB has for speech recognition."""
 
@@ -124,6 +138,11 @@ class Ctc:
         return ctc.too_long("characters", targets, lengths, hop_s, ctc.stacked(hop_s, settings))
 
 
+def head_names() -> list[str]:
+    """All names of heads, those of plug-ins too."""
+    return [*HEADS, *plugins(GROUP, HEADS, "head")]
+
+
 def load_head(head: str) -> Any:  # noqa: ANN401 - a recogniser, or a task of either kind
     """The head of a name of the table or of a plug-in, or of ``path.py:Name`` and its like.
 
@@ -140,7 +159,7 @@ def load_head(head: str) -> Any:  # noqa: ANN401 - a recogniser, or a task of ei
         raise unknown(
             "head",
             name,
-            [*HEADS, *installed],
+            head_names(),
             "Other forms: my_head.py:MyHead, package.module:MyHead.",
         )
     found = load_object(target, "head")

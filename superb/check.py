@@ -15,13 +15,15 @@ from benchmark.errors import SuperbError
 from benchmark.protocol import load_protocol
 from benchmark.registry import is_target, load_attribute, made
 from downstreams import PROTOCOLS
+from downstreams.asr import Asr
 from downstreams.corpora import CORPORA, MANIFEST_SUFFIXES, CorpusOptions
 from downstreams.corpora.load import check_fits, corpus_names, load_corpus
 from downstreams.load import downstream_names, load_downstream
+from downstreams.recogniser import Recogniser, head_names
 from superb.data import ANY_TASK
 from upstreams.loading.load import load_upstream, upstream_names
 
-Kind = Literal["upstream", "downstream", "corpus"]
+Kind = Literal["upstream", "downstream", "corpus", "head"]
 
 
 def check_target(
@@ -60,6 +62,8 @@ def check_target(
         return {target: checks}
     if kind == "downstream":
         return {target: check_downstream(target, corpus, data_root=data_root)}
+    if kind == "head":
+        return {target: check_head(target)}
     tasks: list[str | None] = [None]
     if downstream is not None:
         tasks = [part.strip() for part in downstream.split(",") if part.strip()]
@@ -100,6 +104,21 @@ def check_downstream(
     return check_loaded_downstream(loaded, protocols=protocols, utterances=utterances)
 
 
+def check_head(head: str) -> list[Check]:
+    """Check a head of speech recognition as the task that it makes of ``asr``.
+
+    Raises:
+        SuperbError: what was given cannot be loaded, or needs recordings, which there are none of.
+    """
+    task = Asr().with_head(head)
+    if not isinstance(task, Asr):
+        raise SuperbError(
+            f"the head {head} learns from recordings and a lexicon, which there are none of here; "
+            f"try it with superb run --upstream fbank --downstream asr --head {head}"
+        )
+    return check_downstream(task)
+
+
 def check_corpus(
     corpus: str | object, task: str | object | None = None, *, data_root: Path | None = None
 ) -> list[Check]:
@@ -136,6 +155,7 @@ def find_kind(target: str) -> Kind:
         "upstream": upstream_names(),
         "downstream": downstream_names(),
         "corpus": corpus_names(),
+        "head": head_names(),
     }
     if kinds := [kind for kind, own in names.items() if target in own]:
         if len(kinds) > 1:
@@ -154,7 +174,7 @@ def find_kind(target: str) -> Kind:
         near = difflib.get_close_matches(target, everything, n=3, cutoff=0.6)
         meant = f" Did you mean {' or '.join(near)}?" if near else ""
         raise SuperbError(
-            f"unknown upstream, task or corpus {target!r}.{meant} superb upstreams, superb "
+            f"unknown upstream, task, corpus or head {target!r}.{meant} superb upstreams, superb "
             "downstreams and superb corpora list names. Other forms: my_file.py:Name, "
             "package.module:Name, a checkpoint's folder, org/name, a manifest"
         )
@@ -170,6 +190,8 @@ def _kind_of_object(target: str) -> Kind:
         if {"task", "data_root"} & set(inspect.signature(thing).parameters):
             return "corpus"
         thing = made(target, thing, "object")
+    if isinstance(thing, Recogniser):
+        return "head"
     card = getattr(thing, "card", None)
     if isinstance(card, UpstreamCard):
         return "upstream"
@@ -179,8 +201,9 @@ def _kind_of_object(target: str) -> Kind:
         return "corpus"
     raise SuperbError(
         f"{target} gives {type(thing).__name__}: an upstream has a card that is a "
-        "superb.UpstreamCard, a task one that is a superb.DownstreamCard, and a corpus is a "
-        "function that returns superb.Utterance objects. Say which is meant with --kind"
+        "superb.UpstreamCard, a task one that is a superb.DownstreamCard, a corpus is a function "
+        "that returns superb.Utterance objects, and a head has what docs/adding-a-task.md says. "
+        "Say which is meant with --kind"
     )
 
 

@@ -179,7 +179,9 @@ def run(
     ] = None,
     pronunciations: Annotated[
         Path | None,
-        typer.Option(help="pr on transcripts: a word and its phones per line; else CMU's."),
+        typer.Option(
+            help="pr, heads of hmm: a word and its phones per line; else CMU's. Or letters."
+        ),
     ] = None,
     slots: Annotated[
         str,
@@ -190,7 +192,7 @@ def run(
     head: Annotated[
         str,
         typer.Option(
-            help="asr: ctc, attention, transducer or one of your own; several with commas."
+            help="asr: ctc, attention, transducer, hmm, gmm-hmm or your own; several with commas."
         ),
     ] = "",
     labels: Annotated[
@@ -607,6 +609,7 @@ def downstreams() -> None:
     """List the tasks, those of installed plug-ins among them; your own may be a file."""
     from downstreams import DOWNSTREAMS
     from downstreams.load import GROUP, load_downstream
+    from downstreams.recogniser import head_names
 
     table = _list("task", "what", "version", "metrics", "head")
     for name in DOWNSTREAMS:
@@ -616,7 +619,10 @@ def downstreams() -> None:
         table.add_row(name, card.title, str(card.version), metrics, card.head)
     for name, package in packages(GROUP).items():
         table.add_row(escape(name), f"of the installed package {escape(package)}", "", "", "")
-    table.caption = "Your own: --downstream my_task.py:MyTask, docs/adding-a-task.md"
+    table.caption = (
+        f"Heads of asr: --head {', '.join(map(escape, head_names()))}. "
+        "Your own: --downstream my_task.py:MyTask, --head my_head.py:MyHead, docs/adding-a-task.md"
+    )
     table.caption_justify = "left"
     Console(emoji=False).print(table)
 

@@ -218,11 +218,12 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
             lacking[card.name] = str(error)
             continue
         for budget in budgets if hears_train(downstream) else [None]:
-            own = replace(task, budget=budget)
+            own = replace(task, budget=budget, reruns=spec.seeds if card.trained else 1)
             if own.name in tasks and tasks[own.name].source != own.source:
                 raise SuperbError(f"two tasks are called {own.name!r}; rename one on its card")
             for fold in own.partitions:
-                own.subset(fold, 0)
+                for rerun in range(own.reruns if budget else 1):
+                    own.subset(fold, rerun)
             tasks[own.name] = own
     if lacking and not tasks:
         raise SuperbError(next(iter(lacking.values())))

@@ -90,11 +90,12 @@ def run(
         lm: a word n-gram model (ARPA or KenLM binary) that transcripts of test are decoded with
             as well, for the metric ``wer_lm``; needs the extra ``superb[lm]``.
         lexicon: the words that this can find, one per line; those of an ARPA model if None.
-        pronunciations: for a task that needs phones, such as ``pr``, on utterances with a text: a
-            word and its phones in each line; if None, the phones that the corpus has, or those of
-            the CMU Pronouncing Dictionary.
+        pronunciations: for what needs phones, ``pr`` and the heads ``hmm`` and ``gmm-hmm``, on
+            utterances with a text: a file, a word and its phones in each line; if None, the phones
+            that the corpus has, or those of the CMU Pronouncing Dictionary. ``letters`` has the
+            heads take letters for phones.
         head: by which of several heads ``asr`` is done: ``ctc`` (as if none is named),
-            ``attention``, ``transducer``, or one of your own.
+            ``attention``, ``transducer``, ``hmm``, ``gmm-hmm``, or one of your own.
         labels: how much of train the heads are told the labels of, ``10min``, ``1h`` or ``all``;
             each rerun has other utterances.
         slots: the columns that hold the labels of ``ic``, where not action, object and location.

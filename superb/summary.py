@@ -81,7 +81,7 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
             + ("", ", one seed (use --seeds 3 to publish)", f", {seeds} seeds")[min(seeds, 2)]
         ]
         if searching := dict.fromkeys(r.downstream["name"] for r in own if not is_trained(r)):
-            notes.append(f"{', '.join(searching)}: nothing is trained; best is chosen on valid")
+            notes.append(f"{', '.join(searching)}: no head is trained; best is chosen on valid")
         notes += [note for result in own if (note := _folds(result))]
         if any(result.learning_rate_at_edge for result in own):
             notes.append("* the best learning rate is at an edge of the grid")

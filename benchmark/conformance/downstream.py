@@ -251,7 +251,9 @@ class _Suite:
         values = []
         for protocol in self.protocols:
             try:
-                values.append(protocol.training(self.card.name, self.card.features, own))
+                values.append(
+                    protocol.training(self.card.name, self.card.features, own, self.card.base)
+                )
             except SuperbError as error:
                 raise BrokenError(str(error)) from error
         self.training = values[0]
@@ -280,6 +282,9 @@ class _Suite:
         head = self.build().eval()
         logits, lengths = _pair(head, self.features(self.batch))
         count = len(self.batch)
+        if not isinstance(logits, Tensor):
+            self.answers(logits, lengths, self.batch)
+            return f"no logits, but a {type(logits).__name__} that the task reads"
         outputs = len(self.vocabulary) + getattr(head, "extra_outputs", 0)
         shape = tuple(logits.shape)
         found = f"logits {shape} for {count} utterances and {outputs} outputs"
@@ -296,7 +301,11 @@ class _Suite:
 
     def has_loss(self) -> str:
         logits, lengths = self.tried()
-        loss = self.loss(logits.requires_grad_(), lengths, self.batch)
+        if isinstance(logits, Tensor):
+            logits.requires_grad_()
+        else:
+            logits, lengths = self.forward(self.build().eval(), self.features(self.batch))
+        loss = self.loss(logits, lengths, self.batch)
         if not isinstance(loss, Tensor) or loss.dim():
             raise BrokenError(
                 f"a tensor {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"{loss!r:.60}"
@@ -339,6 +348,9 @@ class _Suite:
     def one_frame(self) -> str:
         with torch.no_grad():
             logits, lengths = self.forward(self.build().eval(), [self.features(self.batch)[0][:1]])
+            if not isinstance(logits, Tensor):
+                loss = float(self.loss(logits, lengths, self.batch[:1]))
+                return hold(math.isfinite(loss), f"a loss of {loss:.4g}, {lengths}")
         finite = bool(torch.isfinite(logits).all())
         return hold(
             finite, f"{'' if finite else 'NaN or infinite '}logits {tuple(logits.shape)}, {lengths}"
@@ -354,10 +366,11 @@ class _Suite:
                 alone, length = self.forward(head, [features[index]])
                 if length[0] != lengths[index]:
                     raise BrokenError(f"{length[0]} frames alone, {lengths[index]} in a batch")
-                own = logits[index]
-                if logits.dim() == 3:
-                    own, alone = own[: length[0]], alone[:, : length[0]]
-                worst = max(worst, _change(alone[0], own))
+                if isinstance(logits, Tensor):
+                    own, single = logits[index], alone
+                    if logits.dim() == 3:
+                        own, single = own[: length[0]], alone[:, : length[0]]
+                    worst = max(worst, _change(single[0], own))
                 if worst > TOLERANCE:
                     raise BrokenError(f"relative change {worst:.2g} (allowed {TOLERANCE:g})")
                 (answer,) = self.answers(alone, length, [utterance])
@@ -444,7 +457,7 @@ class _Suite:
             one, _ = self.forward(first, features)
             disturb_random_state()
             two, _ = self.forward(second, features)
-        if not torch.equal(one, two):
+        if isinstance(one, Tensor) and not torch.equal(one, two):
             raise BrokenError(
                 "in training, other logits for the same seed; draw from the generator that head() "
                 "is given"
@@ -461,12 +474,13 @@ class _Suite:
         logits, shorter = head(*given)
         changed = ["features"] * (not torch.equal(frames, given[0]))
         changed += ["lengths"] * (not torch.equal(lengths, given[1]))
-        logits = logits.detach()
-        copies = (logits.clone(), shorter.clone())
+        framed = isinstance(logits, Tensor)
+        logits = logits.detach() if framed else logits
+        copies = (logits.clone() if framed else logits, shorter.clone())
         batch = list(self.batch)
         self.loss(*copies, batch)
         answers = self.answers(*copies, batch)
-        changed += ["logits"] * (not torch.equal(logits, copies[0]))
+        changed += ["logits"] * (framed and not torch.equal(logits, copies[0]))
         changed += ["lengths of logits"] * (not torch.equal(shorter, copies[1]))
         kept = list(answers)
         self.task.records(batch, answers)
@@ -525,15 +539,15 @@ class _Suite:
         self._records(self.batch)
 
 
-def _pair(head: nn.Module, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """What a head returns, if it is a pair of tensors."""
+def _pair(head: nn.Module, features: Sequence[Tensor]) -> tuple[Any, Tensor]:
+    """What a head returns, if it is a pair of something and lengths."""
     lengths = torch.tensor([len(frames) for frames in features])
     with torch.no_grad():
         found = head(pad_sequence(list(features), batch_first=True), lengths)
     if not isinstance(found, tuple) or len(found) != 2:
         raise BrokenError(f"the head returns {type(found).__name__}, not (logits, lengths)")
     logits, shorter = found
-    if not isinstance(logits, Tensor) or not isinstance(shorter, Tensor):
+    if not isinstance(shorter, Tensor) or isinstance(logits, (list, tuple, dict, str, int, float)):
         raise BrokenError("the head returns what is no tensor")
     return logits, shorter
 

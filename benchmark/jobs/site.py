@@ -104,6 +104,7 @@ class Task:
             it from another; "" otherwise.
         budget: how much of train its heads are told the labels of; None for all.
         lexicon: hash of the phones of words that it recognises by; "" without.
+        reruns: how many seeds its heads have; each has labels of its own in a budget.
     """
 
     downstream: Downstream
@@ -116,6 +117,7 @@ class Task:
     source: str = ""
     budget: Budget | None = None
     lexicon: str = ""
+    reruns: int = 1
 
     @property
     def name(self) -> str:
@@ -131,10 +133,22 @@ class Task:
 
     def subset(self, fold: str, rerun: int) -> list[Utterance]:
         """The utterances of train that the heads of a rerun hear; other ones for each."""
-        train = self.partitions[fold].corpus.split("train")
+        corpus = self.partitions[fold].corpus
+        train = corpus.split("train")
         if self.budget is None:
             return train
+        if published := corpus.subsets.get(self.budget.text):
+            return self.budget.published(train, published[rerun % len(published)])
         return [train[place] for place in self.budget.subset(train, self.durations, rerun)]
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        """What tells its budget from another: seconds, and a hash of a published part."""
+        if self.budget is None:
+            return {}
+        published = self.corpus.subsets.get(self.budget.text)
+        mark = hashlib.sha256(repr(published).encode()).hexdigest() if published else ""
+        return {"seconds": self.budget.seconds} | ({"published": mark} if mark else {})
 
     @property
     def scorer(self) -> Downstream:
@@ -160,15 +174,21 @@ class Task:
 
     @cached_property
     def takes(self) -> Mapping[str, Mapping[str, tuple[Utterance, ...]]]:
-        """Fold → utterance id → what of it is heard: in train perhaps crops, else the whole."""
-        return {
-            fold: {
+        """Fold → utterance id → what of it is heard: in train perhaps crops, else the whole.
+
+        Of train only what some rerun has the labels of.
+        """
+        found = {}
+        for fold, partition in self.partitions.items():
+            reruns = range(self.reruns if self.budget else 1)
+            told = {u.id for rerun in reruns for u in self.subset(fold, rerun)}
+            found[fold] = {
                 utterance.id: self._takes(utterance)
                 for utterance in partition.corpus.utterances
                 if utterance.split in self.splits
+                and (utterance.split != "train" or utterance.id in told)
             }
-            for fold, partition in self.partitions.items()
-        }
+        return found
 
     def _takes(self, utterance: Utterance) -> tuple[Utterance, ...]:
         training = self.training
@@ -264,7 +284,7 @@ class Site:
             identity
             | ({"lm": dict(task.lm)} if task.lm else {})
             | ({"lexicon": task.lexicon} if task.lexicon else {})
-            | ({"labels": {"seconds": task.budget.seconds}} if task.budget else {})
+            | ({"labels": task.labels} if task.budget else {})
             | ({"reruns": "whole"} if len(seeds) > 1 else {})
             | ({"channel": self.settings.channel} if self.settings.channel is not None else {})
         )

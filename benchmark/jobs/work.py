@@ -15,6 +15,8 @@ import torch
 
 from benchmark.core import (
     SPLITS,
+    Attends,
+    Attention,
     Downstream,
     Learns,
     Material,
@@ -55,6 +57,9 @@ from benchmark.progress import Progress
 from benchmark.registry import cause
 from benchmark.scoring.outcome import Choice, Fitted, Subject, Trained, build_result
 from benchmark.scoring.results import Result, read_result, write_result
+
+# Utterances whose attention a result shows.
+_LOOKED_AT = 3
 
 
 @dataclass(frozen=True)
@@ -465,6 +470,7 @@ def _choice(
     # should every rate that was kept have failed, the best of the dropped ones stands in
     rate = next((candidate for candidate in order if candidate in kept), next(iter(order), None))
     records: dict[int, list[Record]] = {}
+    looked: list[Attention] = []
     if rate is not None:
         size = task.training.batch_utterances
         for probe in own:
@@ -474,6 +480,8 @@ def _choice(
                     answers = answers_of(probe, valid, scorer, partition.vocabulary, size)
                     scorer = scorer.tuned(valid.utterances, answers)
                 records[probe.spec.seed] = evaluate(probe, test, scorer, partition.vocabulary, size)
+                if not looked and isinstance(scorer, Attends):
+                    looked = _attention(probe, scorer, test, partition.vocabulary)
     trained = tuple(
         Trained(
             learning_rate=probe.spec.learning_rate,
@@ -487,7 +495,21 @@ def _choice(
         )
         for probe in own
     )
-    return Choice(trained, rate, records)
+    return Choice(trained, rate, records, looked)
+
+
+def _attention(
+    probe: Probe, scorer: Attends, test: SplitData, vocabulary: Sequence[str]
+) -> list[Attention]:
+    """What a head looked at in a few utterances of middling length."""
+    order = sorted(range(len(test.lengths)), key=lambda place: (test.lengths[place], place))
+    middle = len(order) // 2
+    chosen = order[max(0, middle - _LOOKED_AT // 2) :][:_LOOKED_AT]
+    batch = test.batch(chosen, probe.spec.mix.normalised)
+    probe.head.eval()
+    with torch.inference_mode():
+        logits, lengths = probe.answer(batch)
+        return scorer.attention(logits, lengths, batch.utterances, vocabulary)
 
 
 def _about_features(task: Task, features: Features) -> dict[str, Any]:

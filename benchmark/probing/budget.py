@@ -47,6 +47,23 @@ class Budget:
             )
         return cls(text, float(found[1]) * _SECONDS[found[2]])
 
+    def published(self, utterances: Sequence[Utterance], ids: Sequence[str]) -> list[Utterance]:
+        """The utterances of a published part of train, in their order.
+
+        Raises:
+            SuperbError: train lacks some.
+        """
+        wanted = set(ids)
+        found = [utterance for utterance in utterances if utterance.id in wanted]
+        if len(found) < len(wanted):
+            lacking = sorted(wanted - {utterance.id for utterance in found})
+            raise SuperbError(
+                f"--labels {self.text}: of the {len(wanted)} utterances of the published part, "
+                f"train lacks {len(lacking)}, such as {lacking[0]}. Take more of the corpus for "
+                "train (--train-split), or another amount of labels, which is drawn"
+            )
+        return found
+
     def subset(
         self, utterances: Sequence[Utterance], seconds: Mapping[str, float], rerun: int
     ) -> list[int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmark.core import DownstreamCard, Metric, Record, UpstreamCard
+from benchmark.core import Attention, DownstreamCard, Metric, Record, UpstreamCard
 from benchmark.metrics import score
 from benchmark.probing.fit import Look, Status
 from benchmark.provenance import provenance
@@ -52,11 +52,13 @@ class Choice:
         probes: at all learning rates and seeds.
         rate: the learning rate chosen on valid; None when all failed.
         records: seed → those of test at that rate.
+        attention: what the head of the first seed looked at, in a few of test.
     """
 
     probes: tuple[Trained, ...]
     rate: float | None
     records: Mapping[int, Sequence[Record]]
+    attention: Sequence[Attention] = ()
 
     @property
     def chosen(self) -> list[Trained]:
@@ -200,6 +202,7 @@ def build_result(
         },
         provenance=provenance(subject.device),
         folds=[_fold_score(fold, choice, metrics) for fold, choice in folds.items() if fold],
+        attention=[plain(asdict(own)) for choice in folds.values() for own in choice.attention],
     )
     return result, records
 

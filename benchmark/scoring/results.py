@@ -168,6 +168,8 @@ class Result:
         folds: what each fold came to; empty for one partition.
         layer_scores: of each layer by itself on valid, of a task that trains nothing; else None,
             and not in the file.
+        attention: what a head that attends looked at, in a few utterances of test, as
+            `benchmark.core.Attention`; else empty, and not in the file.
         schema: version of this format.
         utterances_sha256: of the CSV file beside the JSON file; filled in by `write_result`.
         checksum: of the file as far as this field, its last; filled in by `write_result`.
@@ -198,6 +200,7 @@ class Result:
     provenance: Mapping[str, Any]
     folds: Sequence[FoldScore] = field(default_factory=list)
     layer_scores: Sequence[float] | None = None
+    attention: Sequence[Mapping[str, Any]] = field(default_factory=list)
     schema: int = SCHEMA
     utterances_sha256: str = ""
     checksum: str = ""
@@ -323,6 +326,8 @@ def write_result(
     del document["schema"], document["checksum"]
     if result.layer_scores is None:
         del document["layer_scores"]
+    if not result.attention:
+        del document["attention"]
     # The schema comes first: it says how to read the rest.
     document = {"schema": SCHEMA, **document}
     _refuse_not_finite(document, "result")
@@ -399,6 +404,7 @@ def read_result(path: Path | str, *, history: bool = True) -> Result:
     if document["schema"] < 3:
         _upgrade(path, document)
     document.setdefault("layer_scores", None)
+    document.setdefault("attention", [])
     _check_fields(path, document)
     return Result(**document, checksum=checksum)
 
@@ -590,7 +596,7 @@ _FIELD_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("identity", "upstream", "downstream", "corpus", "protocol"), (dict,)),
     **dict.fromkeys(("metrics", "timings", "encoder", "provenance"), (dict,)),
     **dict.fromkeys(("seeds", "learning_rate_curve", "per_seed", "history"), (list,)),
-    **dict.fromkeys(("skipped_audio", "warnings", "folds"), (list,)),
+    **dict.fromkeys(("skipped_audio", "warnings", "folds", "attention"), (list,)),
     **dict.fromkeys(("layer_weights", "layer_norms", "layer_scores"), (list, type(None))),
     "schema": (int,),
     "status": (str,),
@@ -613,6 +619,7 @@ _LIST_ENTRIES: dict[str, dict[str, tuple[type, ...]]] = {
     },
     "per_seed": {"seed": (int,), "metrics": (dict,), "valid": (*_NUMBER, type(None))},
     "skipped_audio": {"utterance": (str,)},
+    "attention": {"utterance": (str,), "symbols": (list,), "weights": (list,)},
     "folds": {
         "fold": (str,),
         "metrics": (dict,),
@@ -656,6 +663,11 @@ def _check_fields(path: Path, document: dict[str, Any]) -> None:
     for name in ("per_seed", "folds"):
         for entry in document[name]:
             _check_items(path, f"{name}.metrics", entry["metrics"].values(), *_NUMBER)
+    for looked in document["attention"]:
+        _check_items(path, "attention.symbols", looked["symbols"], str)
+        _check_items(path, "attention.weights", looked["weights"], list)
+        for weights in looked["weights"]:
+            _check_items(path, "attention.weights", weights, *_NUMBER)
     metrics = document["downstream"]["metrics"]
     _check_list(path, "downstream.metrics", metrics, _CARD_METRIC)
     for metric in metrics:

@@ -45,6 +45,8 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "valid": "dev-clean",
     "test": "test-clean",
 }
+# What the archive of Libri-light's parts with labels unpacks to.
+FEW_LABELS: Final = "librispeech_finetuning"
 # SUPERB's two, which have all words between them, or the one of https://www.openslr.org/11.
 LEXICA: Final = (
     "librispeech-lexicon-200k-g2p.txt",
@@ -171,6 +173,7 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         licence="CC BY 4.0",
         source="https://www.openslr.org/12",
     )
+    corpus = replace(corpus, subsets=_few_labels(root, base))
     said = [u for u in corpus.utterances if task != "sd" and not u.text]
     if empty := [u.id for u in said if not u.value("phones")]:
         raise SuperbError(
@@ -178,6 +181,26 @@ def load(task: str, options: CorpusOptions) -> Corpus:
             "what is said into the chapter's .trans.txt, or take the line out"
         )
     return corpus
+
+
+def _few_labels(root: Path, base: Path) -> dict[str, list[list[str]]]:
+    """The parts of Libri-light (Kahn et al. 2020, section 3.2), where their folder is there.
+
+    ``1h/0`` to ``1h/5`` are six of ten minutes, together one hour; with ``9h`` they are ten.
+    """
+    folder = next(
+        (own for above in (root, base, base.parent) if (own := above / FEW_LABELS).is_dir()), None
+    )
+    if folder is None:
+        return {}
+
+    def ids(part: str) -> list[str]:
+        return sorted(path.stem for path in (folder / part).rglob(f"*{SUFFIXES[0]}"))
+
+    tens = [found for place in range(6) if (found := ids(f"1h/{place}"))]
+    hour, nine = ids("1h"), ids("9h")
+    subsets = {"10min": tens, "1h": [hour], "10h": [[*hour, *nine]] if hour and nine else []}
+    return {text: parts for text, parts in subsets.items() if parts and parts[0]}
 
 
 def survey(root: Path) -> Survey:

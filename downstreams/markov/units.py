@@ -119,16 +119,19 @@ def sentences(
 def training_notes(
     texts: Sequence[str], lexicon: Lexicon | None, lengths: Sequence[int], least: int
 ) -> list[str]:
-    """Where phones come from, and the transcripts that cannot be aligned.
+    """That letters stand for phones, and the transcripts that cannot be aligned.
 
     Args:
         texts: of train, normalised.
         lexicon: as for `pronouncing`.
         lengths: frames of each.
         least: frames that a phone takes.
+
+    Raises:
+        SuperbError: none can be aligned.
     """
     known = pronouncing(texts, lexicon)
-    notes = [known.source]
+    notes = [known.source] if lexicon is None else []
     if known.unknown:
         lost = sum(not known.words.keys() >= set(text.split()) for text in texts)
         notes.append(
@@ -139,6 +142,11 @@ def training_notes(
         least * sum(len(known.words.get(word, ())) for word in text.split()) > length
         for text, length in zip(texts, lengths, strict=True)
     )
+    if unfit == len(texts):
+        raise SuperbError(
+            "every training transcript has more phones than its recording has frames, so none can "
+            "be aligned. Take an encoder with more frames, or shorter transcripts"
+        )
     if unfit:
         notes.append(
             f"{unfit} of {len(texts)} training transcripts have more phones than fit into their "

@@ -96,11 +96,7 @@ def summary_grid(summary: Summary, *, stacked: bool = False) -> Grid:
     notes = list(summary.notes)
     if means:
         notes.insert(0, f"{' and '.join(means)}: [low, high] is a 95 % bootstrap interval")
-    if searching := [t.downstream for t in summary.tables if BEST in t.layers]:
-        notes.append(
-            f"{', '.join(searching)}: nothing is trained; in place of the weighted sum stands the "
-            "layer that is best on valid"
-        )
+    notes += best_notes([table.downstream for table in summary.tables if BEST in table.layers])
     if "MACs/s" in facts:
         notes.append("MACs/s: multiply-accumulate operations of the encoder per second of audio")
     if "throughput" in facts:
@@ -185,6 +181,16 @@ def score_item(table: Table, row: Row | None, layer: str) -> Item:
     verdict = judge(row.trained_on, table.corpus).verdict
     marks += {"clean": "", "overlap": OVERLAP, "undisclosed": UNDISCLOSED}[verdict]
     return Item(score_text(score, table.unit), marks, cell.not_separated)
+
+
+def best_notes(columns: Sequence[str]) -> list[str]:
+    """That these columns have another layer choice in place of the sum; nothing where none has."""
+    if not columns:
+        return []
+    return [
+        f"{', '.join(columns)}: no head is trained; in place of the weighted sum stands the layer "
+        "that is best on valid"
+    ]
 
 
 _Runs = Sequence[tuple[Table, Row, Cell]]

@@ -10,6 +10,7 @@ from itertools import accumulate, groupby, pairwise
 from benchmark.scoring.results import MetricValue, no_interval
 from leaderboard.compare.ranks import Mean
 from leaderboard.compare.variants import Study
+from leaderboard.show.board import best_notes
 from leaderboard.show.numbers import score_text
 
 
@@ -142,7 +143,7 @@ def chart_of(study: Study) -> Chart | None:
                     *(["scores on a logarithmic scale"] if logarithmic else []),
                 ]
             ),
-            *searching_notes(study),
+            *best_notes(study.searching),
             *(
                 f"{name} is not drawn: no result says how long train is"
                 for column, name in enumerate(names)
@@ -154,16 +155,6 @@ def chart_of(study: Study) -> Chart | None:
 
 _MANY, _FEW = 5.0, 4
 DIFFERS = {"heads": "head", "labels": "amount of labels"}
-
-
-def searching_notes(study: Study) -> list[str]:
-    """Which columns have the best layer in place of the weighted sum; nothing where none has."""
-    if not study.searching:
-        return []
-    return [
-        f"{', '.join(study.searching)}: no sum is trained; in its place stands the layer that is "
-        "best on valid"
-    ]
 
 
 def spread(wanted: Sequence[float], sizes: Sequence[float], low: float, high: float) -> list[float]:

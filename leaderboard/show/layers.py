@@ -61,7 +61,7 @@ def _footnotes(study: LayerStudy) -> list[str]:
         entry.table.downstream for entry in study.tables if BEST in entry.table.layers
     ]:
         lines.append(
-            f"{', '.join(map(printable, searching))}: nothing is trained; in place of the sum "
+            f"{', '.join(map(printable, searching))}: no head is trained; in place of the sum "
             "stands the layer that is best on valid."
         )
     if any(row.best is not None for row in rows):

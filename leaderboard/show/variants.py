@@ -8,8 +8,8 @@ from rich.console import Console
 
 from leaderboard.compare.variants import FEWEST, Study
 from leaderboard.read.names import list_some, printable
-from leaderboard.show.board import arrow, bold_of, footnotes_of, label_of, score_item
-from leaderboard.show.curves import DIFFERS, searching_notes
+from leaderboard.show.board import arrow, best_notes, bold_of, footnotes_of, label_of, score_item
+from leaderboard.show.curves import DIFFERS
 from leaderboard.show.grid import Grid, GridRow
 from leaderboard.show.numbers import tau_text
 from leaderboard.show.terminal import show_grid, show_lines
@@ -52,7 +52,7 @@ def study_grid(study: Study) -> Grid:
             for _, label, rows in study.rows
         ),
         bold=bold_of(cells),
-        footnotes=(*searching_notes(study), *footnotes_of(cells)),
+        footnotes=(*best_notes(study.searching), *footnotes_of(cells)),
     )
 
 

@@ -248,3 +248,21 @@ def test_a_real_copy(tmp_path):
     assert sizes(corpus) == {"train": 366, "valid": 41, "test": 171}
     assert all(utterance.text.isupper() for utterance in corpus.utterances)
     assert not librispeech.survey(REAL).missing
+
+
+def test_the_parts_of_libri_light_are_those_of_its_folder(tmp_path):
+    root = make(tmp_path / "one")
+    few = root / librispeech.FEW_LABELS
+    for folder, name in (
+        ("1h/0/clean", "100-1000-0000"),
+        ("1h/1/other", "101-1000-0001"),
+        ("9h/clean", "100-1001-0002"),
+    ):
+        place = few / folder / "100" / "1000"
+        place.mkdir(parents=True)
+        (place / f"{name}.flac").write_bytes(encoded(1))
+    found = load(root).subsets
+    assert found["10min"] == [["100-1000-0000"], ["101-1000-0001"]]
+    assert found["1h"] == [["100-1000-0000", "101-1000-0001"]]
+    assert found["10h"] == [["100-1000-0000", "101-1000-0001", "100-1001-0002"]]
+    assert not load(make(tmp_path / "two" / "plain")).subsets

@@ -1,4 +1,4 @@
-"""Upstreams, tasks and corpora from outside: an installed package, and single files."""
+"""Upstreams, tasks, corpora and heads from outside: an installed package, and single files."""
 
 import importlib.util
 import sys
@@ -13,7 +13,9 @@ import superb
 from benchmark.conformance import check_upstream, raise_for_failures
 from benchmark.registry import load_object, plugins
 from downstreams.corpora.load import corpus_names
-from downstreams.load import downstream_names
+from downstreams.load import downstream_names, load_downstream
+from downstreams.recogniser import head_names
+from superb.check import check_head, find_kind
 from superb.cli import app
 
 FOLDER = Path(__file__).parent
@@ -79,6 +81,14 @@ def test_an_installed_task_is_found_and_conforms(installed):
     assert "word-count" in downstream_names()
     raise_for_failures(superb.check_downstream("word-count"))
     raise_for_failures(superb.check_downstream("word-count", "mini"))
+
+
+def test_an_installed_head_is_found_and_conforms(installed):
+    assert "linear-ctc" in head_names()
+    raise_for_failures(check_head("linear-ctc"))
+    assert find_kind(f"{FOLDER}/linear_ctc.py:LinearCtc") == find_kind("linear-ctc") == "head"
+    task = load_downstream("asr").with_head("linear-ctc")
+    assert (task.card.name, task.card.base) == ("asr-linear-ctc", "asr")
 
 
 @pytest.mark.parametrize("task", ["ks", "sid", "word-count"])

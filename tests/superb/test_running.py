@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -379,7 +380,30 @@ def test_heads_of_recognition_are_tasks_of_their_own(places, bands):
     found = run(bands(), "asr", head=("ctc", "attention", "transducer"), layers="last", **places)
     assert [r.downstream["name"] for r in found] == ["asr", "asr-attention", "asr-transducer"]
     assert {r.status for r in found} == {"finished"}
-    with pytest.raises(SuperbError, match="Known: attention, ctc, transducer"):
+    assert [len(r.attention) for r in found] == [0, 3, 0]
+    attended = found[1]
+    path = result_path(places["output"], "asr-attention", "bands", attended.run_id)
+    for looked in read_result(path).attention:
+        assert len(looked["weights"]) == len(looked["symbols"])
+        assert all(sum(own) == pytest.approx(1, abs=0.2) for own in looked["weights"])
+    with pytest.raises(SuperbError, match="Known: attention, ctc, gmm-hmm, hmm, transducer"):
         run(bands(), "asr", head="rnn", **places)
     with pytest.raises(SuperbError, match="--head is for tasks that several heads can do"):
         run(bands(), "ks", head="ctc", **places)
+
+
+def test_hidden_markov_models_are_heads_too(places, bands, monkeypatch):
+    pytest.importorskip("kaldi_hmm_gmm", reason="needs the extra hmm")
+    options = {**places, "pronunciations": "letters"}
+    found = run(bands(), "asr", head=("hmm", "gmm-hmm"), **options)
+    assert [(r.downstream["name"], r.layer) for r in found] == [
+        ("asr-hmm", "last"),
+        ("asr-hmm", "weighted-sum"),
+        ("asr-gmm-hmm", "last"),
+        ("asr-gmm-hmm", "best"),
+    ]
+    assert {r.status for r in found} == {"finished"}
+    assert all("letters in place of phones" in r.warnings for r in found)
+    monkeypatch.setitem(sys.modules, "kaldi_hmm_gmm", None)
+    with pytest.raises(SuperbError, match=r"pip install 'superb\[hmm\]', or choose --head ctc"):
+        run(bands(), "asr", head="hmm", **options)

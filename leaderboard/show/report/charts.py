@@ -505,6 +505,30 @@ def _upright(text: str, middle: float) -> Html:
     )
 
 
+def attention(symbols: Sequence[str], weights: Sequence[Sequence[float]], title: str) -> Html:
+    """Where each symbol of an answer came from: symbols downwards, frames to the right."""
+    left, top = 24.0, 4.0
+    columns = max(map(len, weights))
+    width, height = (WIDTH - left - 2) / columns, min(16.0, 420 / len(symbols))
+    bottom = top + height * len(symbols)
+    field = {"x": left, "y": top, "width": width * columns, "height": bottom - top}
+    drawn = [element("rect", **field, class_="field")]
+    for row, (symbol, own) in enumerate(zip(symbols, weights, strict=True)):
+        y = top + row * height
+        shown = "␣" if symbol == " " else symbol
+        drawn.append(_text(shown, left - 6, y + height / 2 + 3.5, "end"))
+        for column, weight in enumerate(own):
+            if weight >= 0.02:
+                tip = f"{shown}: {100 * weight:.0f} % at frame {column + 1} of {len(own)}"
+                place = {"x": left + column * width, "y": y, "width": width, "height": height}
+                title_of = element("title", tip)
+                drawn.append(
+                    element("rect", title_of, **place, class_="hit", fill_opacity=min(1.0, weight))
+                )
+    drawn.append(_text("frames of the head →", left, bottom + 14, "start"))
+    return _svg(title, drawn, bottom + 20)
+
+
 def _text(text: str, x: float, y: float, anchor: str, *, strong: bool = False) -> Html:
     kind = "axis strong" if strong else "axis"
     return element("text", text, x=x, y=y, text_anchor=anchor, class_=kind)

@@ -176,6 +176,13 @@ def _layers(table: Table, results: Mapping[str, Result]) -> list[Html]:
             even = 1 / len(weights)
             drawing = charts.bars(weights, names, title, "layer", "weight", reference=even)
             figures.append(_figure(drawing, f"{title}, mean over seeds; dashed: all equal"))
+        for looked in result.attention:
+            if not looked["symbols"]:
+                continue
+            said = "".join(looked["symbols"])
+            title = f"Attention of {layer}: {said}"
+            drawing = charts.attention(looked["symbols"], looked["weights"], title)
+            figures.append(_figure(drawing, f"What each character of “{said}” looked at, {layer}"))
     norms = next((result.layer_norms for result in results.values() if result.layer_norms), None)
     if norms:
         title = "Mean L2 norm of the frames"

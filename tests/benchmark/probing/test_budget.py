@@ -54,3 +54,10 @@ def test_all_is_no_budget_and_what_is_none_is_named():
             Budget.parse(text)
     with pytest.raises(SuperbError, match=r"--labels 1h asks for more.*train has 3.0 min"):
         drawn("1h")
+
+
+def test_a_published_part_is_taken_as_it_is_or_not_at_all():
+    budget = Budget.parse("10min")
+    assert [u.id for u in budget.published(TRAIN, ["u3", "u1"])] == ["u1", "u3"]
+    with pytest.raises(SuperbError, match=r"of the 2 utterances .* train lacks 1, such as other"):
+        budget.published(TRAIN, ["u1", "other"])

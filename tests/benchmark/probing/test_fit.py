@@ -486,7 +486,7 @@ def test_nothing_as_bad_as_can_be_is_kept_where_the_score_alone_selects(stores, 
 
 @pytest.mark.parametrize("by", ["score", "loss"])
 def test_a_rate_with_nothing_worth_keeping_has_no_score_but_a_loss(by):
-    probes = [Probe(ProbeSpec(Mix(0), rate, 0), None, None, None) for rate in (0.1, 0.2)]
+    probes = [Probe(ProbeSpec(Mix(0), rate, 0), None, None, None, None) for rate in (0.1, 0.2)]
     for probe, valid in zip(probes, (100.0, 90.0), strict=True):
         probe.looks.append(Look(10, 0.0, valid, valid / 100))
     probes[1].best = probes[1].looks[0]

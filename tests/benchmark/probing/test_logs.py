@@ -12,7 +12,7 @@ from benchmark.probing.logs import Logs
 
 def test_every_probe_is_a_run_and_every_look_a_point(tmp_path):
     probes = [
-        Probe(ProbeSpec(mix, 1e-3, 0), None, None, None)
+        Probe(ProbeSpec(mix, 1e-3, 0), None, None, None, None)
         for mix in (Mix(None), Mix(None, True), Mix(4))
     ]
     with ExitStack() as resources:

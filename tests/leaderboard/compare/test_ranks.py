@@ -252,7 +252,7 @@ def test_a_search_is_ranked_but_not_in_the_overall_score(result, published):
     assert ranks["a"] < ranks["b"]
     assert any("mean over asr, ks of 1000" in note for note in summary.notes)
     text = render(board, "markdown")
-    assert "qbe: nothing is trained; in place of the weighted sum stands the layer" in text
+    assert "qbe: no head is trained; in place of the weighted sum stands the layer" in text
     assert "one seed" not in text
     columns = next(line for line in text.splitlines() if "best ↑" in line)
     assert "weighted-sum" not in columns

@@ -71,7 +71,7 @@ def test_heads_stand_evenly_and_a_gap_is_not_joined(heads):
     assert runs == {"$x^$ fbank": [[0, 1, 2]], "apc": [[0], [2]], "hubert": [[0, 1, 2]]}
     dot = chart.curves[2].dots[0]
     assert (dot.value, dot.low, dot.high, dot.text) == (10, 9, 11, "10.0 [9.0, 11.0]")
-    assert any(note.startswith("asr-gmm-hmm: no sum is trained") for note in chart.notes)
+    assert any(note.startswith("asr-gmm-hmm: no head is trained") for note in chart.notes)
 
 
 def test_budgets_stand_by_the_logarithm_of_their_length(labels):
@@ -143,7 +143,7 @@ def test_pictures_hold_names_scores_intervals_and_agreement(heads, labels):
     found = texts(figure)
     assert {"asr on mini by head", "hubert", "apc", "$x^$ fbank"} <= set(found)
     assert {name.strip() for name in found} >= set(HEADS)
-    assert any("asr-gmm-hmm: no sum is trained" in text for text in found)
+    assert any("asr-gmm-hmm: no head is trained" in text for text in found)
     spans = [tuple(line.get_ydata()) for line in figure.axes[0].lines]
     assert {(9.0, 11.0), (44.0, 46.0)} <= set(spans)
     assert (10.0, 15.0, 20.0) in spans
