@@ -87,7 +87,8 @@ def test_the_best_layer_stands_for_the_sum_where_nothing_is_trained(folder):
     assert study.flips == (("a", "b"),)
     said = CliRunner().invoke(app, ["heads", str(folder)], env={"COLUMNS": "200"}).stdout
     assert (
-        "asr-gmm-hmm: no head is trained; in place of the weighted sum stands the layer that is best on valid"
+        "asr-gmm-hmm: no head is trained; in place of the weighted sum stands the layer that is "
+        "best on valid"
     ) in said
     assert "50.0 [49.5, 50.5]" in said
 
