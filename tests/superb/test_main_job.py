@@ -1,4 +1,4 @@
-"""The main job on the bundled speech, with the default protocol but for a shorter ASR at one rate."""
+"""The main job on the bundled speech, by the default protocol but for a short ASR at one rate."""
 
 from __future__ import annotations
 
