@@ -509,13 +509,13 @@ def attention(symbols: Sequence[str], weights: Sequence[Sequence[float]], title:
     """Where each symbol of an answer came from: symbols downwards, frames to the right."""
     left, top = 24.0, 4.0
     columns = max(map(len, weights))
-    width, height = (WIDTH - left - 2) / columns, min(16.0, 420 / len(symbols))
+    width, height = (WIDTH - left - 2) / columns, min(13.0, 360 / len(symbols))
     bottom = top + height * len(symbols)
     field = {"x": left, "y": top, "width": width * columns, "height": bottom - top}
     drawn = [element("rect", **field, class_="field")]
     for row, (symbol, own) in enumerate(zip(symbols, weights, strict=True)):
         y = top + row * height
-        shown = "␣" if symbol == " " else symbol
+        shown = "·" if symbol == " " else symbol
         drawn.append(_text(shown, left - 6, y + height / 2 + 3.5, "end"))
         for column, weight in enumerate(own):
             if weight >= 0.02:
