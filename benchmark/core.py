@@ -569,6 +569,7 @@ class Material:
         vocabulary: the output symbols.
         hop_s: seconds between frames.
         settings: the protocol's values for the head.
+        channel: the one that is heard, None for the mean of all.
         waveform: utterance and sample rate in Hz → float32 ``[sample]``.
         folder: where what takes long can be kept for the next encoder.
         say: shows a line.
@@ -580,6 +581,7 @@ class Material:
     vocabulary: Sequence[str]
     hop_s: float
     settings: Mapping[str, Any]
+    channel: int | None
     waveform: Callable[[Utterance, int], Tensor]
     folder: Path
     say: Callable[[str], None]

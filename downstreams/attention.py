@@ -82,7 +82,7 @@ class Speller(nn.Module):
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Heard, Tensor]:
         """What is heard, and the number of valid frames of it."""
         heard, lengths = self.listener(frames, lengths)
-        return Heard(self, heard), lengths
+        return Heard(self, heard.float()), lengths
 
     def begin(self, frames: Tensor) -> State:
         """Before the first symbol: it looks at the first frame."""

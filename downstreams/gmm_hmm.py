@@ -102,7 +102,7 @@ class Classical:
         from downstreams.markov.ngram import bigrams, read_arpa, words_of
         from downstreams.markov.training import states_of
         from downstreams.markov.training import train as train_system
-        from downstreams.markov.units import pronouncing, sentences, units
+        from downstreams.markov.units import pronouncing, searched, sentences, units
 
         texts = {utterance.id: normalise(utterance.text) for utterance in train}
         known = pronouncing(texts.values(), self.lexicon)
@@ -117,10 +117,10 @@ class Classical:
             Recipe.of(settings),
         )
         arpa = bigrams(texts.values()) if self.model is None else read_arpa(self.model)
-        words = known if self.model is None else pronouncing(words_of(arpa), self.lexicon)
-        decoding = Decoding(
-            words.within(known.phones), system.tying, arpa, float(settings["scale"])
+        words = (
+            known if self.model is None else searched(words_of(arpa), self.lexicon, known.phones)
         )
+        decoding = Decoding(words, system.tying, arpa, float(settings["scale"]))
         return replace(self, learnt=_Learnt(axes, system.mixtures, decoding))
 
     def search(self, states: Sequence[Tensor], utterances: Sequence[Utterance]) -> list[str]:

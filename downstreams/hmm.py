@@ -98,18 +98,17 @@ class Hybrid:
                 phones of train are enough for.
         """
         from downstreams.markov.ngram import read_arpa, words_of
-        from downstreams.markov.units import sentences
+        from downstreams.markov.units import searched
 
         if lexicon is not None:
             raise SuperbError(
                 "--lexicon is of spellings; the heads hmm and gmm-hmm take --pronunciations FILE"
             )
-        words = words_of(read_arpa(model))
         phones = {name.rpartition(".")[0] or name for name in vocabulary}
-        if not sentences({word: word for word in words}, self.lexicon, phones):
+        if not searched(words_of(read_arpa(model)), self.lexicon, phones).words:
             raise SuperbError(
-                f"none of the {len(words)} words of --lm {model} has phones in the lexicon that "
-                "train has too. Are its words written as train's are, in upper case?"
+                f"no word of --lm {model} is in upper case, as transcripts are, and has phones in "
+                "the lexicon that train has too. Write its words in upper case"
             )
         return replace(self, model=model)
 
@@ -131,7 +130,7 @@ class Hybrid:
         from downstreams.markov.ngram import bigrams, read_arpa, words_of
         from downstreams.markov.training import Recipe
         from downstreams.markov.tying import Monophones
-        from downstreams.markov.units import pronouncing, sentences
+        from downstreams.markov.units import pronouncing, searched, sentences
 
         phones = tuple(name.rpartition(".")[0] for name in material.vocabulary[::PLACES])
         texts = {u.id: normalise(u.text) for u in (*material.train, *material.valid)}
@@ -146,9 +145,13 @@ class Hybrid:
                 frames = max(1, round(len(own) * HOP_S / frame_s))
                 np.add.at(counts, at_frames(own, frames, frame_s), 1)
         arpa = bigrams(taught) if self.model is None else read_arpa(self.model)
-        words = pronouncing(taught if self.model is None else words_of(arpa), self.lexicon)
+        words = (
+            pronouncing(taught, self.lexicon).within(phones)
+            if self.model is None
+            else searched(words_of(arpa), self.lexicon, phones)
+        )
         decoding = Decoding(
-            words.within(phones),
+            words,
             Monophones(phones, PLACES),
             arpa,
             float(material.settings["scale"]),

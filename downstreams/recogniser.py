@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from benchmark.errors import SuperbError, unknown
-from benchmark.registry import is_target, load_object, plugins
+from benchmark.registry import is_target, load_attribute, load_object, plugins
 from downstreams import ctc
 
 if TYPE_CHECKING:  # listing tasks is to stay instant
@@ -163,6 +163,12 @@ def load_head(head: str) -> Any:  # noqa: ANN401 - a recogniser, or a task of ei
             "Other forms: my_head.py:MyHead, package.module:MyHead.",
         )
     found = load_object(target, "head")
+    own = getattr(found, "name", None) or getattr(getattr(found, "card", None), "name", "")
+    ours = HEADS.get(str(own).removeprefix("asr-"))
+    if ours and type(found) is not load_attribute(ours):
+        raise SuperbError(
+            f"the head {name} calls itself {own!r}, which is one of ours; give it a name of its own"
+        )
     if getattr(getattr(found, "card", None), "base", "") == "asr":
         return found
     if not isinstance(found, Recogniser):

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from benchmark.errors import SuperbError
 from downstreams import ctc
-from downstreams.heads import Listener
+from downstreams.heads import Listener, heard_frames
 
 BLANK = 0
 # Symbols that are said at most for each frame: a search must end.
@@ -59,7 +60,7 @@ class Networks(nn.Module):
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Heard, Tensor]:
         """What is heard, and the number of valid frames of it."""
         heard, lengths = self.listener(frames, lengths)
-        return Heard(self, self.heard(heard)), lengths
+        return Heard(self, self.heard(heard).float()), lengths
 
     def join(self, heard: Tensor, said: Tensor) -> Tensor:
         """Logits of the next symbol; both broadcast."""
@@ -104,14 +105,21 @@ class Transducer:
         before = nn.functional.pad(padded.long(), (1, 0), value=BLANK)
         predicted, _ = networks.predict(networks.dropout(networks.embed(before)))
         logits = networks.join(frames[:, :, None], networks.said(predicted)[:, None])
-        each = rnnt_loss(
-            logits.float(),
-            padded,
-            lengths.to(frames.device, torch.int32),
-            counts.int(),
-            blank=BLANK,
-            reduction="none",
+        each = (
+            counts
+            if not counts.any()
+            else rnnt_loss(
+                logits.float(),
+                padded,
+                lengths.to(frames.device, torch.int32),
+                counts.int(),
+                blank=BLANK,
+                reduction="none",
+            )
         )
+        if not counts.any():  # of nothing but blanks there is one path, which the loss cannot take
+            blank = logits[:, :, 0].float().log_softmax(dim=-1)[..., BLANK]
+            each = -(blank * heard_frames(frames, lengths)).sum(dim=1)
         mean: Tensor = (each / counts.clamp(min=1)).mean()
         return mean
 
@@ -180,10 +188,17 @@ class Transducer:
     ) -> list[str]:
         """Count the transcripts that are longer than an answer can be."""
         stack = ctc.stacked(hop_s, settings)
+        stack *= int(settings.get("reduction", 1)) ** (int(settings["layers"]) - 1)
         long = sum(
             len(target) > _PER_FRAME * -(-length // stack)
             for target, length in zip(targets, lengths, strict=True)
         )
+        if long == len(targets):
+            raise SuperbError(
+                f"every training transcript has more than {_PER_FRAME} characters for each frame "
+                f"of the head ({stack * hop_s * 1000:.0f} ms), so none can be answered. Take an "
+                "encoder with more frames, or a smaller frame_s in the protocol's table of the head"
+            )
         return (
             [f"{long} of {len(targets)} training transcripts are longer than any answer"]
             if long

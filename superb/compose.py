@@ -72,7 +72,7 @@ class RunSpec:
 
 
 @runtime_checkable
-class DecodesWords(Downstream, TypingProtocol):
+class DecodesWords(TypingProtocol):
     """A task whose transcripts can be decoded with a language model."""
 
     def with_language_model(
@@ -81,7 +81,7 @@ class DecodesWords(Downstream, TypingProtocol):
         lexicon: Path | None,
         vocabulary: Sequence[str],
         settings: LanguageModel | None,
-    ) -> Downstream:
+    ) -> Any:  # noqa: ANN401 - a task of either kind
         """The same task, also scored with a language model."""
         ...
 
@@ -405,7 +405,9 @@ def _with_language_model(
             )
             for fold, part in task.partitions.items()
         }
-        scored[name] = replace(task, partitions=partitions, lm=lm)
+        found_by = f"{task.lexicon} {lm['model']}".encode()
+        mark = hashlib.sha256(found_by).hexdigest() if task.lexicon else ""
+        scored[name] = replace(task, partitions=partitions, lm=lm, lexicon=mark)
     return scored
 
 

@@ -335,6 +335,8 @@ class Site:
                         task.lm,
                         task.source,
                         task.lexicon,
+                        task.labels,
+                        task.reruns,
                     ]
                 )
                 for name, task in self.tasks.items()

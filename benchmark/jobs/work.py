@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         data = _splits(site, job, features)
         files = file_hashes(task.corpus.utterances, task.cache_dir)
         scorers = _prepared(site, job, partition.scorer, data, hop_s, progress)
-        notes = _notes(task, scorers[0], partition, data, hop_s)
+        notes = _notes(task, job.fold, scorers[0], partition, data, hop_s)
         quiet = inaudible(data, next(iter(features.stores.values())))
 
         def fitted(found: Mapping[Mix, Choice], seconds: float) -> Fitted:
@@ -158,7 +159,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
                 "runs": runs,
                 "fold": job.fold,
                 "audio": _digest(data["train"].keys + data["valid"].keys),
-                "task": code_sha256(task.downstream),
+                "task": code_sha256(task.downstream) + code_sha256(probes[0].head),
             },
             progress,
             run=runs[0],
@@ -225,6 +226,7 @@ def _prepared(
                 task.partitions[job.fold].vocabulary,
                 hop_s,
                 task.training.head,
+                channel,
                 lambda utterance, rate: decode(
                     utterance.audio, rate, name=utterance.id, span=utterance.span, channel=channel
                 ),
@@ -356,6 +358,15 @@ def _probes(
     """Fresh probes: layer choice x learning rate x seed; equal mixes are trained once."""
     encoder, task = site.encoders[job.encoder], site.tasks[job.task]
     card, training, train = encoder.card, task.training, data["train"]
+
+    @cache
+    def scaling(mix: Mix, rerun: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of what a rerun is told of train; all reruns hear the same of all of it."""
+        if task.budget is None:
+            return standardisation(train, mix) if rerun == 0 else scaling(mix, 0)
+        told = [index for group in _groups(task, job.fold, train, rerun) for index in group]
+        return standardisation(train, mix, told=told)
+
     return [
         build_probe(
             ProbeSpec(mix, rate, seed),
@@ -365,12 +376,11 @@ def _probes(
             dim=card.dim,
             hop_s=card.hop_samples / card.sample_rate,
             outputs=len(task.partitions[job.fold].vocabulary),
-            scaling=scaling,
+            scaling=scaling(mix, rerun) if training.standardise else None,
             device=train.device,
             placed=train.placed(mix),
         )
         for mix in dict.fromkeys(mixes.values())
-        for scaling in [standardisation(train, mix) if training.standardise else None]
         for rate in training.learning_rates
         for rerun, seed in enumerate(site.seeds_of(job.task))
     ]
@@ -423,6 +433,7 @@ def _try(
 
 def _notes(
     task: Task,
+    fold: str,
     downstream: Downstream,
     partition: Partition,
     data: Mapping[str, SplitData],
@@ -432,7 +443,14 @@ def _notes(
     train, test = data.get("train"), data["test"]
     notes = []
     if train is not None and isinstance(downstream, NotesTraining):
-        notes += downstream.notes(train.utterances, train.lengths, hop_s, task.training.head)
+        told = [group[0] for group in _groups(task, fold, train, 0)] if task.budget else None
+        places = range(len(train.utterances)) if told is None else told
+        notes += downstream.notes(
+            [train.utterances[place] for place in places],
+            [train.lengths[place] for place in places],
+            hop_s,
+            task.training.head,
+        )
     if isinstance(downstream, NotesTest):
         notes += downstream.test_notes(test.utterances, partition.vocabulary)
     if task.training.choose_on == "test" and downstream.card.trained:
@@ -534,7 +552,9 @@ def _describe_corpus(task: Task, features: Features, files: Hashes, reruns: int)
         part = {
             utterance.id: utterance
             for fold, partition in task.partitions.items()
-            for utterance in partition.corpus.split(name)
+            for utterance in (
+                task.subset(fold, 0) if name == "train" else partition.corpus.split(name)
+            )
             if any(take.id in features.keys for take in task.takes[fold].get(utterance.id, ()))
         }
         # what was encoded whole has been measured

@@ -299,7 +299,9 @@ def build_probe(
     return Probe(spec, downstream, mix, head, optimizer, generator, half)
 
 
-def standardisation(data: SplitData, mix: Mix, sample: int = 512) -> tuple[Tensor, Tensor]:
+def standardisation(
+    data: SplitData, mix: Mix, sample: int = 512, told: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor]:
     """Shift and scale that give the mix, as it starts out, mean 0 and mean variance 1.
 
     One scale serves all dimensions: scaling each by itself would make the head learn as fast from
@@ -308,16 +310,18 @@ def standardisation(data: SplitData, mix: Mix, sample: int = 512) -> tuple[Tenso
     Args:
         data: the train split; `sample` utterances, evenly spread over it, are looked at.
         mix: the mix, with its initial weights.
+        told: the utterances that may be looked at; all if None.
 
     Returns:
         ``(shift [dim], scale [])``. What varies less than a thousandth of the size of a frame is
         taken for rounding, and is not scaled up to signal.
     """
-    step = -(-len(data.utterances) // sample)
+    places = range(len(data.utterances)) if told is None else told
+    step = -(-len(places) // sample)
     start = LayerMix(data.placed(mix), data.layers).to(data.device)
     count, total, squares = 0, torch.zeros(data.dim).double(), torch.zeros(data.dim).double()
     with torch.no_grad():
-        for index in range(0, len(data.utterances), step):
+        for index in places[::step]:
             batch = data.batch([index], mix.normalised)
             states = batch.normalised if mix.normalised else batch.plain
             assert states is not None

@@ -173,7 +173,8 @@ def load(task: str, options: CorpusOptions) -> Corpus:
         licence="CC BY 4.0",
         source="https://www.openslr.org/12",
     )
-    corpus = replace(corpus, subsets=_few_labels(root, base))
+    if task == "asr":
+        corpus = replace(corpus, subsets=_few_labels(root, base))
     said = [u for u in corpus.utterances if task != "sd" and not u.text]
     if empty := [u.id for u in said if not u.value("phones")]:
         raise SuperbError(
@@ -187,6 +188,9 @@ def _few_labels(root: Path, base: Path) -> dict[str, list[list[str]]]:
     """The parts of Libri-light (Kahn et al. 2020, section 3.2), where their folder is there.
 
     ``1h/0`` to ``1h/5`` are six of ten minutes, together one hour; with ``9h`` they are ten.
+
+    Raises:
+        SuperbError: one of these is not there.
     """
     folder = next(
         (own for above in (root, base, base.parent) if (own := above / FEW_LABELS).is_dir()), None
@@ -197,10 +201,15 @@ def _few_labels(root: Path, base: Path) -> dict[str, list[list[str]]]:
     def ids(part: str) -> list[str]:
         return sorted(path.stem for path in (folder / part).rglob(f"*{SUFFIXES[0]}"))
 
-    tens = [found for place in range(6) if (found := ids(f"1h/{place}"))]
-    hour, nine = ids("1h"), ids("9h")
-    subsets = {"10min": tens, "1h": [hour], "10h": [[*hour, *nine]] if hour and nine else []}
-    return {text: parts for text, parts in subsets.items() if parts and parts[0]}
+    parts = {f"1h/{place}": ids(f"1h/{place}") for place in range(6)} | {"9h": ids("9h")}
+    if empty := [part for part, found in parts.items() if not found]:
+        raise SuperbError(
+            f"{folder} has no recordings in {empty[0]}, so its parts are not those of Libri-light. "
+            "Unpack its archive anew, or rename the folder to draw parts instead"
+        )
+    *tens, nine = parts.values()
+    hour = [name for ten in tens for name in ten]
+    return {"10min": tens, "1h": [hour], "10h": [[*hour, *nine]]}
 
 
 def survey(root: Path) -> Survey:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmark.core import Material, Utterance
+from benchmark.encoding import audio
 from downstreams.markov.mixtures import Frames
 from downstreams.markov.training import Alignment, Recipe, System, least_frames, train
 from downstreams.markov.tying import Monophones
@@ -20,6 +24,10 @@ from downstreams.markov.units import Unit, units
 HOP_S: Final = 0.01
 PLACES: Final = 3
 _RATE: Final = 16_000
+# Samples of the window of an MFCC; shorter recordings have none.
+_WINDOW: Final = 400
+# What alignments come from, beside this code.
+_PACKAGES: Final = ("kaldi-hmm-gmm", "kaldi-decoder", "kaldifst", "torchaudio", "scikit-learn")
 
 States = NDArray[np.int16]
 
@@ -81,6 +89,8 @@ def mfcc(waveform: Callable[[Utterance, int], object], utterance: Utterance) -> 
 
     samples = waveform(utterance, _RATE)
     assert isinstance(samples, torch.Tensor)
+    if len(samples) < _WINDOW:
+        return np.zeros((0, 39), np.float32)
     own = kaldi_mfcc(samples[None] * 2**15, dither=0.0, use_energy=False).T
     first = compute_deltas(own)
     return normalised(torch.cat([own, first, compute_deltas(first)]).T.numpy())
@@ -109,10 +119,12 @@ def _key(
     recipe: Recipe,
 ) -> str:
     """What the alignments depend on: audio, phones, who teaches, and this code."""
-    mark = hashlib.sha256(repr((phones, recipe, [u.id for u in material.train])).encode())
+    versions = [version(package) for package in _PACKAGES]
+    taught = [utterance.id for utterance in material.train]
+    mark = hashlib.sha256(repr((phones, recipe, taught, material.channel, versions)).encode())
     for utterance in utterances:
         mark.update(repr((material.keys[utterance.id], said[utterance.id])).encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
+    for source in [*sorted(Path(__file__).parent.glob("*.py")), Path(audio.__file__)]:
         mark.update(source.read_bytes())
     return mark.hexdigest()[:32]
 
@@ -121,7 +133,7 @@ def _read(path: Path, utterances: Sequence[Utterance]) -> dict[str, States] | No
     try:
         with np.load(path) as kept:
             lengths, states = kept["lengths"], kept["states"]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     if len(lengths) != len(utterances) or lengths.sum() != len(states):
         return None

@@ -21,7 +21,8 @@ from downstreams.markov.kaldi import kaldi, silenced
 from downstreams.markov.tying import Tying
 from downstreams.markov.units import QUIET, Pronouncing, Unit
 
-_BACK_OFF: Final = "#0"
+# No word is in lower case.
+_BACK_OFF: Final = "#back-off"
 # A state is stayed in and left with equal probability: what is learnt of it hardly matters.
 _HALF: Final = math.log(2)
 _BEAM: Final = 15.0

@@ -7,12 +7,14 @@ followed by a new one with the share T / (c + T).
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
 from benchmark.errors import SuperbError
+from downstreams.text import normalise
 
 START, END = "<s>", "</s>"
 _NEVER = -99.0  # the start of a sentence is no word
@@ -63,17 +65,59 @@ def read_arpa(path: Path) -> str:
             f"--lm {path} cannot be read as an ARPA file, which the heads hmm and gmm-hmm need: "
             f"{error}"
         ) from error
-    if "\\data\\" not in text or "\\1-grams:" not in text:
+    counts: dict[int, int] = {}
+    found: dict[int, int] = {}
+    order = 0
+    for line in map(str.strip, text.splitlines()):
+        if header := re.fullmatch(r"ngram (\d+)\s*=\s*(\d+)", line):
+            counts[int(header[1])] = int(header[2])
+        elif section := re.fullmatch(r"\\(\d+)-grams:", line):
+            order = int(section[1])
+            found[order] = 0
+        elif line.startswith("\\"):
+            order = 0
+        elif line and order:
+            fields = line.split()
+            if len(fields) not in (order + 1, order + 2) or not _is_number(fields[0]):
+                raise SuperbError(f"--lm {path}: {line[:60]!r} is no line of {order}-grams")
+            found[order] += 1
+    words = set(_first_words(text))
+    lacking = [mark for mark in (START, END) if mark not in words]
+    wrong = (
+        "no \\data\\ or no \\1-grams:"
+        if "\\data\\" not in text or not found.get(1)
+        else f"{found} n-grams by order where its head says {counts}"
+        if found != counts
+        else "no \\end\\ at its end"
+        if not text.rstrip().endswith("\\end\\")
+        else f"no {lacking[0]}"
+        if lacking
+        else ""
+    )
+    if wrong:
         raise SuperbError(
-            f"--lm {path} is no ARPA file, which the heads hmm and gmm-hmm need: it has no "
-            "\\data\\ or no \\1-grams:"
+            f"--lm {path} is no whole ARPA file, which the heads hmm and gmm-hmm need: it has "
+            f"{wrong}"
         )
     return text
 
 
 def words_of(arpa: str) -> list[str]:
-    """The words of an ARPA file."""
+    """The words of an ARPA file that are written as transcripts are: in upper case."""
+    return [
+        word for word in _first_words(arpa) if word == normalise(word) and not word.startswith("<")
+    ]
+
+
+def _first_words(arpa: str) -> list[str]:
+    """What the unigrams of an ARPA file are of."""
     _, _, after = arpa.partition("\\1-grams:")
     lines = after.partition("\n\\")[0].splitlines()
-    words = [fields[1] for line in lines if len(fields := line.split()) > 1]
-    return [word for word in words if word not in (START, END) and not word.startswith("<")]
+    return [fields[1] for line in lines if len(fields := line.split()) > 1]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -101,6 +101,13 @@ def pronouncing(texts: Iterable[str], lexicon: Lexicon | None) -> Pronouncing:
     return Pronouncing(words, unknown, f"phones from {lexicon.name}")
 
 
+def searched(words: Iterable[str], lexicon: Lexicon | None, phones: Iterable[str]) -> Pronouncing:
+    """The words of an n-gram that are given, as far as these phones are enough for them."""
+    spoken = sentences({word: word for word in words}, lexicon, phones)
+    source = "letters" if lexicon is None else lexicon.name
+    return Pronouncing({word: tuple(own[0].split()) for word, own in spoken.items()}, {}, source)
+
+
 def sentences(
     texts: Mapping[str, str], lexicon: Lexicon | None, phones: Iterable[str]
 ) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ hold in all of them. Intervals come from draws of each score by its interval, as
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
@@ -66,6 +66,7 @@ class Study:
         holds: pairs of encoders of which the first is better in every column.
         flips: pairs of which one is better in one column and the other in another.
         open_pairs: how many are neither.
+        left_out: tables of the same columns, by another lexicon, say, with fewer encoders.
     """
 
     by: By
@@ -77,6 +78,7 @@ class Study:
     holds: tuple[tuple[str, str], ...]
     flips: tuple[tuple[str, str], ...]
     open_pairs: int
+    left_out: int = 0
 
     @property
     def subject(self) -> str:
@@ -120,14 +122,19 @@ def find_studies(board: Board, by: By) -> list[Study]:
     for table in board.tables:
         key = (
             *(table.base, kept(table), table.corpus, table.corpus_sha256, table.audio_sha256),
-            *(table.protocol, table.protocol_version, table.channel, *table.skipped),
+            *(table.protocol, table.protocol_version, table.channel, table.engine),
         )
         groups.setdefault(key, []).append(table)
-    return [
-        _study(by, sorted(tables, key=_place), name)
-        for _, tables in sorted(groups.items())
-        if len(set(map(name, tables))) == len(tables) > 1
-    ]
+    studies = []
+    for _, tables in sorted(groups.items()):
+        # of several tables of one column, by other rules or another lexicon, the one with most rows
+        columns: dict[str, Table] = {}
+        for table in sorted(tables, key=lambda table: len(table.rows)):
+            columns[name(table)] = table
+        if len(columns) > 1:
+            study = _study(by, sorted(columns.values(), key=_place), name)
+            studies.append(replace(study, left_out=len(tables) - len(columns)))
+    return studies
 
 
 def _place(table: Table) -> tuple[object, ...]:

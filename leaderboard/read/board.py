@@ -117,6 +117,7 @@ class Table:
         engine: version of what trains, selects and scores; "" when the result does not say.
         layers: the columns.
         rows: best first.
+        lexicon: hash of what words are found by, where a head has a lexicon; "" without.
     """
 
     downstream: str
@@ -139,6 +140,7 @@ class Table:
     engine: str
     layers: tuple[str, ...]
     rows: tuple[Row, ...]
+    lexicon: str = ""
 
     @property
     def head(self) -> str:

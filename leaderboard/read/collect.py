@@ -35,6 +35,7 @@ from leaderboard.read.fields import (
     identity_of,
     is_trained,
     labels_of,
+    lexicon_of,
     over_reruns,
     score_of,
     skipped_utterances,
@@ -160,6 +161,8 @@ def _group_key(result: Result) -> tuple[object, ...]:
         str(result.protocol["version"]),
         identity_of(result, "protocol", "sha256"),
         engine_of(result),
+        lexicon_of(result),
+        str(result.identity.get("labels", "")),
     )
 
 
@@ -232,6 +235,7 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
         engine=engine_of(newest),
         layers=layers,
         rows=tuple(rows),
+        lexicon=lexicon_of(newest),
     )
 
 

@@ -134,6 +134,11 @@ def engine_of(result: Result) -> str:
     return str(result.identity.get("engine", ""))
 
 
+def lexicon_of(result: Result) -> str:
+    """Hash of the words, their phones and the n-gram that a head finds words by; "" for none."""
+    return str(result.identity.get("lexicon", ""))
+
+
 def identity_of(result: Result, part: str, key: str) -> str:
     """An entry of a part of the identity, such as the fingerprint of the upstream; "" for none."""
     entry = result.identity.get(part)

@@ -37,6 +37,8 @@ def table_grid(table: Table) -> Grid:
     if table.protocol_sha256:
         protocol += f" ({table.protocol_sha256[:8]})"
     details = [f"corpus {table.corpus} ({table.content}), {protocol}{_engine(table)}"]
+    if table.lexicon:
+        details.append(f"words by lexicon and n-gram {table.lexicon[:8]}")
     if table.skipped:
         count = len(table.skipped)
         noun = "utterance" if count == 1 else "utterances"

@@ -74,6 +74,11 @@ def study_lines(study: Study) -> list[str]:
         f"of {pairs} pairs, {len(study.holds)} hold in every column, {len(study.flips)} flip, "
         f"{study.open_pairs} are open"
     )
+    if study.left_out:
+        lines.append(
+            f"{study.left_out} further tables of these columns, by another lexicon or other rules, "
+            "are left out for those with most upstreams"
+        )
     for word, found in (("holds", study.holds), ("flips", study.flips)):
         if found:
             said = " beats " if word == "holds" else " and "

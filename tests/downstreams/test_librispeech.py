@@ -1,6 +1,7 @@
 """LibriSpeech's layout: which folders, what is in them, and what is said of what is not."""
 
 import io
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -255,14 +256,19 @@ def test_the_parts_of_libri_light_are_those_of_its_folder(tmp_path):
     few = root / librispeech.FEW_LABELS
     for folder, name in (
         ("1h/0/clean", "100-1000-0000"),
-        ("1h/1/other", "101-1000-0001"),
+        *((f"1h/{part}/other", f"101-100{part % 2}-000{part // 2}") for part in range(1, 6)),
         ("9h/clean", "100-1001-0002"),
     ):
         place = few / folder / "100" / "1000"
         place.mkdir(parents=True)
         (place / f"{name}.flac").write_bytes(encoded(1))
     found = load(root).subsets
-    assert found["10min"] == [["100-1000-0000"], ["101-1000-0001"]]
-    assert found["1h"] == [["100-1000-0000", "101-1000-0001"]]
-    assert found["10h"] == [["100-1000-0000", "101-1000-0001", "100-1001-0002"]]
+    assert found["10min"][:2] == [["100-1000-0000"], ["101-1001-0000"]]
+    assert [len(part) for part in found["10min"]] == [1] * 6
+    (hour,), (ten,) = found["1h"], found["10h"]
+    assert hour == [name for part in found["10min"] for name in part]
+    assert ten == [*hour, "100-1001-0002"]
+    shutil.rmtree(few / "1h" / "3")
+    with pytest.raises(SuperbError, match="no recordings in 1h/3, so its parts are not those of"):
+        load(root)
     assert not load(make(tmp_path / "two" / "plain")).subsets

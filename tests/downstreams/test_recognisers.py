@@ -195,6 +195,25 @@ def test_a_transcript_without_symbols_has_a_loss(name):
     frames, lengths, targets = utterances(3)
     loss = head.loss(*module(frames, lengths), [[], *targets[1:]])
     assert math.isfinite(loss.item())
+    alone = head.loss(*module(frames[:1], lengths[:1]), [[]])
+    assert math.isfinite(alone.item())
+    assert alone.requires_grad
+
+
+def test_a_transducer_says_which_transcripts_are_longer_than_any_answer():
+    head = load_head("transducer")
+    said = [["a"] * 30, ["a"] * 20]
+    # 50 frames of 20 ms: 25 of 40 ms, 13 after the reduction, and two characters for each
+    assert head.notes(said, [50, 50], 0.02, head.settings)[0].startswith("1 of 2 training")
+    with pytest.raises(SuperbError, match="every training transcript has more than 2 characters"):
+        head.notes(said[:1], [50], 0.02, head.settings)
+
+
+def test_a_head_of_ones_own_has_a_name_of_its_own(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from downstreams.recogniser import Ctc\n\n\nclass Mine(Ctc):\n    pass\n")
+    with pytest.raises(SuperbError, match="calls itself 'ctc', which is one of ours"):
+        load_head(f"{path}:Mine")
 
 
 def test_heads_that_are_none_are_named():

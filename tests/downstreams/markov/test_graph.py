@@ -117,3 +117,13 @@ def test_homophones_are_told_apart_by_the_words_before():
     texts = ["BA A", "BA A", "AB EH"]
     lexicon = pronouncing(texts, Lexicon("a test", PHONES))
     assert Decoding(lexicon, tying, bigrams(texts), 1.0).decode(own) == "BA A"
+
+
+def test_words_may_look_like_marks():
+    texts = ["#0 <S>", "#BACK-OFF #0"]
+    lexicon = pronouncing(texts, None)
+    tying = Monophones(lexicon.phones, 1)
+    places = [lexicon.phones.index(phone) for phone in "#0"]
+    own = np.full((2, tying.count), -50.0, np.float32)
+    own[[0, 1], places] = 0
+    assert Decoding(lexicon, tying, bigrams(texts), 1.0).decode(own) == "#0"

@@ -37,14 +37,35 @@ def test_shares_are_those_of_method_c():
     assert pairs["cat", "sat"] == pytest.approx((2 + 2 * 2 / 12) / 5, abs=1e-5)
 
 
-def test_the_words_of_a_file(tmp_path):
+def test_the_words_of_a_file_are_those_in_upper_case(tmp_path):
     path = tmp_path / "lm.arpa"
+    path.write_text(bigrams([text.upper() for text in TEXTS]))
+    assert words_of(read_arpa(path)) == ["A", "CAT", "RAN", "SAT", "THE"]
     path.write_text(bigrams(TEXTS))
-    assert words_of(read_arpa(path)) == ["a", "cat", "ran", "sat", "the"]
-    for text in ("", "no model"):
-        path.write_text(text)
-        with pytest.raises(SuperbError, match="is no ARPA file"):
-            read_arpa(path)
+    assert words_of(read_arpa(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (lambda text: "", "no .data. or no"),
+        (lambda text: "no model", "no .data. or no"),
+        (lambda text: text[: len(text) // 2].rpartition("\n")[0], "where its head says"),
+        (lambda text: text.replace("\\end\\", ""), "no .end. at its end"),
+        (lambda text: text.replace("</s>", "stop"), "no </s>"),
+        (lambda text: text.replace("\tcat", "\tcat x y z", 1), "is no line of 1-grams"),
+        (lambda text: text.replace("ngram 2=", "ngram 2=1"), "where its head says"),
+    ],
+)
+def test_a_file_that_is_not_whole_is_refused_before_kaldi_reads_it(tmp_path, broken, said):
+    path = tmp_path / "lm.arpa"
+    path.write_text(broken(bigrams(TEXTS)))
+    with pytest.raises(SuperbError, match=said):
+        read_arpa(path)
+
+
+def test_bytes_are_no_file_of_words(tmp_path):
+    path = tmp_path / "lm.arpa"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SuperbError, match="cannot be read as an ARPA file"):
         read_arpa(path)
