@@ -131,7 +131,7 @@ def _key(
 
 def _read(path: Path, utterances: Sequence[Utterance]) -> dict[str, States] | None:
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as file, np.load(file) as kept:
             lengths, states = kept["lengths"], kept["states"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
