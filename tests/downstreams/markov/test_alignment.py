@@ -68,7 +68,7 @@ def test_tones_are_found_where_they_are(material):
         wanted = ["SIL"] * 5 + [letter for letter in utterance.text for _ in range(10)]
         right += sum(a == b for a, b in zip(heard[:35], wanted, strict=True))
         total += 35
-    assert right / total > 0.9
+    assert right / total > 0.8
 
 
 def test_what_was_kept_serves_the_same_alone(material):
