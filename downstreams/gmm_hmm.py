@@ -80,8 +80,10 @@ class Classical:
         settings: LanguageModel | None,
     ) -> Classical:
         """The same with an n-gram that is given, as for `downstreams.hmm.Hybrid`."""
-        hybrid = hmm.Hybrid(self.lexicon)
-        checked = hybrid.with_language_model(model, lexicon, vocabulary, settings)
+        from downstreams.markov.units import pronouncing
+
+        hybrid, phones = hmm.Hybrid(self.lexicon), pronouncing(vocabulary, self.lexicon).phones
+        checked = hybrid.with_language_model(model, lexicon, phones, settings)
         return replace(self, model=checked.model)
 
     def at_hop(self, hop_s: float) -> Classical:
@@ -89,10 +91,11 @@ class Classical:
         return replace(self, hop_s=hop_s)
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
-        """The phones of train."""
+        """The words of train that have phones."""
         from downstreams.markov.units import pronouncing
 
-        return pronouncing([normalise(u.text) for u in train], self.lexicon).phones
+        known = pronouncing([normalise(u.text) for u in train], self.lexicon)
+        return tuple(sorted(known.words))
 
     def learn(
         self, states: Sequence[Tensor], train: Sequence[Utterance], settings: Mapping[str, Any]
@@ -149,6 +152,17 @@ class Classical:
 
         texts = [normalise(utterance.text) for utterance in train]
         return training_notes(texts, self.lexicon, lengths, states_of(hop_s))
+
+    def test_notes(self, test: Sequence[Utterance], vocabulary: Sequence[str]) -> list[str]:
+        """The words that cannot be found."""
+        from downstreams.markov.ngram import read_arpa, words_of
+        from downstreams.markov.units import pronouncing, searched, test_notes
+
+        words = vocabulary
+        if self.model is not None:
+            phones = pronouncing(vocabulary, self.lexicon).phones
+            words = list(searched(words_of(read_arpa(self.model)), self.lexicon, phones).words)
+        return test_notes([normalise(utterance.text) for utterance in test], words)
 
 
 def _axes(states: Sequence[Tensor], kept: int) -> Tensor | None:

@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from benchmark.errors import SuperbError
+from benchmark.protocol import load_protocol
+from downstreams import PROTOCOLS
 from downstreams.attention import END, Attention
+from downstreams.load import load_downstream
 from downstreams.recogniser import Recogniser, load_head
 
 OUTPUTS = 7
@@ -222,3 +225,20 @@ def test_heads_that_are_none_are_named():
     with pytest.raises(SuperbError, match="no head: it needs name, title"):
         load_head("downstreams.asr:Asr")
     assert load_head("downstreams.attention:Attention").name == Attention.name
+
+
+@pytest.mark.parametrize(
+    ("protocol", "millions"),
+    [("mini", (0.86, 1.42, 1.31, 0.89)), ("superb", (42.8, 78.1, 70.3, 43.0))],
+)
+def test_heads_have_weights_within_a_factor_of_two(protocol, millions):
+    rules, asr, found = load_protocol(protocol, PROTOCOLS), load_downstream("asr"), []
+    for name in (*SPELLERS, "hmm"):
+        task = asr.with_head(name)
+        training = rules.training(task.card.name, "frames", task.training, task.card.base)
+        outputs = 120 if name == "hmm" else 29
+        with torch.device("meta"):
+            head = task.head(768, 0.02, outputs, training.head, torch.Generator())
+        found.append(sum(weights.numel() for weights in head.parameters()) / 1e6)
+    assert found == pytest.approx(millions, abs=0.06 if protocol == "superb" else 0.006)
+    assert max(found) < 2 * min(found)
