@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from benchmark.core import Utterance
+from benchmark.errors import SuperbError
 from downstreams.ctc import BLANK, collapse
 from downstreams.load import load_downstream
 from downstreams.text import joined, normalise
@@ -126,7 +127,7 @@ def test_unknown_characters_are_left_out_of_the_loss(asr):
     [
         (0.0, [3, 3, 3], 1),  # BOB needs 3, EGG 4 for its repeat
         (0.0, [3, 4, 3], 0),
-        (0.0, [2, 3, 2], 3),
+        (0.0, [2, 3, 3], 2),
         (0.04, [5, 7, 5], 0),  # pairs, the last one alone
         (0.04, [5, 6, 4], 2),
         (0.01, [3, 4, 3], 0),  # never split
@@ -142,6 +143,11 @@ def test_notes_count_unfit_transcripts(asr, frame_s, lengths, unfit):
         assert ("40 ms" if frame_s == 0.04 else "20 ms") in note
 
 
+def test_nothing_is_learnt_where_no_transcript_fits(asr):
+    with pytest.raises(SuperbError, match="every training transcript has more characters than the"):
+        asr.notes(said("bob", "egg"), [2, 3], 0.02, SETTINGS)
+
+
 @pytest.mark.parametrize("text", ["bob", "egg", "aaaa", "a  b"])
 def test_notes_agree_with_the_loss(asr, text):
     vocabulary = asr.vocabulary(said(text))
@@ -149,7 +155,7 @@ def test_notes_agree_with_the_loss(asr, text):
         loss = asr.loss(
             random(1, frames, len(vocabulary)), torch.tensor([frames]), said(text), vocabulary
         )
-        unfit = bool(asr.notes(said(text), [frames], 0.02, SETTINGS))
+        unfit = bool(asr.notes(said(text, "a"), [frames, 9], 0.02, SETTINGS))
         assert unfit == (float(loss) == 0)
 
 

@@ -253,5 +253,5 @@ def test_superb_does_not_stack():
     settings = settings_of("superb", task)
     utterance = Utterance("a", b"", "train", text="ABCD")
     for hop_s in (0.01, 0.02):
-        assert task.notes([utterance], [4], hop_s, settings) == []
-        assert len(task.notes([utterance], [3], hop_s, settings)) == 1
+        assert task.notes([utterance] * 2, [4, 4], hop_s, settings) == []
+        assert len(task.notes([utterance] * 2, [3, 4], hop_s, settings)) == 1

@@ -50,7 +50,7 @@ def test_ten_utterances_are_learned_by_heart(name):
     assert isinstance(head, Recogniser)
     frames, lengths, targets = utterances()
     optimiser = torch.optim.Adam(module.parameters(), 0.01)
-    for _ in range(250):
+    for _ in range(150):
         optimiser.zero_grad()
         loss = head.loss(*module(frames, lengths), targets)
         loss.backward()

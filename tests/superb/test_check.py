@@ -79,7 +79,9 @@ def test_what_is_none_or_several(tmp_path, monkeypatch):
     path.write_text(SOURCE)
     with pytest.raises(SuperbError, match=r"gives int: an upstream has a card.*--kind"):
         find_kind(f"{path}:number")
-    with pytest.raises(SuperbError, match=r"unknown upstream, task or corpus 'minni'.*mini\?"):
+    with pytest.raises(
+        SuperbError, match=r"unknown upstream, task, corpus or head 'minni'.*mini\?"
+    ):
         find_kind("minni")
     monkeypatch.setattr(superb.check, "corpus_names", lambda: ["asr"])
     with pytest.raises(SuperbError, match=r"several things: downstream, corpus. Say which"):
@@ -91,7 +93,9 @@ def test_options_belong_to_kinds():
         check_target("mini", corpus="mini")
     with pytest.raises(SuperbError, match="ks is checked as downstream, which takes no --down"):
         check_target("ks", downstream="ks")
-    with pytest.raises(SuperbError, match="--kind is upstream, downstream, corpus; got 'task'"):
+    with pytest.raises(
+        SuperbError, match="--kind is upstream, downstream, corpus, head; got 'task'"
+    ):
         check_target("ks", kind="task")
 
 

@@ -54,7 +54,7 @@ def test_labels_of_ones_own(commands, places, tmp_path):
     [
         ("ic", {}, "lacks the columns action, object, location.* --slots COLUMN,COLUMN names"),
         ("ks", {"slots": ("what",)}, "--slots is for tasks with several labels, such as ic"),
-        ("ks", {"pronunciations": "l.txt"}, "--pronunciations is for a task that needs phones"),
+        ("ks", {"pronunciations": "l.txt"}, "--pronunciations is for what needs phones"),
         ("pr", {"lexicon": "l.txt"}, "Phones of words come with --pronunciations FILE"),
         ("pr", {"pronunciations": "gone.txt"}, "the lexicon gone.txt cannot be read"),
     ],

@@ -134,12 +134,15 @@ def test_round_trip(tmp_path):
     assert next(iter(json.loads(path.read_text()))) == "schema"
     names = {field.name for field in dataclasses.fields(Result)}
     # which old versions can read, too
-    assert set(json.loads(path.read_text())) == names - {"layer_scores"}
+    assert set(json.loads(path.read_text())) == names - {"layer_scores", "attention"}
     searched = dataclasses.replace(result, layer_scores=[0.5, 1.5])
     assert read_result(write_result(tmp_path / "searched", searched, counted())).layer_scores == [
         0.5,
         1.5,
     ]
+    looked = [{"utterance": "a", "symbols": ["A"], "weights": [[0.5, 0.5]]}]
+    attended = dataclasses.replace(result, attention=looked)
+    assert read_result(write_result(tmp_path / "attended", attended, counted())).attention == looked
     assert find_result(tmp_path, "ks", "fbank", result.run_id) == back
     assert sorted(entry.name for entry in path.parent.iterdir()) == [
         path.name,
