@@ -19,7 +19,8 @@ from downstreams.heads import Listener, heard_frames
 
 END = 0
 """Begins and ends each transcript."""
-_PER_FRAME = 4
+# Symbols that are said at most for each frame: a search must end.
+_PER_FRAME = 2
 
 
 class State(NamedTuple):
@@ -176,7 +177,7 @@ class Attention:
     def transcribe(self, heard: Heard, lengths: Tensor) -> list[list[int]]:
         """The best of what a beam search finds, by mean log probability of a symbol.
 
-        Nobody says more than four symbols in a frame of the listener, so that it ends.
+        Nobody says more than two symbols in a frame of the listener, so that it ends.
         """
         speller, frames = heard.speller, heard.frames
         count, beam = len(frames), speller.beam
@@ -241,13 +242,13 @@ class Attention:
         hop_s: float,
         settings: Mapping[str, Any],
     ) -> list[str]:
-        """Count the transcripts that the share of CTC cannot align."""
-        if not float(settings["ctc_weight"]):
-            return []
-        most = ctc.stacked(hop_s, settings) * int(settings["reduction"]) ** (
-            int(settings["layers"]) - 1
-        )
-        return ctc.too_long("characters", targets, lengths, hop_s, most)
+        """Count the transcripts that are too long for an answer, or for the share of CTC."""
+        stack = ctc.stacked(hop_s, settings)
+        stack *= int(settings["reduction"]) ** (int(settings["layers"]) - 1)
+        notes = ctc.unanswerable(targets, lengths, stack, stack * hop_s, _PER_FRAME)
+        if float(settings["ctc_weight"]):
+            notes += ctc.too_long("characters", targets, lengths, hop_s, stack)
+        return notes
 
 
 def _unheard(frames: Tensor, lengths: Tensor) -> Tensor:

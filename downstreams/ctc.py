@@ -119,3 +119,37 @@ def too_long(
         f"{unfit} of {len(targets)} training transcripts have more {what} than the head has "
         f"frames ({stack * hop_s * 1000:.0f} ms each); CTC cannot align them, so they teach nothing"
     ]
+
+
+def unanswerable(
+    targets: Sequence[Sequence[str]],
+    lengths: Sequence[int],
+    stack: int,
+    frame_s: float,
+    per_frame: int,
+) -> list[str]:
+    """A note on targets that are longer than a search lets an answer be, or nothing.
+
+    Args:
+        targets: symbols of each training utterance.
+        lengths: frames of the encoder for each.
+        stack: how many of them make one of the head.
+        frame_s: seconds of that.
+        per_frame: symbols that are said at most for each.
+
+    Raises:
+        SuperbError: all are.
+    """
+    long = sum(
+        len(target) > per_frame * -(-length // stack)
+        for target, length in zip(targets, lengths, strict=True)
+    )
+    if not long:
+        return []
+    if long == len(targets):
+        raise SuperbError(
+            f"every training transcript has more than {per_frame} characters for each frame of the "
+            f"head ({frame_s * 1000:.0f} ms), so none can be answered. Take an encoder with more "
+            "frames, or a smaller frame_s in the protocol's table of the head"
+        )
+    return [f"{long} of {len(targets)} training transcripts are longer than any answer"]

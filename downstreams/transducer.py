@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from benchmark.errors import SuperbError
 from downstreams import ctc
 from downstreams.heads import Listener, heard_frames
 
@@ -189,18 +188,4 @@ class Transducer:
         """Count the transcripts that are longer than an answer can be."""
         stack = ctc.stacked(hop_s, settings)
         stack *= int(settings.get("reduction", 1)) ** (int(settings["layers"]) - 1)
-        long = sum(
-            len(target) > _PER_FRAME * -(-length // stack)
-            for target, length in zip(targets, lengths, strict=True)
-        )
-        if long == len(targets):
-            raise SuperbError(
-                f"every training transcript has more than {_PER_FRAME} characters for each frame "
-                f"of the head ({stack * hop_s * 1000:.0f} ms), so none can be answered. Take an "
-                "encoder with more frames, or a smaller frame_s in the protocol's table of the head"
-            )
-        return (
-            [f"{long} of {len(targets)} training transcripts are longer than any answer"]
-            if long
-            else []
-        )
+        return ctc.unanswerable(targets, lengths, stack, stack * hop_s, _PER_FRAME)
