@@ -320,7 +320,7 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
         options = replace(options, pronunciations=None)
     elif str(options.pronunciations) == LETTERS:
         raise SuperbError(
-            f"--pronunciations {LETTERS} is for the heads hmm and gmm-hmm; {card.name} needs phones"
+            f"--pronunciations {LETTERS} is for the heads hmm and gmm-hmm; got {card.name}"
         )
     if getattr(downstream, "reads_trials", False):
         options = replace(options, trials=spec.trials)
