@@ -26,7 +26,7 @@ from downstreams.text import (
 if TYPE_CHECKING:  # listing tasks is to stay instant
     from torch import Generator, Tensor, nn
 
-_CARD: Final = DownstreamCard(
+CARD: Final = DownstreamCard(
     name="asr",
     title="Automatic speech recognition",
     version=1,
@@ -65,7 +65,7 @@ class Asr:
         self._words = words
         self._recogniser = recogniser or Ctc()
         self.training: Mapping[str, Any] = {"head": dict(self._recogniser.settings)}
-        card = replace(_CARD, metrics=(*_CARD.metrics, *extra))
+        card = replace(CARD, metrics=(*CARD.metrics, *extra))
         if self._recogniser.name != Ctc.name:  # which results of before are of
             name = f"{card.name}-{self._recogniser.name}"
             card = replace(card, name=name, head=self._recogniser.title, base=card.name)

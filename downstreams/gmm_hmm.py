@@ -16,7 +16,7 @@ from benchmark.protocol import LanguageModel
 from downstreams import hmm
 from downstreams.corpora.pronunciation import Lexicon
 from downstreams.markov.training import Recipe
-from downstreams.text import normalise, transcript_record
+from downstreams.text import normalise, transcript_records
 
 if TYPE_CHECKING:  # listing tasks is to stay instant
     from torch import Tensor
@@ -134,10 +134,7 @@ class Classical:
 
     def records(self, utterances: Sequence[Utterance], answers: Sequence[str]) -> list[Record]:
         """Word and character errors of each transcript."""
-        return [
-            transcript_record(utterance, answer)
-            for utterance, answer in zip(utterances, answers, strict=True)
-        ]
+        return transcript_records(utterances, answers)
 
     def notes(
         self,

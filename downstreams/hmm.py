@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from benchmark.core import DownstreamCard, Material, Metric, Record, Utterance
+from benchmark.core import DownstreamCard, Material, Record, Utterance
 from benchmark.errors import SuperbError
 from benchmark.protocol import LanguageModel
 from downstreams import ctc
+from downstreams.asr import CARD
 from downstreams.corpora.pronunciation import Lexicon
-from downstreams.text import normalise, transcript_record
+from downstreams.text import normalise, transcript_records
 
 if TYPE_CHECKING:  # listing tasks is to stay instant
     import numpy as np
@@ -27,15 +28,11 @@ if TYPE_CHECKING:  # listing tasks is to stay instant
 
     from downstreams.markov.graph import Decoding
 
-_CARD: Final = DownstreamCard(
+_CARD: Final = replace(
+    CARD,
     name="asr-hmm",
-    title="Automatic speech recognition",
-    version=1,
-    metrics=(Metric("wer", "lower"), Metric("cer", "lower")),
-    features="frames",
-    needs=("text",),
     head="linear, 2-layer BLSTM, linear; states of phones, lexicon, bigram, beam search",
-    base="asr",
+    base=CARD.name,
 )
 _IGNORED: Final = -100
 
@@ -222,10 +219,7 @@ class Hybrid:
 
     def records(self, utterances: Sequence[Utterance], answers: Sequence[str]) -> list[Record]:
         """Word and character errors of each transcript."""
-        return [
-            transcript_record(utterance, answer)
-            for utterance, answer in zip(utterances, answers, strict=True)
-        ]
+        return transcript_records(utterances, answers)
 
     def notes(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import jiwer
 
@@ -45,6 +45,11 @@ def character_errors(reference: str, hypothesis: str) -> tuple[int, int]:
     """The same over characters, spaces included."""
     found = jiwer.process_characters(reference, hypothesis)
     return found.substitutions + found.deletions + found.insertions, len(reference)
+
+
+def transcript_records(utterances: Sequence[Utterance], heard: Sequence[str]) -> list[Record]:
+    """Word and character errors of what was heard in each utterance."""
+    return [transcript_record(*pair) for pair in zip(utterances, heard, strict=True)]
 
 
 def transcript_record(utterance: Utterance, heard: str) -> Record:
