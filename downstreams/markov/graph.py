@@ -27,6 +27,8 @@ _BACK_OFF: Final = "#back-off"
 _HALF: Final = math.log(2)
 _BEAM: Final = 15.0
 _MOST_ACTIVE: Final = 1000
+# Of an alignment, whose scores are not scaled; where it loses the end, all paths are followed.
+_ALIGNING_BEAM: Final = 200.0
 
 
 class Decoding:
@@ -99,27 +101,33 @@ def aligned(
         for unit in units:
             begin = chain(begin, unit)
     graph.set_final(begin, 0.0)
-    _, labels = search(graph, scores, math.inf)
-    if len(labels) != len(scores):
-        return None
-    return [path[label - 1] for label in labels]
+    for beam in (_ALIGNING_BEAM, math.inf):
+        _, labels = search(graph, scores, beam, whole=True)
+        if len(labels) == len(scores):
+            return [path[label - 1] for label in labels]
+    return None
 
 
 def search(
     graph: Any,  # noqa: ANN401 - a transducer of kaldifst
     scores: NDArray[np.float32],
     beam: float,
+    *,
+    whole: bool = False,
 ) -> tuple[list[int], list[int]]:
-    """Input and output labels of the best path, without epsilons; none if there is no path."""
+    """Input and output labels of the best path, without epsilons; none if there is no path.
+
+    `whole` paths alone count, which end where the graph does, and no more than the beam narrows
+    the search.
+    """
     packages = kaldi()
     options = packages.decoder.FasterDecoderOptions()
-    if math.isfinite(beam):
-        options.beam, options.max_active = beam, _MOST_ACTIVE
-    else:
-        options.beam = 1e9
+    options.beam = min(beam, 1e9)
+    if not whole:
+        options.max_active = _MOST_ACTIVE
     decoder = packages.decoder.FasterDecoder(graph, options)
     decoder.decode(packages.decoder.DecodableCtc(np.ascontiguousarray(scores, np.float32)))
-    if math.isinf(beam) and not decoder.reached_final():
+    if whole and not decoder.reached_final():
         return [], []
     found, path = decoder.get_best_path()
     if not found:

@@ -1,11 +1,13 @@
 """Mixtures of Gaussians with diagonal covariances, one for each state, by Kaldi's estimation.
 
 Expectation maximisation within each state, whose frames an alignment gives; components are split
-where there are many frames (Young 1994, "The HTK hidden Markov model toolkit", section 4).
+where there are many frames (Young 1994, "The HTK hidden Markov model toolkit", section 4). They are
+split here and not by Kaldi, which draws at random where it moves them, another way in each run.
 """
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from downstreams.markov.kaldi import kaldi
 
-_SPREAD: Final = 0.01  # of the means of a component that is split
+_SPREAD: Final = 0.2  # deviations that the means of a component that is split move
 # Frames to the power of this is the share of components that a state gets.
 _POWER: Final = 0.2
 _LEAST: Final = 20.0  # frames for each component
@@ -83,5 +85,45 @@ class Mixtures:
             np.add.at(occupied, of_frames, 1)
         gmm.mle_am_diag_gmm_update(gmm.MleDiagGmmOptions(), sums, flags, model)
         if components > model.num_gauss:
-            model.split_by_count(occupied, components, _SPREAD, _POWER, _LEAST)
+            model = _split(model, _shares(model, occupied, components))
         return Mixtures(model)
+
+
+def _shares(model: Any, occupied: NDArray[np.float32], components: int) -> list[int]:  # noqa: ANN401
+    """How many components each state is to have, of so many in all."""
+    shares = [model.get_pdf(state).num_gauss for state in range(model.num_pdfs)]
+    frames = occupied.tolist()
+    wanting = [(-(own**_POWER) / shares[state], state) for state, own in enumerate(frames)]
+    heapq.heapify(wanting)
+    for _ in range(components - sum(shares)):
+        while wanting and frames[wanting[0][1]] < _LEAST * (shares[wanting[0][1]] + 1):
+            heapq.heappop(wanting)
+        if not wanting:
+            break
+        state = wanting[0][1]
+        shares[state] += 1
+        heapq.heapreplace(wanting, (-(frames[state] ** _POWER) / shares[state], state))
+    return shares
+
+
+def _split(model: Any, shares: Sequence[int]) -> Any:  # noqa: ANN401
+    """The same with more components: the heaviest becomes two, again and again."""
+    gmm = kaldi().gmm
+    more = gmm.AmDiagGmm()
+    for state, share in enumerate(shares):
+        pdf = model.get_pdf(state)
+        weights, means, inverse = list(pdf.weights), list(pdf.means), list(pdf.inv_vars)
+        while len(weights) < share:
+            heaviest = int(np.argmax(weights))
+            weights[heaviest] /= 2
+            move = _SPREAD / np.sqrt(inverse[heaviest])
+            weights.append(weights[heaviest])
+            means.append(means[heaviest] - move)
+            inverse.append(inverse[heaviest])
+            means[heaviest] = means[heaviest] + move
+        own = gmm.DiagGmm(len(weights), pdf.dim)
+        own.set_weights(np.array(weights, np.float32))
+        own.set_invvars_and_means(np.array(inverse, np.float32), np.array(means, np.float32))
+        own.compute_gconsts()
+        more.add_pdf(own)
+    return more
