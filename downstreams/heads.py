@@ -218,9 +218,12 @@ class BidirectionalLSTM(nn.Module):
 
 def turn_round(frames: Tensor, lengths: Tensor) -> Tensor:
     """Reverse each utterance in time within its own length; padding stays where it is."""
-    time = torch.arange(frames.shape[1], device=frames.device)[None]
+    utterances, count, _ = frames.shape
+    time = torch.arange(count, device=frames.device)[None]
     source = torch.where(time < lengths[:, None], lengths[:, None] - 1 - time, time)
-    return frames.gather(1, source[..., None].expand_as(frames))
+    rows = source + count * torch.arange(utterances, device=frames.device)[:, None]
+    # whole frames move, which is quicker than a gather of values
+    return frames.flatten(0, 1).index_select(0, rows.flatten()).view_as(frames)
 
 
 class XVector(nn.Module):

@@ -25,7 +25,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from benchmark.core import Downstream, HiddenStates, Metric, Record, Utterance
 from benchmark.encoding.forward import normalise
@@ -122,9 +121,10 @@ class SplitData:
         if kind != "frames":
             values = torch.stack(arrays, dim=1).unsqueeze(2)
         else:
-            # [frame, layer, dim] each, padded to [utterance, frame, layer, dim]
-            padded = pad_sequence([a.transpose(0, 1) for a in arrays], batch_first=True)
-            values = padded.permute(2, 0, 1, 3).contiguous()
+            longest = max(array.shape[1] for array in arrays)
+            values = arrays[0].new_zeros(self.layers, len(arrays), longest, self.dim)
+            for place, array in enumerate(arrays):
+                values[:, place, : array.shape[1]] = array
         lengths = torch.tensor([self.lengths[index] for index in indices])
         return HiddenStates(values.to(self.device), lengths.to(self.device))
 

@@ -126,7 +126,9 @@ class LayerMix(nn.Module):
             assert self.mix.layer is not None
             mixed = states.values[self.mix.layer]
         else:
-            mixed = torch.tensordot(self.scores.softmax(0), states.values, dims=1)
+            # one product of matrices: the gradient of a tensordot moves all layers about first
+            flat = states.values.reshape(len(self.scores), -1)
+            mixed = (self.scores.softmax(0)[None] @ flat).view(states.values.shape[1:])
         if self.scaling is None:
             return mixed
         shift, scale = self.scaling
