@@ -295,8 +295,8 @@ class _Suite:
             if self.card.pad_invariant:
                 raise
             raise NotApplicableError(
-                f"{failure}; not a failure, since card.pad_invariant=False: the engine puts only "
-                "clips of one length in a batch"
+                f"{failure}; not a failure, since card.pad_invariant=False: the engine gives "
+                "it one clip at a time"
             ) from failure
         return found if self.card.pad_invariant else f"{found}; card.pad_invariant could be True"
 

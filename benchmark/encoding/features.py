@@ -25,7 +25,14 @@ from benchmark.core import StoredAudio, Upstream, UpstreamCard, Utterance
 from benchmark.encoding.audio import Sound, audio_sha256, hear
 from benchmark.encoding.audio_hashes import AudioHashes
 from benchmark.encoding.cache import format_bytes, require_room
-from benchmark.encoding.forward import BATCHING, encode, features_of
+from benchmark.encoding.forward import (
+    BATCHING,
+    encode,
+    forms_of,
+    packs,
+    require_invariance,
+    seconds_at_once,
+)
 from benchmark.encoding.packing import NONE, Floats, feature_bytes
 from benchmark.encoding.recordings import estimate_s
 from benchmark.encoding.store import VISIBLE_S, FeatureStore, store_folder
@@ -36,6 +43,8 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 _DECODE_AHEAD = 8
+# Packs that are chosen from at a time: the more, the more alike are the lengths in each.
+_POOLED_PACKS = 8
 # Decoding, pooling and normalising are as much part of a feature as the encoder.
 _ENGINE = hashlib.sha256(
     b"".join(
@@ -184,8 +193,8 @@ def extract(extraction: Extraction, progress: Progress, share: int = 0, shares: 
 
     Each utterance is encoded at most once. Audio is read once: hashed, and decoded if nothing is
     stored under its hash. Files that have not changed since an earlier run are not read at all. A
-    few utterances are in memory at a time. Bad audio is collected, not raised; the rest of the
-    share is then read but not encoded, unless it is to be skipped.
+    few minutes of audio at most are in memory at a time. Bad audio is collected, not raised; the
+    rest of the share is then read but not encoded, unless it is to be skipped.
 
     Args:
         extraction: what is wanted, and how.
@@ -390,6 +399,15 @@ class _Share:
         return bool(self.found.skipped) and self.extraction.settings.on_bad_audio == "fail"
 
 
+@dataclass
+class _Waiting:
+    """A waveform that is to be encoded, and the kinds of feature that are wanted of it."""
+
+    utterance: Utterance
+    sound: Sound
+    kinds: set[str]
+
+
 @dataclass(frozen=True)
 class _Loaded:
     """Audio that has been read, or needs not be to know its hash."""
@@ -401,8 +419,7 @@ class _Loaded:
 
 def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> None:
     """Read, decode and encode in turn; a few utterances are on the way at any time, never all."""
-    upstream, settings, found = own.extraction.upstream, own.extraction.settings, own.found
-    card, channel = upstream.card, settings.channel
+    settings, card = own.extraction.settings, own.extraction.upstream.card
     read: dict[Path | StoredAudio, str] = {}  # hashes of recordings of which there are spans
 
     def load(utterance: Utterance) -> _Loaded | AudioError:
@@ -413,7 +430,7 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
 
     def to_sound(item: tuple[Utterance, _Loaded]) -> Sound | AudioError:
         try:
-            return _sound(*item, card, channel)
+            return _sound(*item, card, settings.channel)
         except AudioError as error:
             return error
 
@@ -431,35 +448,74 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
                 if not isinstance(utterance.audio, bytes):
                     own.hashes.remember(utterance.audio, loaded.status, loaded.sha256)
                 key = _key(loaded.sha256, utterance.span)
-                found.keys[utterance.id] = key
+                own.found.keys[utterance.id] = key
                 if own.needs(utterance, key):
                     yield utterance, loaded
                 else:
                     bar.advance()
 
-        for (utterance, _), sound in _ahead(pool, to_sound, lacking()):
-            bar.advance()
-            key = found.keys[utterance.id]
-            if isinstance(sound, AudioError):
-                own.skip(utterance, sound)
-                continue
-            if own.given_up:
-                continue  # keep looking for bad files, but encode nothing more
-            # the same audio may have come by since this was read
-            kinds = own.needs(utterance, key)
-            if not kinds:
-                continue
-            waveform = sound.waveform
-            before = time.perf_counter()
-            states = encode(upstream, waveform, settings.device, settings.precision, utterance.id)
-            found.encoder_s += time.perf_counter() - before
-            seconds = waveform.numel() / card.sample_rate
-            found.audio_s += seconds
-            norms = features_of(states, "frames").norm(dim=-1).mean(dim=1).numpy()
-            for kind in kinds:
-                values = features_of(states, kind, own.extraction.layers).numpy()
-                own.stores[kind].append(key, values, norms, seconds, sound.oddity)
-            bar.rate(f"{found.audio_s / found.encoder_s:.0f} x real time")
+        def heard() -> Iterator[tuple[Utterance, Sound | AudioError]]:
+            for (utterance, _), sound in _ahead(pool, to_sound, lacking()):
+                bar.advance()
+                yield utterance, sound
+
+        compared = False
+        for pack in _packs(own, heard()):
+            compared |= _encode_pack(own, pack, compare=not compared)
+            bar.rate(f"{own.found.audio_s / own.found.encoder_s:.0f} x real time")
+
+
+def _packs(
+    own: _Share, heard: Iterable[tuple[Utterance, Sound | AudioError]]
+) -> Iterator[dict[str, _Waiting]]:
+    """What is encoded together, by key: whoever waits longest, with those of like length."""
+    upstream = own.extraction.upstream
+    seconds = seconds_at_once(upstream, own.extraction.settings.device)
+    most = int(seconds * upstream.card.sample_rate)
+    waiting: dict[str, _Waiting] = {}
+
+    def next_pack() -> dict[str, _Waiting]:
+        keys = list(waiting)
+        lengths = [waiting[key].sound.waveform.numel() for key in keys]
+        places = next(places for places in packs(lengths, most) if 0 in places)
+        return {keys[place]: waiting.pop(keys[place]) for place in places}
+
+    for utterance, sound in heard:
+        key = own.found.keys[utterance.id]
+        if isinstance(sound, AudioError):
+            own.skip(utterance, sound)
+            continue
+        # the same audio may have come by since this was read
+        if own.given_up or not (kinds := own.needs(utterance, key)):
+            continue  # given up: keep looking for bad files, but encode nothing more
+        if key in waiting:
+            waiting[key].kinds |= kinds
+            continue
+        waiting[key] = _Waiting(utterance, sound, kinds)
+        if sum(one.sound.waveform.numel() for one in waiting.values()) >= _POOLED_PACKS * most:
+            yield next_pack()
+    while waiting and not own.given_up:
+        yield next_pack()
+
+
+def _encode_pack(own: _Share, pack: Mapping[str, _Waiting], *, compare: bool) -> bool:
+    """Encode and store; whether it was compared with what its shortest gives alone."""
+    upstream, settings, found = own.extraction.upstream, own.extraction.settings, own.found
+    names = [one.utterance.id for one in pack.values()]
+    waveforms = [one.sound.waveform for one in pack.values()]
+    before = time.perf_counter()
+    states = encode(upstream, waveforms, settings.device, settings.precision, names)
+    if compare := compare and waveforms[0].numel() < waveforms[-1].numel():
+        require_invariance(upstream, states, waveforms, settings.device, settings.precision, names)
+    kinds = set().union(*(one.kinds for one in pack.values()))
+    forms = forms_of(states, kinds, own.extraction.layers)
+    found.encoder_s += time.perf_counter() - before
+    for (key, one), (values, norms) in zip(pack.items(), forms, strict=True):
+        seconds = one.sound.waveform.numel() / upstream.card.sample_rate
+        found.audio_s += seconds
+        for kind in one.kinds:
+            own.stores[kind].append(key, values[kind], norms, seconds, one.sound.oddity)
+    return compare
 
 
 def _ahead(
@@ -532,7 +588,7 @@ def _named(utterance: Utterance) -> str:
 
 
 def _again(extraction: Extraction, keys: Mapping[str, str]) -> Callable[[str], Floats]:
-    """Frames by encoding anew, for storage ``none``: the same values as when first encoded."""
+    """Frames by encoding anew, for storage ``none``; alone, so the same but for rounding."""
     upstream, settings = extraction.upstream, extraction.settings
     by_key = {keys[u.id]: u for u in extraction.wanted["frames"] if u.id in keys}
     threads = torch.get_num_threads()
@@ -547,10 +603,12 @@ def _again(extraction: Extraction, keys: Mapping[str, str]) -> Callable[[str], F
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            states = encode(upstream, waveform, settings.device, settings.precision, utterance.id)
+            states = encode(
+                upstream, [waveform], settings.device, settings.precision, [utterance.id]
+            )
         finally:
             torch.set_num_threads(before)
-        frames: Floats = features_of(states, "frames", extraction.layers).numpy()
-        return frames
+        ((forms, _),) = forms_of(states, ["frames"], extraction.layers)
+        return forms["frames"]
 
     return again

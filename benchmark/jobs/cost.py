@@ -29,7 +29,7 @@ from benchmark.encoding.features import (
     left_to_encode,
     storage_of,
 )
-from benchmark.encoding.forward import encode
+from benchmark.encoding.forward import encode, packs, seconds_at_once
 from benchmark.encoding.packing import NONE, STORAGES, feature_bytes
 from benchmark.encoding.recordings import estimate_s
 from benchmark.encoding.store import FeatureStore
@@ -314,10 +314,13 @@ def encoder_speed(
     """Seconds of audio per second, after one utterance that warms the encoder up."""
     rate = upstream.card.sample_rate
     heard = [waveform[: int(_LONGEST_S * rate)] for waveform in waveforms]
-    encode(upstream, heard[0], settings.device, settings.precision, "the first of a few")
+    how = (settings.device, settings.precision)
+    encode(upstream, heard[:1], *how, ["the first of a few"])
+    most = int(seconds_at_once(upstream, settings.device) * rate)
     started = time.perf_counter()
-    for waveform in heard:
-        encode(upstream, waveform, settings.device, settings.precision, "one of a few")
+    for places in packs([waveform.numel() for waveform in heard], most):
+        pack = [heard[place] for place in places]
+        encode(upstream, pack, *how, ["one of a few"] * len(pack))
     return sum(waveform.numel() for waveform in heard) / rate / (time.perf_counter() - started)
 
 

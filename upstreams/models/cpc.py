@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from benchmark.errors import UpstreamError
 from upstreams.models.architecture import Layout
 from upstreams.models.convolution import convolve_rows
-from upstreams.models.utterance import UtteranceEncoder
+from upstreams.models.utterance import UtteranceEncoder, side_by_side
 
 # --------------------------------------------------------------------------------------------
 # Strided convolutions: waveform to latents
@@ -227,9 +227,15 @@ class CPCEncoder(UtteranceEncoder):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``: z and c, or c alone."""
-        z_btd = self.latents(waveform.unsqueeze(0))
+        return self.together([waveform])[0]
+
+    def together(self, waveforms: list[Tensor]) -> list[Tensor]:
+        """Several utterances in one pass of the context network, which hears the past alone."""
+        latents = [self.latents(waveform.unsqueeze(0))[0] for waveform in waveforms]
+        z_btd, lengths = side_by_side(latents)
         c_btd = self.contexts(z_btd)
-        return torch.cat([z_btd, c_btd]) if self.config.states == 2 else c_btd
+        states = torch.stack([z_btd, c_btd]) if self.config.states == 2 else c_btd[None]
+        return [states[:, row, :length] for row, length in enumerate(lengths)]
 
 
 # --------------------------------------------------------------------------------------------

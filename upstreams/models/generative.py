@@ -32,7 +32,7 @@ from torchaudio.compliance import kaldi
 from benchmark.errors import UpstreamError
 from upstreams.models.architecture import Layout
 from upstreams.models.batch import SAMPLE_RATE
-from upstreams.models.utterance import UtteranceEncoder
+from upstreams.models.utterance import UtteranceEncoder, side_by_side
 
 MEL_BANDS = 80
 HOP_SAMPLES = 160
@@ -214,7 +214,13 @@ class APCEncoder(UtteranceEncoder):
 
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``."""
-        return self.states(self.mel(waveform).unsqueeze(0))[:, 0]
+        return self.together([waveform])[0]
+
+    def together(self, waveforms: list[Tensor]) -> list[Tensor]:
+        """Several utterances in one pass of the GRUs, which hear the past alone."""
+        mel_btm, lengths = side_by_side([self.mel(waveform) for waveform in waveforms])
+        states = self.states(mel_btm)
+        return [states[:, row, :length] for row, length in enumerate(lengths)]
 
     def predict(self, state_btd: Tensor) -> Tensor:
         """Mel frames expected some frames ahead, ``[utterance, frame, dim]`` to mel_btm."""

@@ -18,6 +18,10 @@ from upstreams.models import batch
 class UtteranceEncoder(nn.Module):
     """An encoder of one utterance at a time: ``[sample]`` to ``[state, frame, dim]``."""
 
+    def together(self, waveforms: list[Tensor]) -> list[Tensor]:
+        """Several utterances, each as it is alone; where some of it can be shared, it is."""
+        return [self(waveform) for waveform in waveforms]
+
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """Draw all weights anew, as before training: `draw_weights`, then what is special.
 
@@ -28,7 +32,7 @@ class UtteranceEncoder(nn.Module):
 
 
 class FrozenEncoder(nn.Module):
-    """A frozen encoder as an upstream: each utterance is encoded alone, then zero-padded.
+    """A frozen encoder as an upstream: each utterance as if encoded alone, then zero-padded.
 
     Args:
         encoder: with its weights.
@@ -50,7 +54,17 @@ class FrozenEncoder(nn.Module):
         """
         batch.check_waveforms(waveforms, self.card)
         device = next(self.encoder.parameters()).device
-        return batch.stack([self.encoder(waveform.to(device).float()) for waveform in waveforms])
+        return batch.stack(self.encoder.together([w.to(device).float() for w in waveforms]))
+
+
+def side_by_side(sequences: list[Tensor]) -> tuple[Tensor, list[int]]:
+    """Sequences ``[frame, dim]`` in one batch, zeros after the shorter ones, and their lengths.
+
+    For recurrent layers that run forward: what comes later does not reach a frame, and a step of
+    one utterance costs them as much as one of many.
+    """
+    lengths = [len(sequence) for sequence in sequences]
+    return nn.utils.rnn.pad_sequence(sequences, batch_first=True), lengths
 
 
 def draw_weights(module: nn.Module, generator: torch.Generator | None) -> None:

@@ -7,6 +7,7 @@ import shutil
 import time
 import weakref
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cache
 from types import SimpleNamespace
 
@@ -131,6 +132,67 @@ def test_stored_values_are_the_encoders(tmp_path):
     waveform, _ = soundfile.read(io.BytesIO(utterances[1].audio), dtype="float32")
     expected = toy([torch.from_numpy(waveform)]).values[:, 0]
     assert np.array_equal(arrays["frames"]["u1"], expected.numpy())
+
+
+class Packed(Toy):
+    """The same; takes several utterances, and says that they do not change each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.card = replace(self.card, pad_invariant=True)
+        self.together = []
+
+    def __call__(self, waveforms):
+        self.together.append(len(waveforms))
+        each = [super(Packed, self).__call__([waveform]) for waveform in waveforms]
+        return self.stacked([states.values[:, 0] for states in each])
+
+    def stacked(self, each):
+        lengths = torch.tensor([frames.shape[1] for frames in each])
+        values = torch.zeros(3, len(each), int(lengths.max()), 4)
+        for row, frames in enumerate(each):
+            values[:, row, : frames.shape[1]] = frames
+        return HiddenStates(values, lengths)
+
+
+@pytest.mark.parametrize("shares", [1, 3])
+def test_encoders_that_padding_does_not_change_get_several_at_once(tmp_path, shares):
+    utterances = [*corpus(40), Utterance("again", wav(3, 1600 + 160 * 3), "train")]
+    wanted = {"frames": utterances, "mean": utterances[5:]}
+    features, arrays = go(Packed(), wanted, tmp_path / "packed", storage="float32", shares=shares)
+    packed = Packed()
+    go(packed, wanted, tmp_path / "counted", shares=shares)
+    assert max(packed.together) > 5
+    assert packed.calls == 40 + shares  # of each share, one was compared with itself alone
+    alone, one_by_one = go(Toy(), wanted, tmp_path / "alone", storage="float32")
+    assert features.keys == alone.keys
+    for kind in wanted:
+        for name, values in one_by_one[kind].items():
+            assert np.allclose(arrays[kind][name], values, atol=1e-6)
+
+
+def test_an_encoder_that_padding_does_change_is_found_out(tmp_path):
+    class Liar(Packed):
+        def stacked(self, each):
+            states = super().stacked(each)
+            return HiddenStates(states.values - states.values.mean(2, True), states.lengths)
+
+    with pytest.raises(UpstreamError, match=r"u\d+ other features .*pad_invariant=False"):
+        go(Liar(), {"frames": corpus(6)}, tmp_path)
+
+
+def test_what_has_no_room_together_is_encoded_alone(tmp_path):
+    class Small(Packed):
+        def __call__(self, waveforms):
+            if len(waveforms) > 1:
+                raise MemoryError("too much")
+            return super().__call__(waveforms)
+
+    _, arrays = go(Small(), {"frames": corpus(6)}, tmp_path / "small", storage="float32")
+    _, wanted = go(Toy(), {"frames": corpus(6)}, tmp_path / "alone", storage="float32")
+    assert all(
+        np.array_equal(arrays["frames"][name], own) for name, own in wanted["frames"].items()
+    )
 
 
 def test_stored_mean_is_the_mean_of_stored_frames(tmp_path):
