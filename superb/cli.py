@@ -9,6 +9,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -168,7 +169,7 @@ def run(
     cache_dir: CacheDir = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
     precision: Annotated[
-        str, typer.Option(help="Arithmetic of the encoder: float32 or bfloat16.")
+        str, typer.Option(help="Arithmetic of the encoder: float32, bfloat16, auto.")
     ] = "float32",
     lm: Annotated[
         Path | None,
@@ -734,7 +735,7 @@ def pretrain(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the encoder.")],
     size: Annotated[str, typer.Option(help="Of the encoder: mini, base.")] = "mini",
     minutes: Annotated[
-        float | None, typer.Option(help="Training time; 60 unless --steps is given.")
+        float | None, typer.Option(help="For all of it; 60 unless --steps is given.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the optimiser instead.")] = None,
     set_: Annotated[
@@ -751,7 +752,9 @@ def pretrain(
     accumulate: Annotated[int, typer.Option(help="Batches per step.")] = 1,
     initial: Annotated[str, typer.Option(help="Start from the weights of this upstream.")] = "",
     seed: Annotated[int, typer.Option(help="Of weights, order, crops and masks.")] = 0,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16 (mixed).")] = "bfloat16",
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16 (mixed), or the faster: auto.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto or cpu.")] = "auto",
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; as torch would if not given.")
@@ -773,6 +776,7 @@ def pretrain(
 
     Defaults and further settings of each objective: superb objectives NAME.
     """
+    began = time.monotonic()
     recipe = {
         "learning_rate": learning_rate,
         "batch_seconds": batch_seconds,
@@ -808,6 +812,7 @@ def pretrain(
         precision=precision,
         device=device,
         command=shlex.join(["superb", *sys.argv[1:]]),
+        began=began,
         progress=Progress(quiet),
     )
     if not _speaks():

@@ -11,6 +11,7 @@ from typing import Any, runtime_checkable
 from typing import Protocol as TypingProtocol
 
 from benchmark.core import Corpus, Downstream, Upstream, hears_train
+from benchmark.encoding.arithmetic import PRECISIONS
 from benchmark.encoding.cache import cache_folder
 from benchmark.encoding.features import ExtractionSettings
 from benchmark.encoding.packing import STORAGES
@@ -147,7 +148,7 @@ def build_site(
         SuperbError: for anything that does not exist or does not fit.
     """
     progress = progress or Messages()
-    _require("precision", spec.precision, ("float32", "bfloat16"))
+    _require("precision", spec.precision, PRECISIONS)
     _require("storage", spec.storage, (AUTO, *STORAGES))
     _require("on-bad-audio", spec.on_bad_audio, ("fail", "skip"))
     if spec.channel is not None and spec.channel < 0:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmark.core import Downstream, Upstream
+from benchmark.encoding.arithmetic import AUTO as AUTO_PRECISION
+from benchmark.encoding.arithmetic import faster_precision
 from benchmark.errors import SuperbError
 from benchmark.jobs.cost import AUTO, plan_run, plan_table
 from benchmark.jobs.executors import Executor, InProcess, LocalWorkers
@@ -79,7 +81,8 @@ def run(
         output: folder of result files.
         cache_dir: folder of stored features; ``$SUPERB_CACHE`` or ``~/.cache/superb`` if None.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        precision: arithmetic of the encoder, ``float32`` or ``bfloat16``.
+        precision: arithmetic of the encoder: ``float32``, ``bfloat16``, or ``auto``, what is
+            faster on this device; the result says which.
         storage: of features: ``float16``, ``float32``, ``int8``, ``none`` (frames are encoded anew
             whenever they are needed), or ``auto``: float16 if it fits on the disk, else int8 if
             that does, else none; earlier results of the same command decide before that.
@@ -115,6 +118,11 @@ def run(
     """
     progress = progress or Progress()
     splits = {"train": train_split, "valid": valid_split, "test": test_split}
+    # both are settled once: what workers would find may be another
+    place = find_device(device)
+    if precision == AUTO_PRECISION:
+        precision, why = faster_precision(place)
+        progress.note(f"precision {precision}: {why}")
     spec = RunSpec(
         upstreams=_several(upstream),
         downstreams=_several(downstream),
@@ -126,7 +134,7 @@ def run(
         seeds=seeds,
         output=Path(output),
         cache_dir=_folder(cache_dir),
-        device=find_device(device),  # settled once: what workers would find may be another
+        device=place,
         precision=precision,
         storage=storage,
         on_bad_audio=on_bad_audio,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from benchmark.encoding.arithmetic import AUTO, require_precision
 from benchmark.errors import SuperbError, unknown
 from benchmark.progress import Progress
 from benchmark.registry import load_attribute
@@ -19,7 +20,6 @@ from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.audio import Clip
 from upstreams.pretraining.objective import Objective, Recipe, require
 
-PRECISIONS = ("float32", "bfloat16")
 # Beside the encoder: everything that only its training needs.
 TRAINING = "training"
 # An instance of an objective's dataclass `Settings`: each has its own.
@@ -37,8 +37,8 @@ class Run:
         recipe: learning rate, batch and so on.
         seed: of weights, order, crops, masks.
         steps: of the optimiser; None until it is known how many fit into `minutes`.
-        minutes: of training, where no number of steps was given.
-        precision: of the arithmetic.
+        minutes: of all of it, where no number of steps was given.
+        precision: of the arithmetic; ``auto`` until it is known which is faster.
         accumulate: batches per step.
         initial: folder of an encoder to start from, or "".
         audio: what `clips_identity` says.
@@ -144,8 +144,7 @@ def refuse(
     """
     if size not in kind.sizes:
         raise unknown("size", size, kind.sizes)
-    if precision not in PRECISIONS:
-        raise unknown("precision", precision, PRECISIONS)
+    require_precision(precision)
     if device not in ("auto", "cpu"):
         raise unknown("device", device, ("auto", "cpu"))
     if (steps is None) == (minutes is None):
@@ -203,8 +202,10 @@ def take_over(asked: Run, output: Path) -> Run:
     except (OSError, ValueError) as error:
         raise SuperbError(f"cannot read {path}: {error}; choose another --output") from error
     wanted = json.loads(json.dumps(dataclasses.asdict(asked)))
-    if wanted["steps"] is None and isinstance(known, dict):
-        wanted["steps"] = known.get("steps")
+    if isinstance(known, dict):
+        for name, unknown_yet in (("steps", None), ("precision", AUTO)):
+            if wanted[name] == unknown_yet:
+                wanted[name] = known.get(name)
     if known != wanted:
         values = known if isinstance(known, dict) else {}
         differing = sorted(name for name in wanted if values.get(name) != wanted[name])
@@ -212,4 +213,4 @@ def take_over(asked: Run, output: Path) -> Run:
             f"{output} holds another run: it differs in {', '.join(differing)}. Type its own "
             "command to go on with it, or choose another --output"
         )
-    return dataclasses.replace(asked, steps=wanted["steps"])
+    return dataclasses.replace(asked, steps=wanted["steps"], precision=wanted["precision"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core import UpstreamCard
+from benchmark.encoding.arithmetic import AUTO, PRECISIONS, faster_precision, seconds_of
 from benchmark.errors import SuperbError, UpstreamError
 from benchmark.progress import Bar, Progress
 from upstreams.loading import pretrained
@@ -59,8 +61,10 @@ SAMPLE_SECONDS = 3600.0
 # How often the held-out loss is measured, and steps are logged, in a run.
 EVALUATIONS, LOGS = 20, 500
 CHECKPOINT_EVERY_S = 120.0
-# Steps that are timed, after some to warm up, to turn minutes into steps.
-WARM_UP, TIMED = 2, 6
+# Steps that are timed, and the share of the minutes after which no more are.
+TIMED, TIMED_SHARE = 6, 0.1
+# The share of the time that held-out losses and checkpoints may take.
+LOOKS_SHARE = 0.2
 ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-6
 # accelerate is not typed.
 Foreign: TypeAlias = Any
@@ -79,11 +83,12 @@ def pretrain(
     steps: int | None = None,
     minutes: float | None = None,
     seed: int = 0,
-    precision: str = "bfloat16",
+    precision: str = AUTO,
     accumulate: int = 1,
     initial: str = "",
     device: str = "auto",
     command: str = "",
+    began: float | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """Pretrain an encoder, or go on with it.
@@ -98,13 +103,16 @@ def pretrain(
         settings: the objective's, as text, where they are not to be the defaults.
         recipe: values of `Recipe` that are not to be the objective's.
         steps: of the optimiser; or
-        minutes: of training, from which the steps are worked out by timing a few.
+        minutes: that all of it may take, from which the steps are worked out by timing a few.
         seed: of everything random.
-        precision: ``float32`` or ``bfloat16`` (mixed: weights and losses stay in float32).
+        precision: ``float32``, ``bfloat16`` (mixed: weights and losses stay in float32), or
+            ``auto``: bfloat16 where the device multiplies matrices faster in it and a step is
+            faster too.
         accumulate: batches per step.
         initial: folder or name of an encoder of the same architecture to start from.
         device: ``auto`` or ``cpu``.
         command: what was typed, for the card.
+        began: when the minutes began (`time.monotonic`); now if None.
         progress: where to report.
 
     Returns:
@@ -114,6 +122,7 @@ def pretrain(
         SuperbError: an option is wrong, the audio is unusable, the loss is no number, or nothing
             can be written. What was trained until then is kept.
     """
+    began = time.monotonic() if began is None else began
     report = progress or Progress(quiet=True)
     kind = objective_class(objective)
     chosen = parse_settings(kind.Settings, settings or {})
@@ -133,7 +142,7 @@ def pretrain(
         initial=initial,
         audio=clips_identity(clips),
     )
-    trainer = Trainer(kind, chosen, asked, clips, output, device, report)
+    trainer = Trainer(kind, chosen, asked, clips, output, device, report, began)
     try:
         trainer.train()
         if trainer.main:
@@ -163,8 +172,9 @@ class Trainer:
         output: Path,
         device: str,
         report: Progress,
+        began: float,
     ) -> None:
-        self.report, self.folder = report, output / TRAINING
+        self.report, self.folder, self.began = report, output / TRAINING, began
         self.recipe, self.seed = asked.recipe, asked.seed
         self.accelerator = _accelerator(asked, device)
         self.main = self.accelerator.is_main_process
@@ -191,6 +201,7 @@ class Trainer:
         self.step = self.kept = 0
         self.spent_s, self.history = 0.0, list[Row]()
         self.facts: dict[str, float] = {}
+        self.looks = EVALUATIONS
         optimizer = torch.optim.AdamW(
             _groups(self.objective, self.recipe), betas=ADAM_BETAS, eps=ADAM_EPS
         )
@@ -204,8 +215,10 @@ class Trainer:
         if not resumed:
             self._try_shortest()
             self._prepare()
+        if self.run.precision == AUTO:
+            self.run = dataclasses.replace(self.run, precision=self._faster_precision())
         if self.run.steps is None:
-            self.run = dataclasses.replace(self.run, steps=self._steps_in(self.run.minutes or 0))
+            self.run = dataclasses.replace(self.run, steps=self._steps_left())
         steps = self.run.steps or 0
         if not resumed:
             self._write_run()
@@ -249,7 +262,7 @@ class Trainer:
     def _loop(self, steps: int, bar: Bar, log: Log) -> None:
         batches = self._batches(self.step)
         held_out = self._held_out_batches()
-        log_every, evaluate_every = max(1, steps // LOGS), max(1, steps // EVALUATIONS)
+        log_every, evaluate_every = max(1, steps // LOGS), max(1, steps // self.looks)
         saved = started = time.monotonic()
         audio_s, spent_before = 0.0, self.spent_s
         while self.step < steps:
@@ -285,7 +298,7 @@ class Trainer:
             batch = _moved(next(batches), self.accelerator.device)
             heard_s += batch.waveforms.numel() / SAMPLE_RATE
             with self.accelerator.accumulate(self.model):
-                with self.accelerator.autocast():
+                with self._autocast():
                     loss: Loss = self.model(batch, self._moment(progress, part))
                 losses.append(loss)
                 self._require_finite(loss.value)
@@ -332,7 +345,7 @@ class Trainer:
         losses = []
         for index, batch in enumerate(batches):
             generator = torch.Generator().manual_seed(index)
-            with self.accelerator.autocast():
+            with self._autocast():
                 losses.append(
                     self.objective(_moved(batch, self.accelerator.device), Moment(1.0, generator))
                 )
@@ -410,23 +423,52 @@ class Trainer:
             found = ", ".join(f"{name} {value:.3g}" for name, value in self.facts.items())
             self.report.note(f"prepared on {heard_s / 60:.0f} min of audio: {found}")
 
-    def _steps_in(self, minutes: float) -> int:
-        """How many steps fit into some minutes, by timing a few that are then undone."""
+    def _autocast(self) -> torch.autocast:
+        half = self.run.precision == "bfloat16"
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=half)
+
+    def _faster_precision(self) -> str:
+        """The arithmetic in which a step is faster; the same in all processes."""
+        chosen, why = faster_precision(self.accelerator.device.type)
+        if chosen == "bfloat16":
+            taken = {}
+            for precision in PRECISIONS:
+                self.run = dataclasses.replace(self.run, precision=precision)
+                taken[precision] = self._step_s()
+            chosen = min(taken, key=lambda precision: taken[precision])
+            why = ", ".join(f"{own:.2f} s a step in {name}" for name, own in taken.items())
+        chosen = PRECISIONS[self._agreed(PRECISIONS.index(chosen))]
+        self.report.note(f"precision {chosen}: {why}")
+        return chosen
+
+    def _step_s(self) -> float:
+        """Seconds of a step, by some that are undone."""
         kept = copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict()))
-        batches = self._batches(0)
-        started = time.monotonic()
-        for index in range(WARM_UP + TIMED):
-            if index == WARM_UP:
-                started = time.monotonic()
-            self._update(batches, 0.0, 0.0)
-        step_s = (time.monotonic() - started) / TIMED
+        batches, device = self._batches(0), self.accelerator.device.type
+        most = 60 * TIMED_SHARE * (self.run.minutes or 5)
+        taken: list[float] = []
+        while len(taken) <= TIMED and math.fsum(taken) < most:
+            taken.append(seconds_of(lambda: self._update(batches, 0.0, 0.0), device))
         self.step = 0
         self.model.load_state_dict(kept[0])
         self.optimizer.load_state_dict(kept[1])
-        steps = torch.tensor(max(1, round(60 * minutes / step_s)), device=self.accelerator.device)
+        # the first takes longer, but may be all there was time for
+        return math.fsum(taken[1:]) / (len(taken) - 1) if taken[1:] else taken[0]
+
+    def _steps_left(self) -> int:
+        """How many steps fit into what is left of the minutes, with the held-out losses."""
+        step_s = self._step_s()
+        held_out, device = self._held_out_batches(), self.accelerator.device.type
+        look_s = seconds_of(lambda: self._evaluate(held_out), device)
+        left = 60 * (self.run.minutes or 0) - (time.monotonic() - self.began)
+        self.looks = min(EVALUATIONS, max(1, int(LOOKS_SHARE * left / look_s)))
+        return self._agreed(max(1, int((left - self.looks * look_s) / step_s)))
+
+    def _agreed(self, number: int) -> int:
+        """That of the first process, in all."""
         from accelerate.utils.operations import broadcast
 
-        return int(broadcast(steps))
+        return int(broadcast(torch.tensor(number, device=self.accelerator.device)))
 
     def _passes(self, steps: int) -> float:
         return steps * self.recipe.batch_seconds / self.train_seconds
@@ -591,20 +633,22 @@ def _accelerator(asked: Run, device: str) -> Foreign:
     from accelerate.accelerator import Accelerator
     from accelerate.state import AcceleratorState, GradientState
 
-    # It is made for one training per program: the next one may want another precision.
+    # It is made for one training per program: the next one may be on another device.
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
-    try:
-        return Accelerator(
-            cpu=device == "cpu",
-            mixed_precision="bf16" if asked.precision == "bfloat16" else "no",
-            gradient_accumulation_steps=asked.accumulate,
-        )
-    except ValueError as error:
-        raise SuperbError(
-            f"this device cannot compute with --precision {asked.precision}: {first_line(error)} "
-            "Type --precision float32, or --device cpu"
-        ) from error
+    accelerator = Accelerator(
+        cpu=device == "cpu", mixed_precision="no", gradient_accumulation_steps=asked.accumulate
+    )
+    if asked.precision == "bfloat16":
+        try:
+            with torch.autocast(accelerator.device.type, torch.bfloat16):
+                pass
+        except RuntimeError as error:
+            raise SuperbError(
+                f"this device cannot compute with --precision bfloat16: {first_line(error)}. "
+                "Type --precision float32, or --device cpu"
+            ) from error
+    return accelerator
 
 
 def _corpora(given: Sequence[str] | None, ancestors: Iterable[UpstreamCard]) -> list[str] | None:

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import signal
+import time
 
 import pytest
 import torch
@@ -230,8 +231,8 @@ def test_timing_steps_leaves_no_trace(source, tmp_path, monkeypatch):
     run(source, tmp_path / "steps", steps=5)
     monkeypatch.setattr(
         train.Trainer,
-        "_steps_in",
-        lambda self, minutes, timed=train.Trainer._steps_in: timed(self, minutes) * 0 + 5,
+        "_steps_left",
+        lambda self, timed=train.Trainer._steps_left: timed(self) * 0 + 5,
     )
     run(source, tmp_path / "minutes", steps=None, minutes=1.0)
     timed = weights(tmp_path / "minutes")
@@ -353,7 +354,7 @@ def test_crops_shorter_than_the_mask_are_refused_with_advice(source, tmp_path):
         ({"steps": None}, "either --steps or --minutes"),
         ({"steps": -1}, "--steps must be above 0"),
         ({"size": "huge"}, "unknown size"),
-        ({"precision": "float8"}, "unknown precision"),
+        ({"precision": "float8"}, "unknown value of --precision"),
         ({"device": "tpu"}, "unknown device"),
         ({"seed": -1}, "--seed must be from 0"),
         ({"recipe": {**SHORT, "crop_seconds": 0.001}}, r"must be at least 0\.065"),
@@ -378,6 +379,43 @@ def test_an_unknown_objective_is_refused(source, tmp_path):
 def test_precision_can_differ_from_run_to_run_in_one_program(source, tmp_path):
     run(source, tmp_path / "1", steps=1)
     run(source, tmp_path / "2", steps=1, precision="bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("multiplies", "step_s", "chosen"),
+    [
+        ("float32", {}, "float32"),
+        ("bfloat16", {"float32": 2.0, "bfloat16": 1.0}, "bfloat16"),
+        ("bfloat16", {"float32": 1.0, "bfloat16": 2.0}, "float32"),
+    ],
+)
+def test_the_faster_precision_is_chosen_once(
+    source, tmp_path, monkeypatch, multiplies, step_s, chosen
+):
+    monkeypatch.setattr(train, "faster_precision", lambda device: (multiplies, "as measured"))
+    monkeypatch.setattr(train.Trainer, "_step_s", lambda self: step_s[self.run.precision])
+    run(source, tmp_path / "auto", steps=2, precision="auto")
+    known = json.loads((tmp_path / "auto" / "training" / "run.json").read_text())
+    assert known["precision"] == chosen
+    monkeypatch.setattr(train, "faster_precision", None)  # nobody asks again
+    run(source, tmp_path / "auto", steps=2, precision="auto")
+    run(source, tmp_path / "typed", steps=2, precision=chosen)
+    typed = weights(tmp_path / "typed")
+    assert all(torch.equal(a, typed[name]) for name, a in weights(tmp_path / "auto").items())
+
+
+def test_minutes_count_from_when_the_command_began(source, tmp_path, monkeypatch):
+    """What came before leaves fewer steps, and one at least."""
+    monkeypatch.setattr(train.Trainer, "_step_s", lambda self: 1.0)
+    found = []
+    for minutes_ago in (0, 30, 90):
+        folder = tmp_path / str(minutes_ago)
+        monkeypatch.setattr(train.Trainer, "_loop", lambda self, steps, *rest: found.append(steps))
+        began = time.monotonic() - 60 * minutes_ago
+        run(source, folder, steps=None, minutes=60.0, began=began)
+    assert found[0] == pytest.approx(3600, rel=0.05)
+    assert found[1] == pytest.approx(1800, rel=0.05)
+    assert found[2] == 1
 
 
 def test_batches_are_only_decoded_for_who_prepares(source, tmp_path, monkeypatch):
