@@ -587,28 +587,43 @@ def _named(utterance: Utterance) -> str:
     return str(audio) if str(audio).endswith(name) else f"{name} ({audio})"
 
 
-def _again(extraction: Extraction, keys: Mapping[str, str]) -> Callable[[str], Floats]:
-    """Frames by encoding anew, for storage ``none``; alone, so the same but for rounding."""
+def _again(
+    extraction: Extraction, keys: Mapping[str, str]
+) -> Callable[[Sequence[str]], list[Floats]]:
+    """Frames by encoding anew, for storage ``none``: the same but for the rounding of packs."""
     upstream, settings = extraction.upstream, extraction.settings
     by_key = {keys[u.id]: u for u in extraction.wanted["frames"] if u.id in keys}
     threads = torch.get_num_threads()
+    most = int(seconds_at_once(upstream, settings.device) * upstream.card.sample_rate)
 
-    def again(key: str) -> Floats:
+    def heard(key: str) -> torch.Tensor:
         utterance = by_key[key]
         loaded = _load(utterance, {})
         if _key(loaded.sha256, utterance.span) != key:
             raise SuperbError(f"the audio of {_named(utterance)} changed during the run; run again")
-        waveform = _sound(utterance, loaded, upstream.card, settings.channel).waveform
+        return _sound(utterance, loaded, upstream.card, settings.channel).waveform
+
+    def again(keys: Sequence[str]) -> list[Floats]:
+        waveforms = [heard(key) for key in keys]
+        found: dict[int, Floats] = {}
         # heads train on one thread; the encoder computes on as many as the first time
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         try:
-            states = encode(
-                upstream, [waveform], settings.device, settings.precision, [utterance.id]
-            )
+            for places in packs([waveform.numel() for waveform in waveforms], most):
+                states = encode(
+                    upstream,
+                    [waveforms[place] for place in places],
+                    settings.device,
+                    settings.precision,
+                    [by_key[keys[place]].id for place in places],
+                )
+                forms = forms_of(states, ["frames"], extraction.layers)
+                found |= {
+                    place: own["frames"] for place, (own, _) in zip(places, forms, strict=True)
+                }
         finally:
             torch.set_num_threads(before)
-        ((forms, _),) = forms_of(states, ["frames"], extraction.layers)
-        return forms["frames"]
+        return [found[place] for place in range(len(keys))]
 
     return again

@@ -114,7 +114,7 @@ class FeatureStore:
             ``layers`` lists the layers that are kept, None for all.
 
     Attributes:
-        again: for storage ``none``, makes an utterance's array anew from its key.
+        again: for storage ``none``, makes the arrays of utterances anew from their keys.
 
     Raises:
         SuperbError: when the folder cannot be used.
@@ -124,7 +124,7 @@ class FeatureStore:
         self.about = dict(about)
         self.folder = store_folder(root, about)
         self.storage = str(about["storage"])
-        self.again: Callable[[str], Floats] | None = None
+        self.again: Callable[[Sequence[str]], list[Floats]] | None = None
         self._handles: dict[str, int] = {}
         # what was taken from the logs: of each row its record, its segment, whether it was checked
         self._reader = SegmentReader(self.folder)
@@ -332,20 +332,31 @@ class FeatureStore:
         return dict(zip(found, map(_shape, shapes.tolist()), strict=True))
 
     def read(self, key: str) -> Floats:
-        """One utterance's array in float32; its checksum is verified on the first read.
+        """The array of one utterance; see `read_all`."""
+        return self.read_all([key])[0]
 
-        Of storage ``none`` it is encoded anew.
+    def read_all(self, keys: Sequence[str]) -> list[Floats]:
+        """The arrays of some utterances in float32; a checksum is verified on the first read.
+
+        Of storage ``none`` they are encoded anew, together.
 
         Raises:
-            SuperbError: when the record is missing or damaged.
+            SuperbError: when a record is missing or damaged.
         """
+        rows = [self._row(key) for key in keys]
+        if self.storage == NONE:
+            assert self.again is not None
+            return self.again(keys)
+        return [self._read(row) for row in rows]
+
+    def _row(self, key: str) -> int:
         if key not in self._rows:
             self.refresh()
         if (row := self._rows.get(key)) is None:
             raise SuperbError(f"no features for audio {key[:12]} in {self.folder}")
-        if self.storage == NONE:
-            assert self.again is not None
-            return self.again(key)
+        return row
+
+    def _read(self, row: int) -> Floats:
         name, record = f"{self._segments[row]}{_DATA}", self._records[row]
         place, crc = (int(record["size"]), int(record["offset"])), int(record["crc"])
 

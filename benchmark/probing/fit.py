@@ -114,10 +114,12 @@ class SplitData:
 
     def layer(self, index: int) -> list[Tensor]:
         """The frames ``[frame, dim]`` of each utterance in one layer, by the layers stored."""
-        return [self._read(key, self._kind)[index].float().to(self.device) for key in self.keys]
+        return [
+            self._read([key], self._kind)[0][index].float().to(self.device) for key in self.keys
+        ]
 
     def _states(self, indices: Sequence[int], kind: str) -> HiddenStates:
-        arrays = [self._read(self.keys[index], kind) for index in indices]
+        arrays = self._read([self.keys[index] for index in indices], kind)
         if kind != "frames":
             values = torch.stack(arrays, dim=1).unsqueeze(2)
         else:
@@ -128,15 +130,16 @@ class SplitData:
         lengths = torch.tensor([self.lengths[index] for index in indices])
         return HiddenStates(values.to(self.device), lengths.to(self.device))
 
-    def _read(self, key: str, kind: str) -> Tensor:
-        if (key, kind) in self._kept:
-            return self._kept[key, kind]
-        tensor = torch.from_numpy(self._stores[kind].read(key))
-        size = tensor.numel() * tensor.element_size()
-        if size <= self._room:
-            self._room -= size
-            self._kept[key, kind] = tensor
-        return tensor
+    def _read(self, keys: Sequence[str], kind: str) -> list[Tensor]:
+        lacking = [key for key in dict.fromkeys(keys) if (key, kind) not in self._kept]
+        read = {}
+        for key, array in zip(lacking, self._stores[kind].read_all(lacking), strict=True):
+            read[key] = tensor = torch.from_numpy(array)
+            size = tensor.numel() * tensor.element_size()
+            if size <= self._room:
+                self._room -= size
+                self._kept[key, kind] = tensor
+        return [read[key] if key in read else self._kept[key, kind] for key in keys]
 
 
 @dataclass(frozen=True)

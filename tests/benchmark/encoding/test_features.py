@@ -171,6 +171,20 @@ def test_encoders_that_padding_does_not_change_get_several_at_once(tmp_path, sha
             assert np.allclose(arrays[kind][name], values, atol=1e-6)
 
 
+def test_what_is_not_stored_is_encoded_anew_together(tmp_path):
+    packed, wanted = Packed(), {"frames": corpus(20)}
+    extraction = what(packed, wanted, tmp_path, storage="none")
+    with ExitStack() as resources:
+        features = find_features(extraction, [extract(extraction, QUIET)], resources)
+        names = [f"u{place}" for place in (7, 0, 19, 3)]
+        packed.together.clear()
+        found = features.stores["frames"].read_all([features.keys[name] for name in names])
+    assert packed.together == [4]
+    _, alone = go(Toy(), wanted, tmp_path / "alone", storage="float32")
+    for name, values in zip(names, found, strict=True):
+        assert np.allclose(values, alone["frames"][name], atol=1e-6)
+
+
 def test_an_encoder_that_padding_does_change_is_found_out(tmp_path):
     class Liar(Packed):
         def stacked(self, each):
