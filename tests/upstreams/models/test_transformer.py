@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from benchmark.core import UpstreamCard
 from benchmark.encoding.fingerprint import fingerprint
+from benchmark.encoding.forward import encode, forms_of
 from benchmark.errors import AudioError, UpstreamError
 from upstreams.models.architecture import untrained_encoder
 from upstreams.models.transformer import (
@@ -62,6 +63,22 @@ def test_padding_changes_nothing_in_the_bundled_size(noise, change_in_company):
     card = UpstreamCard("mini", layers=7, dim=192, hop_samples=320, min_samples=shortest)
     upstream = TransformerUpstream(untrained_encoder(MINI, 0), card, normalize=False)
     assert change_in_company(upstream, [noise(shortest), noise(48_000), noise(20_011)]) < 1e-5
+
+
+def test_a_pack_makes_the_device_wait_once(noise):
+    """For the look whether all is finite: on a card, one synchronisation for all of them."""
+    upstream = small_upstream("group", False)
+    waveforms = [noise(4000 + 320 * place) for place in range(12)]
+    names = [str(place) for place in range(12)]
+    waits = []
+    for packs in ([waveforms], [[waveform] for waveform in waveforms]):
+        with torch.profiler.profile(acc_events=True) as profile:
+            for pack in packs:
+                states = encode(upstream, pack, "cpu", "float32", names[: len(pack)])
+                forms_of(states, ["frames", "mean"], None)
+        counts = {event.key: event.count for event in profile.key_averages()}
+        waits.append(counts["aten::_local_scalar_dense"])
+    assert waits == [1, 12]
 
 
 def test_log_mel_is_torchaudio_s(noise):
