@@ -159,7 +159,9 @@ class Upstream(Protocol):
     """A frozen encoder. Nothing to inherit: any object with a card that can be called fits.
 
     An optional attribute ``fingerprint: str`` names everything its output depends on; without it
-    the engine hashes weights and source code. An optional method ``to(device)`` moves it.
+    the engine hashes weights and source code. An optional method ``to(device)`` moves it. An
+    optional attribute ``concurrent = True`` says that several threads may call it at once and that
+    it draws no random numbers: a processor then encodes an utterance on each core.
     """
 
     @property

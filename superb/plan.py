@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmark.core import UpstreamCard
+from benchmark.encoding.arithmetic import PRECISIONS
 from benchmark.errors import SuperbError, unknown
 from downstreams import DOWNSTREAMS, PROTOCOLS
 from downstreams.load import load_downstream
@@ -63,8 +64,8 @@ class Question:
                 "--hours and --utterances must be positive, such as 100.6 and 28539; got "
                 f"{self.hours:g} and {self.utterances}"
             )
-        if self.precision not in ("float32", "bfloat16"):
-            raise unknown("value of --precision", self.precision, ("float32", "bfloat16"))
+        if self.precision not in PRECISIONS:
+            raise unknown("value of --precision", self.precision, PRECISIONS)
         for name, value in (("nodes", self.nodes), ("seeds", self.seeds)):
             if value is not None and value < 1:
                 raise SuperbError(f"--{name} must be at least 1, got {value}")

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from benchmark.core import Downstream, Upstream
 from benchmark.encoding.arithmetic import AUTO as AUTO_PRECISION
-from benchmark.encoding.arithmetic import faster_precision
+from benchmark.encoding.arithmetic import faster_precision, require_precision
 from benchmark.errors import SuperbError
 from benchmark.jobs.cost import AUTO, plan_run, plan_table
 from benchmark.jobs.executors import Executor, InProcess, LocalWorkers
@@ -120,6 +120,7 @@ def run(
     splits = {"train": train_split, "valid": valid_split, "test": test_split}
     # both are settled once: what workers would find may be another
     place = find_device(device)
+    require_precision(precision)
     if precision == AUTO_PRECISION:
         precision, why = faster_precision(place)
         progress.note(f"precision {precision}: {why}")

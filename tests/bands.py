@@ -11,7 +11,9 @@ from superb import HiddenStates, UpstreamCard
 class Bands:
     """Energies of a spectrum in 8 bands, in two layers, 10 ms apart; remembers what it heard."""
 
-    card = UpstreamCard(name="bands", layers=2, dim=8, hop_samples=160, min_samples=320)
+    card = UpstreamCard(
+        name="bands", layers=2, dim=8, hop_samples=160, min_samples=320, pad_invariant=True
+    )
     fingerprint = "bands 1"
 
     def __init__(self, patience: int = 10_000) -> None:

@@ -21,14 +21,15 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmark.core import StoredAudio, Upstream, UpstreamCard, Utterance
+from benchmark.core import HiddenStates, StoredAudio, Upstream, UpstreamCard, Utterance
 from benchmark.encoding.audio import Sound, audio_sha256, hear
 from benchmark.encoding.audio_hashes import AudioHashes
 from benchmark.encoding.cache import format_bytes, require_room
 from benchmark.encoding.forward import (
-    BATCHING,
+    batching,
     encode,
     forms_of,
+    is_concurrent,
     packs,
     require_invariance,
     seconds_at_once,
@@ -43,6 +44,8 @@ Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 _DECODE_AHEAD = 8
+# Utterances that are encoded at a time on a processor, each in memory.
+_SIDE_BY_SIDE = 8
 # Packs that are chosen from at a time: the more, the more alike are the lengths in each.
 _POOLED_PACKS = 8
 # Decoding, pooling and normalising are as much part of a feature as the encoder.
@@ -125,7 +128,7 @@ class Extraction:
             "device": torch.device(self.settings.device).type,
             "storage": storage_of(kind, self.settings.storage),
             "layers": list(self.layers) if self.layers is not None and kind == "frames" else None,
-            "batching": BATCHING,
+            "batching": batching(self.upstream, self.settings.device),
             "engine": _ENGINE,
         }
         channel = self.settings.channel
@@ -193,8 +196,8 @@ def extract(extraction: Extraction, progress: Progress, share: int = 0, shares: 
 
     Each utterance is encoded at most once. Audio is read once: hashed, and decoded if nothing is
     stored under its hash. Files that have not changed since an earlier run are not read at all. A
-    few minutes of audio at most are in memory at a time. Bad audio is collected, not raised; the
-    rest of the share is then read but not encoded, unless it is to be skipped.
+    few utterances are in memory at a time, or some packs of them. Bad audio is collected, not
+    raised; the rest of the share is then read but not encoded, unless it is to be skipped.
 
     Args:
         extraction: what is wanted, and how.
@@ -459,10 +462,55 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
                 bar.advance()
                 yield utterance, sound
 
-        compared = False
-        for pack in _packs(own, heard()):
-            compared |= _encode_pack(own, pack, compare=not compared)
+        for pack, states in _passed(own, _packs(own, heard())):
+            _store(own, pack, states)
             bar.rate(f"{own.found.audio_s / own.found.encoder_s:.0f} x real time")
+
+
+def _passed(
+    own: _Share, every: Iterable[dict[str, _Waiting]]
+) -> Iterator[tuple[dict[str, _Waiting], HiddenStates]]:
+    """Packs and their hidden states; on a processor side by side, where the encoder allows it.
+
+    An utterance has a core to itself then, on up to eight cores, and its features do not depend on
+    how many there are.
+    """
+    upstream, settings, found = own.extraction.upstream, own.extraction.settings, own.found
+    compared = False
+
+    def through(pack: dict[str, _Waiting]) -> tuple[HiddenStates, float]:
+        nonlocal compared
+        names = [one.utterance.id for one in pack.values()]
+        waveforms = [one.sound.waveform for one in pack.values()]
+        before = time.perf_counter()
+        states = encode(upstream, waveforms, settings.device, settings.precision, names)
+        if (
+            not compared
+            and waveforms[-1].numel() - waveforms[0].numel() > 2 * upstream.card.hop_samples
+        ):
+            require_invariance(
+                upstream, states, waveforms, settings.device, settings.precision, names
+            )
+            compared = True
+        return states, time.perf_counter() - before
+
+    if torch.device(settings.device).type != "cpu" or not is_concurrent(upstream):
+        for pack in every:
+            states, taken = through(pack)
+            found.encoder_s += taken
+            yield pack, states
+        return
+    threads = torch.get_num_threads()
+    count = min(threads, _SIDE_BY_SIDE)
+    each = threads // count
+    torch.set_num_threads(each)
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(each,)) as pool:
+            for pack, (states, taken) in _ahead(pool, through, every, count):
+                found.encoder_s += taken / count
+                yield pack, states
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _packs(
@@ -473,11 +521,14 @@ def _packs(
     seconds = seconds_at_once(upstream, own.extraction.settings.device)
     most = int(seconds * upstream.card.sample_rate)
     waiting: dict[str, _Waiting] = {}
+    samples = 0
 
     def next_pack() -> dict[str, _Waiting]:
         keys = list(waiting)
         lengths = [waiting[key].sound.waveform.numel() for key in keys]
         places = next(places for places in packs(lengths, most) if 0 in places)
+        nonlocal samples
+        samples -= sum(lengths[place] for place in places)
         return {keys[place]: waiting.pop(keys[place]) for place in places}
 
     for utterance, sound in heard:
@@ -492,40 +543,35 @@ def _packs(
             waiting[key].kinds |= kinds
             continue
         waiting[key] = _Waiting(utterance, sound, kinds)
-        if sum(one.sound.waveform.numel() for one in waiting.values()) >= _POOLED_PACKS * most:
+        samples += sound.waveform.numel()
+        while waiting and samples >= _POOLED_PACKS * most:
             yield next_pack()
     while waiting and not own.given_up:
         yield next_pack()
 
 
-def _encode_pack(own: _Share, pack: Mapping[str, _Waiting], *, compare: bool) -> bool:
-    """Encode and store; whether it was compared with what its shortest gives alone."""
-    upstream, settings, found = own.extraction.upstream, own.extraction.settings, own.found
-    names = [one.utterance.id for one in pack.values()]
-    waveforms = [one.sound.waveform for one in pack.values()]
-    before = time.perf_counter()
-    states = encode(upstream, waveforms, settings.device, settings.precision, names)
-    if compare := compare and waveforms[0].numel() < waveforms[-1].numel():
-        require_invariance(upstream, states, waveforms, settings.device, settings.precision, names)
+def _store(own: _Share, pack: Mapping[str, _Waiting], states: HiddenStates) -> None:
+    upstream, found = own.extraction.upstream, own.found
     kinds = set().union(*(one.kinds for one in pack.values()))
     forms = forms_of(states, kinds, own.extraction.layers)
-    found.encoder_s += time.perf_counter() - before
     for (key, one), (values, norms) in zip(pack.items(), forms, strict=True):
         seconds = one.sound.waveform.numel() / upstream.card.sample_rate
         found.audio_s += seconds
         for kind in one.kinds:
             own.stores[kind].append(key, values[kind], norms, seconds, one.sound.oddity)
-    return compare
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Done], items: Iterable[Item]
+    pool: ThreadPoolExecutor,
+    work: Callable[[Item], Done],
+    items: Iterable[Item],
+    most: int = _DECODE_AHEAD,
 ) -> Iterator[tuple[Item, Done]]:
     """Do a few pieces of work ahead of whoever takes them, in order."""
     waiting: deque[tuple[Item, Future[Done]]] = deque()
     for item in items:
         waiting.append((item, pool.submit(work, item)))
-        if len(waiting) > _DECODE_AHEAD:
+        if len(waiting) > most:
             first, done = waiting.popleft()
             yield first, done.result()
     while waiting:
@@ -619,8 +665,10 @@ def _again(
                     [by_key[keys[place]].id for place in places],
                 )
                 forms = forms_of(states, ["frames"], extraction.layers)
+                # copies: what is kept of a pack would keep all of it
                 found |= {
-                    place: own["frames"] for place, (own, _) in zip(places, forms, strict=True)
+                    place: own["frames"].copy()
+                    for place, (own, _) in zip(places, forms, strict=True)
                 }
         finally:
             torch.set_num_threads(before)

@@ -315,12 +315,16 @@ def encoder_speed(
     rate = upstream.card.sample_rate
     heard = [waveform[: int(_LONGEST_S * rate)] for waveform in waveforms]
     how = (settings.device, settings.precision)
-    encode(upstream, heard[:1], *how, ["the first of a few"])
     most = int(seconds_at_once(upstream, settings.device) * rate)
+    every = packs([waveform.numel() for waveform in heard], most)
+
+    def through(places: Sequence[int]) -> None:
+        encode(upstream, [heard[place] for place in places], *how, ["one of a few"] * len(places))
+
+    through(every[0])
     started = time.perf_counter()
-    for places in packs([waveform.numel() for waveform in heard], most):
-        pack = [heard[place] for place in places]
-        encode(upstream, pack, *how, ["one of a few"] * len(pack))
+    for places in every:
+        through(places)
     return sum(waveform.numel() for waveform in heard) / rate / (time.perf_counter() - started)
 
 

@@ -57,6 +57,8 @@ class SignalFeatures:
             anything nonlinear sees nothing.
     """
 
+    concurrent = True
+
     def __init__(self, card: UpstreamCard, kind: Kind, normalize: bool) -> None:
         self.kind: Kind = kind
         self.normalize = normalize

@@ -694,6 +694,8 @@ class TransformerUpstream(nn.Module):
             ``preprocessor_config.json`` asks (``do_normalize``).
     """
 
+    concurrent = True
+
     def __init__(self, encoder: TransformerEncoder, card: UpstreamCard, normalize: bool) -> None:
         super().__init__()
         self.encoder = encoder
@@ -705,7 +707,7 @@ class TransformerUpstream(nn.Module):
     def forward(self, waveforms: list[Tensor]) -> HiddenStates:
         """Encode 1-D waveforms in [-1, 1], one per utterance.
 
-        Each gets the features it would get alone. On a CPU one at a time is fastest. Under
+        Each gets the features it would get alone. Under
         ``torch.autocast`` all arithmetic has its type, and the weights are converted once instead
         of at every call.
 

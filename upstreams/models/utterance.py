@@ -39,6 +39,8 @@ class FrozenEncoder(nn.Module):
         card: its card.
     """
 
+    concurrent = True
+
     def __init__(self, encoder: UtteranceEncoder, card: UpstreamCard) -> None:
         super().__init__()
         self.encoder = encoder

@@ -22,6 +22,8 @@ from upstreams.pretraining.objective import Objective, Recipe, require
 
 # Beside the encoder: everything that only its training needs.
 TRAINING = "training"
+# How often the held-out loss is measured, where the time allows it.
+EVALUATIONS = 20
 # An instance of an objective's dataclass `Settings`: each has its own.
 Settings: TypeAlias = Any
 
@@ -43,6 +45,7 @@ class Run:
         initial: folder of an encoder to start from, or "".
         audio: what `clips_identity` says.
         processes: that share the batches of a step out.
+        looks: at held-out audio in the whole run.
     """
 
     objective: str
@@ -57,6 +60,7 @@ class Run:
     initial: str
     audio: str
     processes: int = 1
+    looks: int = EVALUATIONS
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,8 @@ def take_over(asked: Run, output: Path) -> Run:
         raise SuperbError(f"cannot read {path}: {error}; choose another --output") from error
     wanted = json.loads(json.dumps(dataclasses.asdict(asked)))
     if isinstance(known, dict):
+        known.setdefault("looks", EVALUATIONS)
+        wanted["looks"] = known["looks"]
         for name, unknown_yet in (("steps", None), ("precision", AUTO)):
             if wanted[name] == unknown_yet:
                 wanted[name] = known.get(name)
@@ -213,4 +219,5 @@ def take_over(asked: Run, output: Path) -> Run:
             f"{output} holds another run: it differs in {', '.join(differing)}. Type its own "
             "command to go on with it, or choose another --output"
         )
-    return dataclasses.replace(asked, steps=wanted["steps"], precision=wanted["precision"])
+    settled = {name: wanted[name] for name in ("steps", "precision", "looks")}
+    return dataclasses.replace(asked, **settled)

@@ -41,6 +41,7 @@ from upstreams.pretraining.folder import (
 )
 from upstreams.pretraining.objective import Batch, Loss, Moment, Objective, Recipe
 from upstreams.pretraining.run import (
+    EVALUATIONS,
     TRAINING,
     Run,
     Settings,
@@ -58,12 +59,12 @@ HELD_OUT = 0.02
 HELD_OUT_SECONDS = 240.0
 # What an objective may look at before the first step.
 SAMPLE_SECONDS = 3600.0
-# How often the held-out loss is measured, and steps are logged, in a run.
-EVALUATIONS, LOGS = 20, 500
+# How often steps are logged in a run.
+LOGS = 500
 CHECKPOINT_EVERY_S = 120.0
 # Steps that are timed, and the share of the minutes after which no more are.
 TIMED, TIMED_SHARE = 6, 0.1
-# The share of the time that held-out losses and checkpoints may take.
+# The share of the time that held-out losses may take.
 LOOKS_SHARE = 0.2
 ADAM_BETAS, ADAM_EPS = (0.9, 0.98), 1e-6
 # accelerate is not typed.
@@ -201,7 +202,6 @@ class Trainer:
         self.step = self.kept = 0
         self.spent_s, self.history = 0.0, list[Row]()
         self.facts: dict[str, float] = {}
-        self.looks = EVALUATIONS
         optimizer = torch.optim.AdamW(
             _groups(self.objective, self.recipe), betas=ADAM_BETAS, eps=ADAM_EPS
         )
@@ -262,7 +262,7 @@ class Trainer:
     def _loop(self, steps: int, bar: Bar, log: Log) -> None:
         batches = self._batches(self.step)
         held_out = self._held_out_batches()
-        log_every, evaluate_every = max(1, steps // LOGS), max(1, steps // self.looks)
+        log_every, evaluate_every = max(1, steps // LOGS), -(-steps // self.run.looks)
         saved = started = time.monotonic()
         audio_s, spent_before = 0.0, self.spent_s
         while self.step < steps:
@@ -430,13 +430,19 @@ class Trainer:
     def _faster_precision(self) -> str:
         """The arithmetic in which a step is faster; the same in all processes."""
         chosen, why = faster_precision(self.accelerator.device.type)
-        if chosen == "bfloat16":
+        # processes wait for each other in a step: all take some, or none
+        if self._agreed(chosen == "bfloat16"):
             taken = {}
-            for precision in PRECISIONS:
+            for precision in reversed(PRECISIONS):
                 self.run = dataclasses.replace(self.run, precision=precision)
-                taken[precision] = self._step_s()
+                try:
+                    taken[precision] = self._step_s()
+                except torch.OutOfMemoryError:
+                    taken[precision] = math.inf
             chosen = min(taken, key=lambda precision: taken[precision])
             why = ", ".join(f"{own:.2f} s a step in {name}" for name, own in taken.items())
+        else:
+            chosen = "float32"
         chosen = PRECISIONS[self._agreed(PRECISIONS.index(chosen))]
         self.report.note(f"precision {chosen}: {why}")
         return chosen
@@ -447,11 +453,13 @@ class Trainer:
         batches, device = self._batches(0), self.accelerator.device.type
         most = 60 * TIMED_SHARE * (self.run.minutes or 5)
         taken: list[float] = []
-        while len(taken) <= TIMED and math.fsum(taken) < most:
-            taken.append(seconds_of(lambda: self._update(batches, 0.0, 0.0), device))
-        self.step = 0
-        self.model.load_state_dict(kept[0])
-        self.optimizer.load_state_dict(kept[1])
+        try:
+            while self._agreed(len(taken) <= TIMED and math.fsum(taken) < most):
+                taken.append(seconds_of(lambda: self._update(batches, 0.0, 0.0), device))
+        finally:
+            self.step = 0
+            self.model.load_state_dict(kept[0])
+            self.optimizer.load_state_dict(kept[1])
         # the first takes longer, but may be all there was time for
         return math.fsum(taken[1:]) / (len(taken) - 1) if taken[1:] else taken[0]
 
@@ -460,15 +468,25 @@ class Trainer:
         step_s = self._step_s()
         held_out, device = self._held_out_batches(), self.accelerator.device.type
         look_s = seconds_of(lambda: self._evaluate(held_out), device)
-        left = 60 * (self.run.minutes or 0) - (time.monotonic() - self.began)
-        self.looks = min(EVALUATIONS, max(1, int(LOOKS_SHARE * left / look_s)))
-        return self._agreed(max(1, int((left - self.looks * look_s) / step_s)))
+        minutes = self.run.minutes or 0
+        left = 60 * minutes - (time.monotonic() - self.began)
+        looks = min(EVALUATIONS, max(1, int(LOOKS_SHARE * left / look_s)))
+        steps = self._agreed(int((left - looks * look_s) / step_s))
+        if steps < 1:
+            needed = (time.monotonic() - self.began + look_s + step_s) / 60
+            raise SuperbError(
+                f"--minutes {minutes:g} is too short: gathering audio, preparing and timing left "
+                f"{max(left, 0):.0f} s, and a step with a look at held-out audio takes "
+                f"{step_s + look_s:.0f} s. Type --minutes {math.ceil(2 * needed)}, or --steps 1"
+            )
+        self.run = dataclasses.replace(self.run, looks=self._agreed(looks))
+        return steps
 
-    def _agreed(self, number: int) -> int:
+    def _agreed(self, number: float) -> int:
         """That of the first process, in all."""
         from accelerate.utils.operations import broadcast
 
-        return int(broadcast(torch.tensor(number, device=self.accelerator.device)))
+        return int(broadcast(torch.tensor(int(number), device=self.accelerator.device)))
 
     def _passes(self, steps: int) -> float:
         return steps * self.recipe.batch_seconds / self.train_seconds

@@ -4,6 +4,7 @@ import io
 import os
 import random
 import shutil
+import threading
 import time
 import weakref
 from contextlib import ExitStack
@@ -134,6 +135,12 @@ def test_stored_values_are_the_encoders(tmp_path):
     assert np.array_equal(arrays["frames"]["u1"], expected.numpy())
 
 
+@pytest.fixture
+def packs_here(monkeypatch):
+    """As on another device than the processor."""
+    monkeypatch.setattr(module, "seconds_at_once", lambda upstream, device: 2.0)
+
+
 class Packed(Toy):
     """The same; takes several utterances, and says that they do not change each other."""
 
@@ -156,7 +163,7 @@ class Packed(Toy):
 
 
 @pytest.mark.parametrize("shares", [1, 3])
-def test_encoders_that_padding_does_not_change_get_several_at_once(tmp_path, shares):
+def test_encoders_that_padding_does_not_change_get_several_at_once(tmp_path, packs_here, shares):
     utterances = [*corpus(40), Utterance("again", wav(3, 1600 + 160 * 3), "train")]
     wanted = {"frames": utterances, "mean": utterances[5:]}
     features, arrays = go(Packed(), wanted, tmp_path / "packed", storage="float32", shares=shares)
@@ -171,7 +178,7 @@ def test_encoders_that_padding_does_not_change_get_several_at_once(tmp_path, sha
             assert np.allclose(arrays[kind][name], values, atol=1e-6)
 
 
-def test_what_is_not_stored_is_encoded_anew_together(tmp_path):
+def test_what_is_not_stored_is_encoded_anew_together(tmp_path, packs_here):
     packed, wanted = Packed(), {"frames": corpus(20)}
     extraction = what(packed, wanted, tmp_path, storage="none")
     with ExitStack() as resources:
@@ -185,7 +192,7 @@ def test_what_is_not_stored_is_encoded_anew_together(tmp_path):
         assert np.allclose(values, alone["frames"][name], atol=1e-6)
 
 
-def test_an_encoder_that_padding_does_change_is_found_out(tmp_path):
+def test_an_encoder_that_padding_does_change_is_found_out(tmp_path, packs_here):
     class Liar(Packed):
         def stacked(self, each):
             states = super().stacked(each)
@@ -195,7 +202,38 @@ def test_an_encoder_that_padding_does_change_is_found_out(tmp_path):
         go(Liar(), {"frames": corpus(6)}, tmp_path)
 
 
-def test_what_has_no_room_together_is_encoded_alone(tmp_path):
+def test_encoders_that_allow_it_are_called_side_by_side_to_the_same_bits(tmp_path):
+    class Concurrent(Toy):
+        concurrent = True
+
+        def __init__(self):
+            super().__init__()
+            self.threads = set()
+
+        def __call__(self, waveforms):
+            self.threads.add(threading.get_ident())
+            time.sleep(0.01)
+            return super().__call__(waveforms)
+
+    wanted = dict.fromkeys(KINDS, corpus(12))
+    before, seed = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(3)
+    try:
+        several = Concurrent()
+        _, arrays = go(several, wanted, tmp_path / "several")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert len(several.threads) == 3
+    assert several.calls == 12
+    assert torch.equal(torch.get_rng_state(), seed)
+    _, alone = go(Toy(), wanted, tmp_path / "alone")
+    for kind in KINDS:
+        for name, values in alone[kind].items():
+            assert np.array_equal(arrays[kind][name], values)
+
+
+def test_what_has_no_room_together_is_encoded_alone(tmp_path, packs_here):
     class Small(Packed):
         def __call__(self, waveforms):
             if len(waveforms) > 1:

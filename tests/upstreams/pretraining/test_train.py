@@ -405,17 +405,19 @@ def test_the_faster_precision_is_chosen_once(
 
 
 def test_minutes_count_from_when_the_command_began(source, tmp_path, monkeypatch):
-    """What came before leaves fewer steps, and one at least."""
+    """What came before leaves fewer steps; where none is left, nothing is trained."""
     monkeypatch.setattr(train.Trainer, "_step_s", lambda self: 1.0)
     found = []
-    for minutes_ago in (0, 30, 90):
+    for minutes_ago in (0, 30):
         folder = tmp_path / str(minutes_ago)
         monkeypatch.setattr(train.Trainer, "_loop", lambda self, steps, *rest: found.append(steps))
         began = time.monotonic() - 60 * minutes_ago
         run(source, folder, steps=None, minutes=60.0, began=began)
     assert found[0] == pytest.approx(3600, rel=0.05)
     assert found[1] == pytest.approx(1800, rel=0.05)
-    assert found[2] == 1
+    with pytest.raises(SuperbError, match=r"--minutes 60 is too short: .* Type --minutes \d+"):
+        run(source, tmp_path / "late", steps=None, minutes=60.0, began=time.monotonic() - 5400)
+    assert not (tmp_path / "late").exists()
 
 
 def test_batches_are_only_decoded_for_who_prepares(source, tmp_path, monkeypatch):
