@@ -567,9 +567,21 @@ def _ahead(
     items: Iterable[Item],
     most: int = _DECODE_AHEAD,
 ) -> Iterator[tuple[Item, Done]]:
-    """Do a few pieces of work ahead of whoever takes them, in order."""
+    """Do a few pieces of work ahead of whoever takes them, in order.
+
+    Where the items end in an error, it comes after the work that was under way.
+    """
     waiting: deque[tuple[Item, Future[Done]]] = deque()
-    for item in items:
+    failure: Exception | None = None
+    coming = iter(items)
+    while True:
+        try:
+            item = next(coming)
+        except StopIteration:
+            break
+        except Exception as error:
+            failure = error
+            break
         waiting.append((item, pool.submit(work, item)))
         if len(waiting) > most:
             first, done = waiting.popleft()
@@ -577,6 +589,8 @@ def _ahead(
     while waiting:
         first, done = waiting.popleft()
         yield first, done.result()
+    if failure is not None:
+        raise failure
 
 
 def _load(utterance: Utterance, read: dict[Path | StoredAudio, str]) -> _Loaded:
