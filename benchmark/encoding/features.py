@@ -385,6 +385,7 @@ class _Share:
     stores: Mapping[str, FeatureStore]
     hashes: AudioHashes
     found: Encoded
+    flying: dict[str, _Waiting] = field(default_factory=dict)  # key → what is being encoded
 
     def needs(self, utterance: Utterance, key: str) -> set[str]:
         """The kinds of feature that are still to be stored for this audio."""
@@ -529,7 +530,9 @@ def _packs(
         places = next(places for places in packs(lengths, most) if 0 in places)
         nonlocal samples
         samples -= sum(lengths[place] for place in places)
-        return {keys[place]: waiting.pop(keys[place]) for place in places}
+        pack = {keys[place]: waiting.pop(keys[place]) for place in places}
+        own.flying.update(pack)
+        return pack
 
     for utterance, sound in heard:
         key = own.found.keys[utterance.id]
@@ -539,8 +542,8 @@ def _packs(
         # the same audio may have come by since this was read
         if own.given_up or not (kinds := own.needs(utterance, key)):
             continue  # given up: keep looking for bad files, but encode nothing more
-        if key in waiting:
-            waiting[key].kinds |= kinds
+        if same := waiting.get(key) or own.flying.get(key):
+            same.kinds |= kinds
             continue
         waiting[key] = _Waiting(utterance, sound, kinds)
         samples += sound.waveform.numel()
@@ -559,6 +562,7 @@ def _store(own: _Share, pack: Mapping[str, _Waiting], states: HiddenStates) -> N
         found.audio_s += seconds
         for kind in one.kinds:
             own.stores[kind].append(key, values[kind], norms, seconds, one.sound.oddity)
+        del own.flying[key]
 
 
 def _ahead(

@@ -40,16 +40,16 @@ def check_waveforms(waveforms: Sequence[Tensor], card: UpstreamCard) -> None:
             )
 
 
-def pad(waveforms: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-    """Stack waveforms, zeros after the shorter ones.
+def pad(sequences: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    """Stack waveforms ``[sample]`` or frames ``[frame, dim]``, zeros after the shorter ones.
 
     Returns:
-        ``[utterance, sample]`` and the number of samples of each.
+        ``[utterance, sample]`` or ``[utterance, frame, dim]``, and the length of each.
     """
-    lengths = [waveform.numel() for waveform in waveforms]
-    if len(waveforms) == 1:
-        return waveforms[0].unsqueeze(0), lengths
-    return torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True), lengths
+    lengths = [len(sequence) for sequence in sequences]
+    if len(sequences) == 1:
+        return sequences[0].unsqueeze(0), lengths
+    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True), lengths
 
 
 def stack(states: Sequence[Tensor]) -> HiddenStates:

@@ -30,9 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmark.errors import UpstreamError
+from upstreams.models import batch
 from upstreams.models.architecture import Layout
 from upstreams.models.convolution import convolve_rows
-from upstreams.models.utterance import UtteranceEncoder, side_by_side
+from upstreams.models.utterance import UtteranceEncoder
 
 # --------------------------------------------------------------------------------------------
 # Strided convolutions: waveform to latents
@@ -232,7 +233,7 @@ class CPCEncoder(UtteranceEncoder):
     def together(self, waveforms: list[Tensor]) -> list[Tensor]:
         """Several utterances in one pass of the context network, which hears the past alone."""
         latents = [self.latents(waveform.unsqueeze(0))[0] for waveform in waveforms]
-        z_btd, lengths = side_by_side(latents)
+        z_btd, lengths = batch.pad(latents)
         c_btd = self.contexts(z_btd)
         states = torch.stack([z_btd, c_btd]) if self.config.states == 2 else c_btd[None]
         return [states[:, row, :length] for row, length in enumerate(lengths)]

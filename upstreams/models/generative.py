@@ -30,9 +30,10 @@ from torch import Tensor, nn
 from torchaudio.compliance import kaldi
 
 from benchmark.errors import UpstreamError
+from upstreams.models import batch
 from upstreams.models.architecture import Layout
 from upstreams.models.batch import SAMPLE_RATE
-from upstreams.models.utterance import UtteranceEncoder, side_by_side
+from upstreams.models.utterance import UtteranceEncoder
 
 MEL_BANDS = 80
 HOP_SAMPLES = 160
@@ -218,7 +219,7 @@ class APCEncoder(UtteranceEncoder):
 
     def together(self, waveforms: list[Tensor]) -> list[Tensor]:
         """Several utterances in one pass of the GRUs, which hear the past alone."""
-        mel_btm, lengths = side_by_side([self.mel(waveform) for waveform in waveforms])
+        mel_btm, lengths = batch.pad([self.mel(waveform) for waveform in waveforms])
         states = self.states(mel_btm)
         return [states[:, row, :length] for row, length in enumerate(lengths)]
 

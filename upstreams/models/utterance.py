@@ -59,16 +59,6 @@ class FrozenEncoder(nn.Module):
         return batch.stack(self.encoder.together([w.to(device).float() for w in waveforms]))
 
 
-def side_by_side(sequences: list[Tensor]) -> tuple[Tensor, list[int]]:
-    """Sequences ``[frame, dim]`` in one batch, zeros after the shorter ones, and their lengths.
-
-    For recurrent layers that run forward: what comes later does not reach a frame, and a step of
-    one utterance costs them as much as one of many.
-    """
-    lengths = [len(sequence) for sequence in sequences]
-    return nn.utils.rnn.pad_sequence(sequences, batch_first=True), lengths
-
-
 def draw_weights(module: nn.Module, generator: torch.Generator | None) -> None:
     """Initial weights of every layer below a module; biases are zero.
 
