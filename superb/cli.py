@@ -64,6 +64,12 @@ LayerChoices = Annotated[
     str,
     typer.Option("--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."),
 ]
+Heads = Annotated[
+    str,
+    typer.Option(
+        help="asr: ctc, attention, transducer, hmm, gmm-hmm or your own; several with commas."
+    ),
+]
 PictureFolder = Annotated[
     Path | None, typer.Option("--output", "-o", help="Draw pictures into this folder.")
 ]
@@ -190,12 +196,7 @@ def run(
             help="ic on own data: columns of the labels, with commas; else action,object,location."
         ),
     ] = "",
-    head: Annotated[
-        str,
-        typer.Option(
-            help="asr: ctc, attention, transducer, hmm, gmm-hmm or your own; several with commas."
-        ),
-    ] = "",
+    head: Heads = "",
     labels: Annotated[
         str,
         typer.Option(help="Of how much of train labels are used: 10min, 1h, all, with commas."),
@@ -324,6 +325,7 @@ def plan_(
     utterances: Annotated[int, typer.Option(help="Recordings in it.")],
     downstream: Tasks,
     layers: LayerChoices = "last,weighted-sum",
+    head: Heads = "",
     protocol: Annotated[str, typer.Option(help="mini, superb, or a TOML file.")] = "superb",
     storage: Storage = "auto",
     random_weights: Annotated[
@@ -358,6 +360,7 @@ def plan_(
             random_weights=random_weights,
             nodes=nodes,
             seeds=seeds,
+            heads=_several([head]),
         ),
         Progress(),
     )
@@ -688,41 +691,84 @@ def check(
 @app.command()
 def bench(
     upstream: Annotated[
-        str,
+        list[str],
         typer.Option(
-            "--upstream", "-u", help="A transformer encoder: a name, a folder, or org/model."
+            "--upstream",
+            "-u",
+            help="Encoder, or several with commas: a name, a folder, or org/model.",
         ),
     ],
-    random_weights: Annotated[
-        bool,
-        typer.Option("--random-weights", help="Its architecture alone; no checkpoint is needed."),
-    ] = False,
-    seconds: Annotated[str, typer.Option(help="Lengths of utterance.")] = "1,8,15",
+    what: Annotated[
+        str,
+        typer.Option(
+            help="Several with commas. encoder: our transformer beside transformers and "
+            "torchaudio; extract: decoding, encoding, storing; probe: the parts of an update of a "
+            "head; run: a projection of whole runs."
+        ),
+    ] = "encoder",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, auto.")] = "cpu",
     precision: Annotated[str, typer.Option(help="float32, bfloat16.")] = "float32,bfloat16",
     rounds: Annotated[int, typer.Option(help="Timings of each; the median counts.")] = 5,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; as torch would if not given.")
     ] = None,
+    random_weights: Annotated[
+        bool,
+        typer.Option("--random-weights", help="Its architecture alone; no checkpoint is needed."),
+    ] = False,
+    seconds: Annotated[str, typer.Option(help="encoder: lengths of utterance.")] = "1,8,15",
+    downstream: Annotated[
+        str, typer.Option("--downstream", "-d", help="extract, probe: the task.")
+    ] = "asr",
+    corpus: Annotated[
+        str | None,
+        typer.Option(
+            help="extract, probe: as for superb run. mini if not given; for probe with another "
+            "protocol, utterances as long as LibriSpeech's."
+        ),
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder of a corpus that has a name and is not bundled.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="extract: audio; 4 on a processor, 40 on a card.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="probe: mini, superb, a TOML file; several with commas.")
+    ] = "mini",
+    cache_dir: CacheDir = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print records, not tables.")] = False,
 ) -> None:
-    """Time an encoder beside transformers and torchaudio, with the same weights, on the CPU."""
+    """Time encoders, extraction and the training of heads here, and project whole runs."""
     try:
         lengths = [float(length) for length in _several([seconds])]
     except ValueError as error:
         raise SuperbError(f"--seconds takes numbers such as 1,8,15; got {seconds!r}") from error
     from benchmark.progress import Progress
-    from superb.bench import compare
-    from superb.summary import bench_table
+    from superb.bench.measure import Asked, measure
 
-    comparison = compare(
-        upstream,
-        random_weights,
-        lengths,
-        _several([precision]),
-        rounds,
-        threads,
-        Progress().note,
+    asked = Asked(
+        _several(upstream),
+        _several([what]),
+        device=device,
+        precisions=_several([precision]),
+        rounds=rounds,
+        cores=threads,
+        random_weights=random_weights,
+        seconds=lengths,
+        downstream=downstream,
+        corpus=corpus,
+        data_root=data_root,
+        minutes=minutes,
+        protocols=_several([protocol]),
+        cache_dir=cache_dir,
     )
-    Console(emoji=False).print(bench_table(comparison))
+    reports = measure(asked, Progress())
+    if as_json:
+        print(json.dumps([record for report in reports for record in report.records], indent=1))
+        return
+    for report in reports:
+        Console(emoji=False).print(report.table)
 
 
 @app.command()

@@ -204,7 +204,7 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
     tasks: dict[str, Task] = {}
     lacking: dict[str, str] = {}
     budgets = [Budget.parse(text) for text in spec.labels] or [None]
-    for downstream in _by_heads(map(load_downstream, wanted), spec.heads):
+    for downstream in by_heads(map(load_downstream, wanted), spec.heads):
         if spec.slots and isinstance(downstream, HasSlots):
             downstream = downstream.with_slots(spec.slots)
         card = downstream.card
@@ -254,7 +254,7 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
     return tasks
 
 
-def _by_heads(downstreams: Iterable[Downstream], heads: Sequence[str]) -> Iterator[Downstream]:
+def by_heads(downstreams: Iterable[Downstream], heads: Sequence[str]) -> Iterator[Downstream]:
     """Each task, by each head where it can have several.
 
     Raises:

@@ -100,7 +100,7 @@ def download(
     from benchmark.progress import Progress
     from downstreams.corpora.download import download as bring
 
-    layout = _layout(corpus)
+    layout = layout_of(corpus)
     if layout.archives and data_root is None:
         raise SuperbError(f"give --data-root, the folder in which {corpus} is to lie")
     splits = [part.strip() for text in split or [] for part in text.split(",") if part.strip()]
@@ -135,7 +135,7 @@ def audit_corpus(
     task = None if downstream is None else load_downstream(downstream)
     card = ANY_TASK if task is None else task.card
     if name in CORPORA:
-        layout = _layout(name)
+        layout = layout_of(name)
         if downstream is not None:
             raise SuperbError(
                 f"--downstream is for your own data: {name} has a layout of its own, which "
@@ -153,7 +153,7 @@ def audit_corpus(
     return audit(survey, {}, root, quick=quick, progress=progress, channel=channel)
 
 
-def _layout(name: str) -> Layout:
+def layout_of(name: str) -> Layout:
     """The official layout of a corpus of the table."""
     if name not in CORPORA:
         raise unknown("corpus", name, CORPORA)

@@ -28,7 +28,6 @@ from leaderboard.show.numbers import difference_text, score_text
 if TYPE_CHECKING:
     from benchmark.conformance import Check
     from benchmark.scoring.results import Result
-    from superb.bench import Comparison
     from upstreams.catalogue import Entry
 
 
@@ -257,39 +256,4 @@ def check_table(name: str, checks: Sequence[Check]) -> Table:
         if check.passed is False:
             found = f"expected: {check.expected}\nfound: {check.found}"
         table.add_row(check.name, marks[check.passed], escape(found))
-    return table
-
-
-def bench_table(comparison: Comparison) -> Table:
-    """Seconds of audio per second of each implementation, and how far the machine is used."""
-    from superb.bench import CONTENDERS, OURS
-
-    table = _plain_table(f"superb bench {escape(comparison.upstream)}: seconds of audio per second")
-    table.add_column("audio")
-    table.add_column("precision", no_wrap=True)
-    for contender in CONTENDERS:
-        table.add_column(contender, justify="right", style="bold" if contender == OURS else None)
-    for column in ("ours / sdpa", "GFLOP per s", "of peak"):
-        table.add_column(column, justify="right")
-    for index, row in enumerate(comparison.rows):
-        following = comparison.rows[index + 1 : index + 2]
-        table.add_row(
-            row.audio,
-            row.precision,
-            *("–" if rate is None else f"{rate:.1f}" for rate in map(row.rates.get, CONTENDERS)),
-            f"{row.ratio:.2f}",
-            f"{row.gflop_per_s:.1f}",
-            f"{100 * row.peak_share:.0f} %",
-            end_section=not following or following[0].audio != row.audio,
-        )
-    peaks = ", ".join(f"{peak:.0f} in {name}" for name, peak in comparison.peaks.items())
-    plural = "s" if comparison.threads > 1 else ""
-    lines = [
-        f"{comparison.parameters / 1e6:.1f} M weights, {comparison.threads} thread{plural}, "
-        f"median of {comparison.rounds} in turns; the same weights and hidden states in all",
-        f"peak of a matrix product here, GFLOP/s: {peaks}",
-        *comparison.notes,
-    ]
-    table.caption = escape("\n".join(lines))
-    table.caption_justify = "left"
     return table

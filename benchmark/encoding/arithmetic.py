@@ -1,10 +1,10 @@
-"""Which arithmetic is faster on a device: measured, since processors differ by ten times in it."""
+"""How fast a device multiplies, and in which arithmetic: processors differ by ten times in it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,9 @@ _WORTH: Final = 1.3
 # Rows and columns of the matrices that are multiplied; about 10 ms in float32.
 _SIZE: Final = {"cpu": 768}
 _SIZE_ELSEWHERE: Final = 4096
+# Likewise for the fastest that there is, which small ones do not reach.
+_PEAK_SIZE: Final = {"cpu": 2048}
+_PEAK_SIZE_ELSEWHERE: Final = 8192
 
 
 def require_precision(precision: str) -> None:
@@ -41,34 +44,67 @@ def faster_precision(device: str) -> tuple[str, str]:
 
 
 def bfloat16_gain(device: str) -> float:
-    """Time of a product of matrices in float32 over that in bfloat16; the best of eight each.
-
-    In float32 by torch or by oneDNN, whichever is faster, as our transformer does.
-    """
+    """Time of a product of matrices in float32 over that in bfloat16; the best of eight each."""
     import torch  # listing commands is to stay instant
 
-    place = torch.device(device)
-    size = _SIZE.get(place.type, _SIZE_ELSEWHERE)
-    taken = {}
-    for kind in (torch.float32, torch.bfloat16):
-        one = torch.ones(size, size, device=place, dtype=kind)
-        ways: list[Callable[[], object]] = [partial(torch.mm, one, one)]
-        if kind == torch.float32 and place.type == "cpu" and torch._C._has_mkldnn:
-            linear = torch.ops.mkldnn._linear_pointwise
-            ways.append(partial(linear, one, one, None, "none", [], ""))
-        with torch.inference_mode():
-            taken[kind] = min(seconds_of(way, device) for _ in range(8) for way in ways)
-    return taken[torch.float32] / taken[torch.bfloat16]
+    size = _SIZE.get(torch.device(device).type, _SIZE_ELSEWHERE)
+    return _product_s(size, "float32", device, 8) / _product_s(size, "bfloat16", device, 8)
+
+
+def matmul_peak(precision: str, device: str, repeats: int = 5) -> float:
+    """Operations per second of the fastest big product of matrices that a device was seen to do."""
+    import torch
+
+    size = _PEAK_SIZE.get(torch.device(device).type, _PEAK_SIZE_ELSEWHERE)
+    return 2 * size**3 / _product_s(size, precision, device, repeats)
+
+
+def _product_s(size: int, precision: str, device: str, repeats: int) -> float:
+    """Seconds of a product of square matrices, the fastest of several.
+
+    In float32 by torch or by oneDNN, whichever is faster, as our transformer does: on some
+    processors torch multiplies single precision with a library that is slow there.
+    """
+    import torch
+
+    kind = getattr(torch, precision)
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(size, size, generator=generator).to(device, kind)
+    ways: list[Callable[[], object]] = [partial(torch.mm, one, one)]
+    if kind == torch.float32 and one.device.type == "cpu" and torch._C._has_mkldnn:
+        linear = torch.ops.mkldnn._linear_pointwise
+        ways.append(partial(linear, one, one, None, "none", [], ""))
+    with torch.inference_mode():
+        for way in ways:
+            way()
+        return min(seconds_of(way, device) for _ in range(repeats) for way in ways)
+
+
+def exact() -> AbstractContextManager[object]:
+    """Float32 means float32 on a card too, and kernels that repeat themselves are preferred."""
+    import torch
+
+    flags: AbstractContextManager[object] = torch.backends.cudnn.flags(
+        deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
+def synchronise(device: str) -> None:
+    """Wait until a device has done all that it was given; a processor has."""
+    import torch
+
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.synchronize()
+    elif kind == "mps":
+        torch.mps.synchronize()
 
 
 def seconds_of(work: Callable[[], object], device: str) -> float:
     """How long something takes on a device, by the clock."""
-    import torch
-
-    kind = torch.device(device).type
-    waits = {"cuda": torch.cuda.synchronize, "mps": torch.mps.synchronize}.get(kind, nullcontext)
-    waits()
+    synchronise(device)
     started = time.perf_counter()
     work()
-    waits()
+    synchronise(device)
     return time.perf_counter() - started

@@ -468,6 +468,12 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
             bar.rate(f"{own.found.audio_s / own.found.encoder_s:.0f} x real time")
 
 
+def side_by_side(upstream: Upstream, device: str) -> int:
+    """Utterances that pass an encoder at a time, each on a core of its own."""
+    alone = torch.device(device).type != "cpu" or not is_concurrent(upstream)
+    return 1 if alone else min(torch.get_num_threads(), _SIDE_BY_SIDE)
+
+
 def _passed(
     own: _Share, every: Iterable[dict[str, _Waiting]]
 ) -> Iterator[tuple[dict[str, _Waiting], HiddenStates]]:
@@ -495,14 +501,14 @@ def _passed(
             compared = True
         return states, time.perf_counter() - before
 
-    if torch.device(settings.device).type != "cpu" or not is_concurrent(upstream):
+    count = side_by_side(upstream, settings.device)
+    if count == 1:
         for pack in every:
             states, taken = through(pack)
             found.encoder_s += taken
             yield pack, states
         return
     threads = torch.get_num_threads()
-    count = min(threads, _SIDE_BY_SIDE)
     each = threads // count
     torch.set_num_threads(each)
     try:

@@ -7,26 +7,32 @@ others, from the measured speed of this encoder and this disk.
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import soundfile
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
 from benchmark.core import Upstream, UpstreamCard, Utterance
+from benchmark.encoding.arithmetic import exact
 from benchmark.encoding.audio import decode
 from benchmark.encoding.cache import format_bytes, free_bytes
 from benchmark.encoding.features import (
     Extraction,
     ExtractionSettings,
+    extract,
     left_to_encode,
+    side_by_side,
     storage_of,
 )
 from benchmark.encoding.forward import encode, packs, seconds_at_once
@@ -34,6 +40,7 @@ from benchmark.encoding.packing import NONE, STORAGES, feature_bytes
 from benchmark.encoding.recordings import estimate_s
 from benchmark.encoding.store import FeatureStore
 from benchmark.errors import AudioError, SuperbError
+from benchmark.progress import Progress
 
 AUTO = "auto"
 # What is tried in turn until it fits: the loss of ``int8`` is measured, ``none`` loses but time.
@@ -269,7 +276,8 @@ def plan_run(extraction: Extraction, reason: str) -> Plan:
         for kind, amount in whole.items()
     )
     utterances = list(extraction.utterances.values())
-    step = -(-len(utterances) // _SAMPLE)
+    mean_s = max(estimate_s(utterances) / len(utterances), 1 / card.sample_rate)
+    step = -(-len(utterances) // enough(extraction.upstream, settings.device, mean_s))
     waveforms = []
     for utterance in utterances[step // 2 :: step]:
         try:
@@ -308,24 +316,46 @@ def measure(
     return Speeds(encoder_speed(upstream, waveforms, settings), *disk_speed(settings.cache_dir))
 
 
+def enough(upstream: Upstream, device: str, mean_s: float) -> int:
+    """How many utterances of some length show an encoder's speed: a pack, or two for each core."""
+    together = seconds_at_once(upstream, device) / min(mean_s, _LONGEST_S)
+    return max(_SAMPLE, math.ceil(together), 2 * side_by_side(upstream, device))
+
+
 def encoder_speed(
     upstream: Upstream, waveforms: Sequence[Tensor], settings: ExtractionSettings
 ) -> float:
-    """Seconds of audio per second, after one utterance that warms the encoder up."""
+    """Seconds of audio per second of an encoder that is warm, as extraction has it compute.
+
+    Raises:
+        SuperbError: as for `benchmark.encoding.features.extract`.
+    """
     rate = upstream.card.sample_rate
     heard = [waveform[: int(_LONGEST_S * rate)] for waveform in waveforms]
-    how = (settings.device, settings.precision)
     most = int(seconds_at_once(upstream, settings.device) * rate)
-    every = packs([waveform.numel() for waveform in heard], most)
+    first = packs([waveform.numel() for waveform in heard], most)[0]
+    names = ["one of a few"] * len(first)
+    encode(upstream, [heard[at] for at in first], settings.device, settings.precision, names)
+    free_bytes(settings.cache_dir)  # makes the folder
+    with tempfile.TemporaryDirectory(dir=settings.cache_dir) as folder:
+        sounds = [
+            Utterance(str(index), _as_file(waveform, rate), "train")
+            for index, waveform in enumerate(heard)
+        ]
+        own = replace(settings, cache_dir=Path(folder), storage="float32", channel=None)
+        with exact():
+            found = extract(
+                Extraction(upstream, "timed", {"mean": sounds}, own), Progress(quiet=True)
+            )
+    if found.skipped:
+        raise SuperbError(f"the encoder cannot be timed: {found.skipped[0].reason}")
+    return found.audio_s / found.encoder_s
 
-    def through(places: Sequence[int]) -> None:
-        encode(upstream, [heard[place] for place in places], *how, ["one of a few"] * len(places))
 
-    through(every[0])
-    started = time.perf_counter()
-    for places in every:
-        through(places)
-    return sum(waveform.numel() for waveform in heard) / rate / (time.perf_counter() - started)
+def _as_file(waveform: Tensor, rate: int) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform.numpy(), rate, format="WAV", subtype="FLOAT")
+    return buffer.getvalue()
 
 
 def disk_speed(root: Path) -> tuple[dict[str, float], dict[str, float]]:

@@ -23,13 +23,16 @@ from benchmark.core import (
     Downstream,
     GivesExamples,
     HiddenStates,
+    Prepares,
     UpstreamCard,
     Utterance,
     at_hop,
 )
+from benchmark.encoding.arithmetic import exact, synchronise
 from benchmark.encoding.cache import format_bytes
 from benchmark.encoding.packing import NONE
 from benchmark.jobs.cost import Amount, Speeds, format_time, size
+from benchmark.jobs.site import head_device
 from benchmark.probing.fit import Batch, ProbeSpec, available_cores, build_probe, train_probe
 from benchmark.probing.layers import Mix
 from benchmark.protocol import Training
@@ -92,10 +95,12 @@ def price_run(
     work: Mapping[str, Amount],
     storage: str,
     speeds: Speeds,
+    updates: Mapping[str, float],
     *,
     nodes: int,
     seeds: int,
     layers: Sequence[int] | None = None,
+    device: str = "cpu",
 ) -> Price:
     """The jobs of one encoder on all of its tasks.
 
@@ -106,9 +111,11 @@ def price_run(
         work: kind of feature → how much audio.
         storage: how features are kept.
         speeds: of this machine.
+        updates: name of each task that trains → seconds of an update of one probe.
         nodes: machines like this one, one job each at a time.
         seeds: of the heads.
         layers: the only layers that frames are kept of, None for all.
+        device: where encoder and heads compute.
     """
     amount = max(work.values(), key=lambda part: part.audio_s)
     stored = size(card, work, storage, layers)
@@ -128,16 +135,18 @@ def price_run(
     fits: list[float] = []
     choices = len(set(mixes.values()))
     mean_s = amount.audio_s / amount.utterances
-    searching = [task.downstream.card.name for task in tasks if not task.downstream.card.trained]
+    unpriced = [task.downstream.card for task in tasks if not learns_alone(task)]
     for task in tasks:
-        if not task.downstream.card.trained:
+        if not learns_alone(task):
             continue
         name, training = task.downstream.card.name, task.training
         framed = task.downstream.card.features == "frames"
-        update_s = update_seconds(task, card, mean_s)
+        update_s = updates[name]
         heard = training.updates * training.batch_utterances * training.accumulate
         trained = probe_updates(training) * seeds
-        at_once = min(available_cores(), len(training.learning_rates) * seeds) if framed else 1
+        probes = len(training.learning_rates) * seeds
+        apart = framed and head_device(task.downstream, device) == "cpu"
+        at_once = min(available_cores(), probes) if apart else 1
         each_s = update_s * trained / at_once
         one = {"frames" if framed else "mean": Amount(1, mean_s)}
         read = size(card, one, storage, layers) * heard * seeds
@@ -163,11 +172,21 @@ def price_run(
             "speed is that of this one for each of them",
             "all audio passes the encoder once; every task trains on audio of this amount and mean "
             f"length, {mean_s:.1f} s; looks at valid and test, and further folds, are not counted",
-            *(f"{name} trains nothing, and its search is not priced" for name in searching),
+            *(
+                f"{card.name} learns from the corpus before its heads do, and is not priced"
+                if card.trained
+                else f"{card.name} trains nothing, and its search is not priced"
+                for card in unpriced
+            ),
             "heads start when all is encoded; a fit is not split, so beyond "
             f"{len(fits)} machines only encoding gets faster",
         ),
     )
+
+
+def learns_alone(task: TaskWork) -> bool:
+    """Whether its heads train, and on nothing but features and what the utterances say."""
+    return task.downstream.card.trained and not isinstance(task.downstream, Prepares)
 
 
 def probe_updates(training: Training) -> int:
@@ -187,20 +206,25 @@ def makespan(seconds: Sequence[float], machines: int) -> float:
     return max(ends)
 
 
-def update_seconds(task: TaskWork, card: UpstreamCard, seconds: float) -> float:
-    """Time an update of one probe, on noise as long as the mean utterance, on one core."""
+def update_seconds(
+    task: TaskWork, card: UpstreamCard, seconds: float, device: str = "cpu"
+) -> float:
+    """Time an update of one probe, on noise as long as the mean utterance.
+
+    On a processor on one core; on a card where the task's heads compute there.
+    """
     hop_s = card.hop_samples / card.sample_rate
     training, downstream = task.training, at_hop(task.downstream, hop_s)
     framed = downstream.card.features == "frames"
     frames = max(1, round(seconds * card.sample_rate / card.hop_samples)) if framed else 1
-    utterances = [
-        _made_up(downstream, index, seconds) for index in range(training.batch_utterances)
-    ]
+    place = head_device(downstream, device)
+    utterances = [made_up(downstream, index, seconds) for index in range(training.batch_utterances)]
     vocabulary = downstream.vocabulary(utterances)
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(utterances), frames, card.dim)
     states = HiddenStates(
-        torch.randn(shape, generator=generator), torch.full((len(utterances),), frames)
+        torch.randn(shape, generator=generator).to(place),
+        torch.full((len(utterances),), frames, device=place),
     )
     probe = build_probe(
         ProbeSpec(Mix(0), training.learning_rates[0], training.first_seed),
@@ -210,15 +234,19 @@ def update_seconds(task: TaskWork, card: UpstreamCard, seconds: float) -> float:
         dim=card.dim,
         hop_s=hop_s,
         outputs=len(vocabulary),
+        device=place,
     )
     update = [Batch(utterances, states, None)] * training.accumulate
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        train_probe(probe, [update], vocabulary, training)
         count = 1 if framed else 20
-        started = time.perf_counter()
-        train_probe(probe, [update] * count, vocabulary, training)
+        with exact():
+            train_probe(probe, [update], vocabulary, training)
+            synchronise(place)
+            started = time.perf_counter()
+            train_probe(probe, [update] * count, vocabulary, training)
+            synchronise(place)
         return (time.perf_counter() - started) / count
     finally:
         torch.set_num_threads(before)
@@ -236,7 +264,7 @@ class _Anything(dict[str, str]):
         return super().get(str(key), self.value)
 
 
-def _made_up(downstream: Downstream, index: int, seconds: float) -> Utterance:
+def made_up(downstream: Downstream, index: int, seconds: float) -> Utterance:
     """An utterance with an answer of the usual length: some 14 characters a second."""
     letters = "the quick brown fox jumps over the lazy dog "
     text = (letters * math.ceil(14 * seconds / len(letters) + 1))[: max(1, round(14 * seconds))]

@@ -387,6 +387,14 @@ def prepare_encoder(upstream: object, device: str, progress: Progress) -> Encode
     return Encoder(upstream, mark, parameters, device)  # type: ignore[arg-type]
 
 
+def head_device(downstream: Downstream, device: str) -> str:
+    """Where the heads of a task compute, whose encoder does on a device.
+
+    Heads over time means are too small for a card: launching costs more than computing.
+    """
+    return device if downstream.card.features == "frames" else "cpu"
+
+
 def find_device(name: str) -> str:
     """The device behind ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
 

@@ -29,6 +29,7 @@ from benchmark.core import (
     TunesOnValid,
     at_hop,
 )
+from benchmark.encoding.arithmetic import exact
 from benchmark.encoding.audio import decode
 from benchmark.encoding.cache import PREPARED, TRAINING
 from benchmark.encoding.features import Encoded, Features, extract, find_features
@@ -36,7 +37,7 @@ from benchmark.encoding.recordings import Hashes, file_hashes, joint_sha256
 from benchmark.errors import SuperbError
 from benchmark.identity import code_sha256
 from benchmark.jobs.plan import Encode, Fit, Job, Write
-from benchmark.jobs.site import Encoder, Partition, Site, Task
+from benchmark.jobs.site import Encoder, Partition, Site, Task, head_device
 from benchmark.metrics import check_record, score
 from benchmark.probing.fit import (
     Look,
@@ -85,8 +86,7 @@ def do(job: Job, inputs: Sequence[Any], site: Site, progress: Progress) -> Outco
     Raises:
         SuperbError: for whatever is wrong with audio, encoder, task or disk.
     """
-    # float32 means float32 on a GPU too, and kernels that repeat themselves are preferred
-    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+    with exact():
         if isinstance(job, Encode):
             return encode(job, site, progress)
         if isinstance(job, Fit):
@@ -328,9 +328,7 @@ def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
 def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:
     """The stored features of a fold, split by split, where its heads compute."""
     task = site.tasks[job.task]
-    # heads over time means are too small for a GPU: launching costs more than computing
-    framed = task.downstream.card.features == "frames"
-    device = site.encoders[job.encoder].device if framed else "cpu"
+    device = head_device(task.downstream, site.encoders[job.encoder].device)
     heard = [take for group in task.takes[job.fold].values() for take in group]
     data = {}
     for split in task.splits:

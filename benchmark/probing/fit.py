@@ -38,7 +38,7 @@ from benchmark.progress import Progress
 from benchmark.protocol import Training
 
 _BLOCK_BYTES = 256 * 2**20
-_KEEP_BYTES = 512 * 2**20
+KEEP_BYTES = 512 * 2**20
 _AUGMENT_SEED = 20190418  # any constant
 
 Each = Callable[[Callable[["Probe"], None], Sequence["Probe"]], None]
@@ -65,6 +65,7 @@ class SplitData:
         keys: utterance id → hash of its audio.
         stores: kind of feature → store; ``frames``, or ``mean`` and perhaps ``mean-normalised``.
         device: where batches go.
+        keep_bytes: the budget; `KEEP_BYTES` if None.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class SplitData:
         keys: Mapping[str, str],
         stores: Mapping[str, FeatureStore],
         device: str = "cpu",
+        keep_bytes: int | None = None,
     ) -> None:
         self.utterances = list(utterances)
         self.keys = [keys[utterance.id] for utterance in utterances]
@@ -80,7 +82,7 @@ class SplitData:
         self.device = device
         self._kind = "frames" if "frames" in stores else "mean"
         self._kept: dict[tuple[str, str], Tensor] = {}
-        self._room = _KEEP_BYTES
+        self._room = KEEP_BYTES if keep_bytes is None else keep_bytes
         store = stores[self._kind]
         shapes = store.shapes(self.keys)
         framed = self._kind == "frames"
@@ -378,7 +380,7 @@ def fit(
     metric = card.metric
     normalised = any(probe.spec.mix.normalised for probe in probes)
     streams = {
-        seed: _Stream(seed, train, training, takes, normalised)
+        seed: Stream(seed, train, training, takes, normalised)
         for seed in sorted({probe.spec.seed for probe in probes})
     }
     update = 0 if snapshot is None else _go_on(probes, streams, snapshot)
@@ -440,7 +442,7 @@ def fit(
             probe.fail(f"valid {metric.name} was never better than {worst}")
 
 
-class _Stream:
+class Stream:
     """The batches of one seed, drawn and masked once for all its probes.
 
     Args:
@@ -480,7 +482,7 @@ class _Stream:
         return [_augment(batch, self._training, self.masks) for batch in part]
 
 
-def _go_on(probes: Sequence[Probe], streams: Mapping[int, _Stream], snapshot: Snapshot) -> int:
+def _go_on(probes: Sequence[Probe], streams: Mapping[int, Stream], snapshot: Snapshot) -> int:
     """Take over what was saved, all of it or nothing; how many updates that was."""
     state = snapshot.read()
     if state is None:
@@ -578,7 +580,7 @@ def _augment(batch: Batch, training: Training, masks: torch.Generator) -> Batch:
     return Batch(batch.utterances, plain, rest[0] if rest else None)
 
 
-def _blocks(streams: Sequence[_Stream], most: int) -> dict[int, list[list[Batch]]]:
+def _blocks(streams: Sequence[Stream], most: int) -> dict[int, list[list[Batch]]]:
     """A few updates of each seed at a time, within a memory budget, so that threads seldom wait."""
     blocks = {stream.seed: [stream.load()] for stream in streams}
     states = [batch for block in blocks.values() for batch in block[0]]

@@ -265,7 +265,7 @@ def test_ctrl_c_ends_with_130_and_says_what_is_kept(superb, corpora, tmp_path, m
 
 @pytest.mark.parametrize("name", [name for name, entry in CORPORA.items() if entry.layout])
 def test_every_layout_can_be_checked_and_either_downloaded_or_asked_for(name):
-    layout = data._layout(name)
+    layout = data.layout_of(name)
     assert isinstance(layout, Layout)
     assert layout.obtain
     for archive in layout.archives:

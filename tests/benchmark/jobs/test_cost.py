@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import io
 import shutil
+import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +17,6 @@ from rich.console import Console
 from benchmark.core import UpstreamCard, Utterance
 from benchmark.encoding.cache import list_stores
 from benchmark.encoding.features import Extraction, ExtractionSettings, extract
-from benchmark.jobs import cost as module
 from benchmark.jobs import run as driver
 from benchmark.jobs.cost import (
     Amount,
@@ -25,6 +26,7 @@ from benchmark.jobs.cost import (
     disk_speed,
     draw_plan,
     encoder_speed,
+    enough,
     format_time,
     left_bytes,
     plan_run,
@@ -139,13 +141,40 @@ def test_the_disk_is_timed_and_left_as_it_was(tmp_path):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_the_encoder_is_timed(tmp_path, bands, monkeypatch):
-    clock = iter([10.0, 14.0])
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
-    waveforms = [torch.zeros(16_000), torch.zeros(48_000)]
+def test_the_encoder_is_timed_as_extraction_has_it_compute(tmp_path, bands):
+    class Concurrent(bands):
+        """The same for several threads, each in which it hears something."""
+
+        concurrent = True
+
+        def __call__(self, waveforms):
+            self.threads = {*getattr(self, "threads", ()), threading.get_ident()}
+            time.sleep(0.02)
+            return super().__call__(waveforms)
+
+    waveforms = [0.1 * torch.randn(16_000 + count) for count in range(8)]
+    before, used = torch.get_num_threads(), {}
+    torch.set_num_threads(2)
+    try:
+        for kind in (bands, Concurrent):
+            encoder = kind()
+            assert encoder_speed(encoder, waveforms, ExtractionSettings(tmp_path)) > 0
+            assert len(encoder.heard) == 9  # one of them warms it up
+            used[kind] = len(getattr(encoder, "threads", {0}))
+    finally:
+        torch.set_num_threads(before)
+    assert used == {bands: 1, Concurrent: 3}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_enough_is_timed(bands, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     encoder = bands()
-    assert encoder_speed(encoder, waveforms, ExtractionSettings(tmp_path)) == 1.0
-    assert len(encoder.heard) == 3
+    assert enough(encoder, "cpu", 1.0) == 4
+    encoder.concurrent = True
+    assert enough(encoder, "cpu", 1.0) == 12
+    assert enough(encoder, "cuda", 2.0) == 160  # a pack
+    assert enough(encoder, "cuda", 1e4) == 11
 
 
 def utterances(tones):
@@ -214,7 +243,7 @@ def test_encoding_anew_gives_the_scores_of_exact_storage(places, bands, exact):
 
 
 def test_encoding_anew_keeps_no_more_than_its_budget(places, bands, exact, monkeypatch):
-    monkeypatch.setattr("benchmark.probing.fit._KEEP_BYTES", 10_000)
+    monkeypatch.setattr("benchmark.probing.fit.KEEP_BYTES", 10_000)
     encoder = bands()
     assert scores(run(encoder, ["asr", "ks"], **{**places, "storage": "none"})) == scores(exact)
     assert len(encoder.heard) > 4 * 72

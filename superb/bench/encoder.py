@@ -14,21 +14,21 @@ from __future__ import annotations
 import copy
 import json
 import math
-import statistics
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor
 
+from benchmark.core import Upstream
+from benchmark.encoding.arithmetic import PRECISIONS, matmul_peak, synchronise
 from benchmark.errors import SuperbError, UpstreamError, unknown
+from superb.bench.timing import quiet, take_turns
 from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.checkpoint import OWN_FAMILIES, PAPERS
 from upstreams.loading.files import read_json
@@ -39,7 +39,6 @@ from upstreams.models.transformer import EncoderConfig, TransformerUpstream
 OURS, EAGER, SDPA, TORCHAUDIO = "ours", "transformers eager", "transformers sdpa", "torchaudio"
 PADDED = ", padded"
 CONTENDERS = (OURS, EAGER, SDPA, TORCHAUDIO)
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SECONDS = (1.0, 8.0, 15.0)
 # Seconds, 12 in the mean: drawn once from 2 + 14 × Beta(2.5, 1), as skewed to the long side as
 # LibriSpeech's training utterances.
@@ -48,8 +47,6 @@ LIBRISPEECH_LIKE = (14.8, 13.1, 10.2, 5.1, 14.7, 14.8, 12.2, 11.0)
 AT_LEAST_S = 8.0
 # Largest difference of a hidden state, relative to its largest value.
 TOLERANCE = 1e-3
-# Rows and columns of the matrices whose product gives the machine's peak.
-PEAK_SIZE = 2048
 SEED = 0
 MODELS = {
     "hubert": "HubertModel",
@@ -114,12 +111,12 @@ def compare(
     name: str,
     random_weights: bool = False,
     seconds: Sequence[float] = SECONDS,
-    precisions: Sequence[str] = tuple(PRECISIONS),
+    precisions: Sequence[str] = PRECISIONS,
     rounds: int = 5,
-    threads: int | None = None,
+    device: str = "cpu",
     report: Callable[[str], None] = lambda line: None,
 ) -> Comparison:
-    """Time one encoder in every implementation at hand, on the CPU.
+    """Time one encoder in every implementation at hand.
 
     Args:
         name: an upstream that our transformer implements, as for `load_upstream`.
@@ -127,7 +124,7 @@ def compare(
         seconds: lengths of utterance.
         precisions: ``float32``, ``bfloat16``.
         rounds: timings of each; the median counts.
-        threads: of torch; as they are if None.
+        device: where they compute.
         report: called with a line before each workload.
 
     Raises:
@@ -139,26 +136,23 @@ def compare(
             raise unknown("precision", precision, PRECISIONS)
     if not seconds or not precisions:
         raise SuperbError("give at least one length in seconds and one precision")
-    if rounds < 1 or (threads is not None and threads < 1):
-        raise SuperbError(f"rounds and threads are at least 1; got {rounds} and {threads}")
     name = name.strip()
     _refuse_others(name)
     with (
         tempfile.TemporaryDirectory() as temporary,
-        _threads(threads),
-        _quiet(),
+        quiet(),
         torch.random.fork_rng(devices=[]),
     ):
         report("building the models")
-        if random_weights or name.startswith(UNTRAINED):
-            folder = Path(temporary)
-            twin = _ours(name, load_upstream(UNTRAINED + name.removeprefix(UNTRAINED)))
-            write_random(folder, twin)
-            shown = UNTRAINED + name.removeprefix(UNTRAINED)
-            upstream = _ours(name, load_upstream(str(folder)))
-        else:
-            upstream = _ours(name, load_upstream(name))
-            shown, folder = upstream.card.name, _folder(upstream)
+        shown, loaded, folder = load_pair(name, random_weights, Path(temporary))
+        if not _is_ours(loaded):
+            raise _other(name)
+        upstream = loaded
+        if folder is None:
+            raise UpstreamError(
+                f"{upstream.card.name} has no checkpoint that transformers reads: add "
+                "--random-weights"
+            )
         config = upstream.encoder.config
         shortest = config.min_samples / upstream.card.sample_rate
         if not all(shortest <= length < math.inf for length in seconds):
@@ -166,7 +160,7 @@ def compare(
                 f"seconds are at least {shortest:g}, the shortest that {name} takes; got "
                 f"{', '.join(f'{length:g}' for length in seconds)}"
             )
-        bench = _Bench(upstream, folder, rounds, report)
+        bench = Contest(upstream, folder, rounds, device)
         bench.check()
         workloads: dict[str, tuple[float, ...]] = {f"{length:g} s": (length,) for length in seconds}
         workloads["LibriSpeech-like"] = LIBRISPEECH_LIKE
@@ -174,8 +168,8 @@ def compare(
         rows: dict[str, list[Row]] = {}
         for precision in dict.fromkeys(precisions):
             report(f"{precision}: peak of this machine")
-            peaks[precision] = matmul_peak(PRECISIONS[precision], rounds)
-            models = bench.models(PRECISIONS[precision])
+            peaks[precision] = matmul_peak(precision, device, rounds) / 1e9
+            models = bench.models(getattr(torch, precision))
             for audio, lengths in workloads.items():
                 report(f"{precision}: {audio}")
                 for row in bench.rows(audio, lengths, precision, models, peaks[precision]):
@@ -240,45 +234,25 @@ def their_settings(config: EncoderConfig) -> dict[str, Any]:
     return settings
 
 
-def matmul_peak(dtype: torch.dtype, repeats: int = 5) -> float:
-    """10⁹ operations per second of the fastest big matrix product: torch's own, or oneDNN's.
-
-    On some processors torch multiplies single precision with a library that is slow there.
-    """
-    generator = torch.Generator().manual_seed(SEED)
-    left, right = torch.randn(2, PEAK_SIZE, PEAK_SIZE, generator=generator).to(dtype).unbind()
-    ways: list[Encode] = [partial(torch.mm, left, right)]
-    if dtype == torch.float32 and torch._C._has_mkldnn:
-        linear = torch.ops.mkldnn._linear_pointwise
-        ways.append(partial(linear, left, right, None, "none", [], ""))
-    fastest = math.inf
-    with torch.inference_mode():
-        for way in ways:
-            way()
-        for _ in range(repeats):
-            for way in ways:
-                fastest = min(fastest, _time(way))
-    return 2 * PEAK_SIZE**3 / fastest / 1e9
-
-
-class _Bench:
+class Contest:
     """The contenders with one set of weights, and what to tell the reader."""
 
     def __init__(
         self,
         upstream: TransformerUpstream,
         folder: Path,
-        rounds: int,
-        report: Callable[[str], None],
+        rounds: int = 1,
+        device: str = "cpu",
     ) -> None:
         import transformers
 
-        self.upstream, self.rounds, self.report = upstream, rounds, report
+        self.upstream, self.rounds, self.device = upstream.to(device), rounds, device
         self.rate = upstream.card.sample_rate
         model_class = getattr(transformers, MODELS[read_json(folder, "config.json")["model_type"]])
         self.theirs: Model = model_class.from_pretrained(
             folder, attn_implementation="eager", dtype=torch.float32, local_files_only=True
         ).eval()
+        self.theirs.to(device)
         with torch.device("meta"):  # to count in, without memory or work
             self.counted: Model = model_class(copy.deepcopy(self.theirs.config)).eval()
         self.attentions = {EAGER: "eager"}
@@ -290,13 +264,15 @@ class _Bench:
                 f"transformers has no sdpa for {model_class.__name__}: the ratio is against eager"
             )
         self.torchaudio = _torchaudio(self.theirs)
-        if self.torchaudio is None:
+        if self.torchaudio is not None:
+            self.torchaudio.to(device)
+        else:
             self.notes.append(f"torchaudio does not import {model_class.__name__}")
 
     def check(self) -> None:
         """Refuse implementations that disagree on the hidden states of a second of noise."""
         samples = max(self.rate, self.upstream.card.min_samples)
-        waveform = _noise(samples)
+        waveform = _noise(samples).to(self.device)
         given = self.upstream.prepare(waveform)[None]
         found = list(self.upstream([waveform]).values[:, 0])
         for attention in self.attentions.values():
@@ -329,7 +305,8 @@ class _Bench:
         theirs, torchaudio = copy.deepcopy(theirs).to(dtype), copy.deepcopy(torchaudio)
         if torchaudio is not None:
             torchaudio = torchaudio.to(dtype)
-            shortest = torch.zeros(1, max(self.rate, self.upstream.card.min_samples), dtype=dtype)
+            samples = max(self.rate, self.upstream.card.min_samples)
+            shortest = torch.zeros(1, samples, dtype=dtype, device=self.device)
             try:
                 with torch.inference_mode():
                     torchaudio.extract_features(shortest)
@@ -347,13 +324,15 @@ class _Bench:
         peak: float,
     ) -> list[Row]:
         """One workload: a row one by one and, of several utterances, one as a padded batch."""
-        contenders = self._contenders(lengths, PRECISIONS[precision], *models)
+        contenders = self._contenders(lengths, getattr(torch, precision), *models)
         total = sum(lengths)
         repeats = max(1, math.ceil(AT_LEAST_S / total))
-        rates = {
-            label: total / second
-            for label, second in _take_turns(contenders, self.rounds, repeats).items()
+        works = {
+            label: partial(_time, work, self.device, repeats) for label, work in contenders.items()
         }
+        with torch.inference_mode():
+            taken = take_turns(works, self.rounds)
+        rates = {label: total / timing.median for label, timing in taken.items()}
         gflop_per_s = sum(self._gflop(length) for length in lengths) / total
         rows = []
         for suffix in ("", PADDED) if len(lengths) > 1 else ("",):
@@ -376,11 +355,12 @@ class _Bench:
         self, lengths: Sequence[float], dtype: torch.dtype, theirs: Model, torchaudio: Model
     ) -> dict[str, Encode]:
         """What each has to do for one pass over the utterances: all hidden states of each."""
-        waveforms = [_noise(round(length * self.rate)) for length in lengths]
+        waveforms = [_noise(round(length * self.rate)).to(self.device) for length in lengths]
         given = [self.upstream.prepare(waveform)[None].to(dtype) for waveform in waveforms]
 
         def ours() -> None:
-            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+            kind = torch.device(self.device).type
+            with torch.autocast(kind, dtype, enabled=dtype != torch.float32):
                 for waveform in waveforms:
                     self.upstream([waveform])
 
@@ -394,18 +374,12 @@ class _Bench:
                 torchaudio.extract_features(waveform)
 
         alone = [{"input_values": waveform} for waveform in given]
-        samples = torch.tensor([waveform.shape[1] for waveform in given])
-        padded = {
-            "input_values": torch.nn.utils.rnn.pad_sequence(
-                [waveform[0] for waveform in given], batch_first=True
-            ),
-            "attention_mask": (torch.arange(int(samples.max())) < samples[:, None]).long(),
-        }
+        together = padded([waveform[0] for waveform in given])
         contenders: dict[str, Encode] = {OURS: ours}
         for label, attention in self.attentions.items():
             contenders[label] = partial(transformers, alone, attention)
             if len(given) > 1:
-                contenders[label + PADDED] = partial(transformers, [padded], attention)
+                contenders[label + PADDED] = partial(transformers, [together], attention)
         if torchaudio is not None:
             contenders[TORCHAUDIO] = torchaudios
         return contenders
@@ -422,24 +396,20 @@ class _Bench:
         return float(count.get_total_flops()) / 1e9
 
 
-def _take_turns(contenders: Mapping[str, Encode], rounds: int, repeats: int) -> dict[str, float]:
-    """Median seconds of one pass of each; every round begins with another one."""
-    labels = list(contenders)
-    taken: dict[str, list[float]] = {label: [] for label in labels}
-    with torch.inference_mode():
-        for label in labels:
-            contenders[label]()
-        for turn in range(rounds):
-            start = turn % len(labels)
-            for label in labels[start:] + labels[:start]:
-                taken[label].append(_time(contenders[label], repeats))
-    return {label: statistics.median(times) for label, times in taken.items()}
+def padded(waveforms: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Waveforms as a batch for transformers' models, where they are."""
+    values = torch.nn.utils.rnn.pad_sequence(list(waveforms), batch_first=True)
+    samples = torch.tensor([len(waveform) for waveform in waveforms])
+    mask = (torch.arange(values.shape[1]) < samples[:, None]).long()
+    return {"input_values": values, "attention_mask": mask.to(values.device)}
 
 
-def _time(work: Encode, repeats: int = 1) -> float:
+def _time(work: Encode, device: str, repeats: int) -> float:
+    synchronise(device)
     start = time.perf_counter()
     for _ in range(repeats):
         work()
+    synchronise(device)
     return (time.perf_counter() - start) / repeats
 
 
@@ -501,15 +471,38 @@ def _other(name: str) -> SuperbError:
     )
 
 
-def _ours(name: str, upstream: object) -> TransformerUpstream:
-    # What starts from log mel energies exists in no other library.
-    if not isinstance(upstream, TransformerUpstream) or upstream.encoder.config.log_mel:
-        raise _other(name)
-    return upstream
+def load_pair(
+    name: str, random_weights: bool, temporary: Path
+) -> tuple[str, Upstream, Path | None]:
+    """An encoder, and a checkpoint from which transformers makes the same model.
+
+    Args:
+        name: as for `load_upstream`.
+        random_weights: take the architecture alone.
+        temporary: an empty folder, where that of random weights goes.
+
+    Returns:
+        Its name for readers, the encoder, and the folder; None where transformers has no such
+        model, or the checkpoint is of our own kind.
+    """
+    if not (random_weights or name.startswith(UNTRAINED)):
+        upstream = load_upstream(name)
+        return upstream.card.name, upstream, _folder(upstream) if _is_ours(upstream) else None
+    shown = UNTRAINED + name.removeprefix(UNTRAINED)
+    upstream = load_upstream(shown)
+    if not _is_ours(upstream):
+        return shown, upstream, None
+    write_random(temporary, upstream)
+    return shown, load_upstream(str(temporary)), temporary
 
 
-def _folder(upstream: TransformerUpstream) -> Path:
-    """Where a loaded checkpoint lies."""
+def _is_ours(upstream: object) -> TypeGuard[TransformerUpstream]:
+    # what starts from log mel energies exists in no other library
+    return isinstance(upstream, TransformerUpstream) and not upstream.encoder.config.log_mel
+
+
+def _folder(upstream: TransformerUpstream) -> Path | None:
+    """Where a loaded checkpoint lies that transformers reads."""
     card = upstream.card
     if card.revision:
         from upstreams.loading.hub import download
@@ -520,42 +513,5 @@ def _folder(upstream: TransformerUpstream) -> Path:
         card.source in ("", "bundled")
         or read_json(folder, "config.json").get("model_type") == PRETRAINED
     ):
-        raise UpstreamError(
-            f"{card.name} has no checkpoint that transformers reads: add --random-weights"
-        )
+        return None
     return folder
-
-
-@contextmanager
-def _threads(wanted: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(wanted or before)
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No warnings, progress bars and load reports of other libraries."""
-    import logging
-
-    from transformers.utils import logging as theirs
-
-    library: Any = theirs  # not typed throughout
-    verbosity, bars = library.get_verbosity(), library.is_progress_bar_enabled()
-    other = logging.getLogger("torchaudio")
-    level = other.level
-    library.set_verbosity_error()
-    library.disable_progress_bar()
-    other.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        library.set_verbosity(verbosity)
-        if bars:
-            library.enable_progress_bar()
-        other.setLevel(level)

@@ -1,0 +1,1 @@
+"""How fast things are here: encoders, extraction, the training of heads, and so a whole run."""
