@@ -200,7 +200,7 @@ def resolve(question: Question, progress: Progress, encoder: Encoder | None = No
     layers = encoder.card.layers
     mixes = expand(question.layers, layers)
     amount = Amount(question.utterances, question.hours * 3600)
-    work = {task.downstream.card.features: amount for task in tasks.values()}
+    work: dict[str, Amount] = {task.downstream.card.features: amount for task in tasks.values()}
     if "mean" in work and any(mix.normalised for mix in mixes.values()):
         work["mean-normalised"] = amount
     chosen = sorted({mix.layer for mix in mixes.values() if mix.layer is not None})

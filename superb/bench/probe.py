@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -157,12 +156,12 @@ class Watch:
 
     def __init__(self, device: str = "cpu") -> None:
         self.wait = partial(synchronise, device)
-        self.seconds: Counter[str] = Counter()
+        self.seconds: dict[str, float] = {}
         self._part, self._since = REST, 0.0
 
     def start(self) -> None:
         """Begin anew."""
-        self.seconds.clear()
+        self.seconds = dict.fromkeys(PARTS, 0.0)
         self.wait()
         self._part, self._since = REST, time.perf_counter()
 
@@ -177,7 +176,7 @@ class Watch:
     def stop(self) -> dict[str, float]:
         """Seconds of every part."""
         self.switch(REST)
-        return {part: self.seconds[part] for part in PARTS}
+        return self.seconds
 
     @contextmanager
     def within(self, part: str) -> Iterator[None]:
@@ -221,10 +220,18 @@ class _WatchedTask:
         def begins(_: Tensor) -> None:
             self._watch.switch(f"{LOSS}{_GRADIENT}")
             engine = torch.autograd.Variable._execution_engine
-            engine.queue_callback(lambda: self._watch.switch(REST))  # where gradients end
+            engine.queue_callback(ends)
 
-        loss.register_hook(begins)
+        def ends() -> None:
+            self._watch.switch(REST)
+
+        _with_gradient(loss, begins)
         return loss
+
+
+def _with_gradient(values: Tensor, hook: Callable[[Tensor], None]) -> None:
+    """Have something called as soon as the gradient of some values is there."""
+    values.register_hook(hook)  # type: ignore[no-untyped-call]
 
 
 def watch_probe(probe: Probe, watch: Watch) -> None:
@@ -245,9 +252,9 @@ def watch_probe(probe: Probe, watch: Watch) -> None:
             watch.switch(around)
             result = gave[0] if isinstance(gave, tuple) else gave
             if isinstance(result, Tensor) and result.requires_grad:
-                result.register_hook(begins(f"{part}{_GRADIENT}"))
+                _with_gradient(result, begins(f"{part}{_GRADIENT}"))
             if around != REST and isinstance(given[0], Tensor) and given[0].requires_grad:
-                given[0].register_hook(begins(f"{around}{_GRADIENT}"))
+                _with_gradient(given[0], begins(f"{around}{_GRADIENT}"))
 
         module.register_forward_pre_hook(begins(part))
         module.register_forward_hook(after)
@@ -256,7 +263,7 @@ def watch_probe(probe: Probe, watch: Watch) -> None:
     watched(probe.head, HEAD, REST)
     for layer in recurrent_layers(probe.head):
         watched(layer, RECURRENT, HEAD)
-    probe.downstream = _WatchedTask(probe.downstream, watch)  # type: ignore[assignment]
+    probe.downstream = _WatchedTask(probe.downstream, watch)
     probe.optimizer.register_step_pre_hook(begins(OPTIMISER))
     probe.optimizer.register_step_post_hook(begins(REST))
 
