@@ -162,6 +162,8 @@ class Encoded:
         audio_s: seconds of audio that passed the encoder.
         encoder_s: seconds that the encoder took for them; 0 if all was stored before.
         seconds: that reading, encoding and storing took, on the clock.
+        packs: how often the encoder was given something, several utterances or one.
+        apart: why several had to be encoded one at a time after all, each time.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
@@ -169,6 +171,8 @@ class Encoded:
     audio_s: float = 0.0
     encoder_s: float = 0.0
     seconds: float = 0.0
+    packs: int = 0
+    apart: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -243,6 +247,12 @@ def extract(extraction: Extraction, progress: Progress, share: int = 0, shares: 
             store.commit()
             if found.encoder_s:
                 store.log_session(found.audio_s, found.encoder_s)
+    if found.apart:
+        progress.warn(
+            f"{extraction.upstream.card.name}: {len(found.apart)} of {found.packs} packs of "
+            "utterances had to be encoded one at a time, which is slower; the first: "
+            f"{found.apart[0]}"
+        )
     found.seconds = time.perf_counter() - started
     return found
 
@@ -465,6 +475,7 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
 
         for pack, states in _passed(own, _packs(own, heard())):
             _store(own, pack, states)
+            own.found.packs += 1
             bar.rate(f"{own.found.audio_s / own.found.encoder_s:.0f} x real time")
 
 
@@ -490,14 +501,15 @@ def _passed(
         names = [one.utterance.id for one in pack.values()]
         waveforms = [one.sound.waveform for one in pack.values()]
         before = time.perf_counter()
-        states = encode(upstream, waveforms, settings.device, settings.precision, names)
+        how = (settings.device, settings.precision)
+        states = encode(
+            upstream, waveforms, *how, names, lambda error: found.apart.append(str(error))
+        )
         if (
             not compared
             and waveforms[-1].numel() - waveforms[0].numel() > 2 * upstream.card.hop_samples
         ):
-            require_invariance(
-                upstream, states, waveforms, settings.device, settings.precision, names
-            )
+            require_invariance(upstream, states, waveforms, *how, names)
             compared = True
         return states, time.perf_counter() - before
 

@@ -10,7 +10,7 @@ size, which is looked at once for each extraction. All other encoders get one at
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Final
 
@@ -103,24 +103,27 @@ def encode(
     device: str,
     precision: str,
     names: Sequence[str],
+    apart: Callable[[UpstreamError], None] = lambda error: None,
 ) -> HiddenStates:
     """Utterances through the frozen encoder at once; what it returns stays on its device, float32.
 
     Where several fail together they are encoded one at a time, so that the culprit is named, or
-    so that all pass where there was no memory for them together.
+    so that all pass where there was no memory for them together; `apart` is then told why.
 
     Raises:
         UpstreamError: when the encoder raises, or what it returns does not fit its card.
     """
     try:
         return _encode(upstream, waveforms, device, precision, names)
-    except UpstreamError:
+    except UpstreamError as error:
         if len(waveforms) == 1:
             raise
+        reason = error
     each = [
         _encode(upstream, [waveform], device, precision, [name])
         for waveform, name in zip(waveforms, names, strict=True)
     ]
+    apart(reason)
     lengths = torch.cat([states.lengths for states in each])
     longest, first = int(lengths.max()), each[0].values
     values = first.new_zeros(first.shape[0], len(each), longest, first.shape[3])

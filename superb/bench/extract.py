@@ -240,9 +240,12 @@ class _Loop:
                 )
                 samples = torch.tensor([len(waveform) for waveform in waveforms])
                 lengths = self.model._get_feat_extract_output_lengths(samples).tolist()
-                each = [states[:, row, :length] for row, length in enumerate(lengths)]
+                places = list(enumerate(lengths))
                 if self.kind == "mean":
-                    each = [frames.float().mean(dim=1) for frames in each]
-                norms = np.zeros(len(states), np.float32)
+                    means = [states[:, row, :length].float().mean(dim=1) for row, length in places]
+                    each = list(torch.stack(means).cpu())
+                else:
+                    kept = states.float().cpu()  # in one copy, as ours are
+                    each = [kept[:, row, :length] for row, length in places]
                 for values in each:
-                    store.append(next(keys), values.float().cpu().numpy(), norms)
+                    store.append(next(keys), values.numpy(), np.zeros(len(values), np.float32))

@@ -66,6 +66,17 @@ def test_every_task_has_a_price(tmp_path):
     assert any("qbe trains nothing" in line for line in price.notes)
 
 
+def test_a_head_is_priced_by_its_own_rules(tmp_path):
+    asked = {"hours": 0.02, "nodes": 1, "heads": ["ctc", "attention", "hmm"]}
+    found, price = ask(tmp_path, **asked)
+    fits = [line.what for line in price.lines if line.what.startswith("fit")]
+    assert fits == ["fit asr", "fit asr-attention"]
+    assert any("asr-hmm learns from the corpus before its heads do" in note for note in price.notes)
+    assert any("asr-attention 666.7" in note for note in found.notes)
+    with pytest.raises(SuperbError, match="--head is for tasks that several heads can do"):
+        ask(tmp_path, downstream=["ks"], heads=["ctc"])
+
+
 def test_updates_and_ends_of_jobs():
     training = load_protocol("mini", PROTOCOLS).training("ks", "mean", {"head": {"projection": 2}})
     # six rates to update 500, three to 1000, two to 2000

@@ -30,7 +30,7 @@ from benchmark.encoding.features import (
 )
 from benchmark.encoding.forward import normalise
 from benchmark.errors import AudioError, SuperbError, UpstreamError
-from benchmark.progress import Progress
+from benchmark.progress import Messages, Progress
 
 QUIET = Progress(quiet=True)
 
@@ -244,7 +244,14 @@ def test_what_has_no_room_together_is_encoded_alone(tmp_path, packs_here):
                 raise MemoryError("too much")
             return super().__call__(waveforms)
 
-    _, arrays = go(Small(), {"frames": corpus(6)}, tmp_path / "small", storage="float32")
+    wanted, said = {"frames": corpus(6)}, Messages()
+    extraction = what(Small(), wanted, tmp_path / "small", storage="float32")
+    found = extract(extraction, said)
+    assert 1 <= len(found.apart) <= found.packs < 6
+    (warning,) = said.warnings  # once, however many
+    assert f"{len(found.apart)} of {found.packs} packs of utterances had to be" in warning
+    assert "MemoryError: too much" in warning
+    _, arrays = read_back(extraction, [found])
     _, wanted = go(Toy(), {"frames": corpus(6)}, tmp_path / "alone", storage="float32")
     assert all(
         np.array_equal(arrays["frames"][name], own) for name, own in wanted["frames"].items()
