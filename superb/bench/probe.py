@@ -365,7 +365,10 @@ def measure_updates(
         _fill(store, card, kind, seconds)
 
         def data() -> _WatchedData:
-            return _WatchedData(utterances, keys, {kind: store}, place, kept)
+            own = _WatchedData(utterances, keys, {kind: store}, place, kept)
+            for at in range(len(utterances)):  # memory fills up in the first epoch of a run
+                own.batch([at], normalised=False)
+            return own
 
         scaling = standardisation(data(), mix) if training.standardise else None
         build = partial(
