@@ -232,7 +232,7 @@ def _where(entry: Entry) -> str:
     """Whether weights are at hand, by a look at the disk alone."""
     if entry.checkpoint in ("bundled", "none"):
         return "here"
-    if entry.layout:
+    if entry.checkpoint == "local file":
         return "your file: published, but not on the hub"
     if "/" not in entry.checkpoint:
         return "nowhere: nobody published weights that can be read"

@@ -151,7 +151,7 @@ def _unavailable(name: str) -> UpstreamError:
         message += f"Random weights: --upstream {UNTRAINED}{name}"
     else:
         message += "To run it, wrap its own code in a class: --upstream my_file.py:MyClass"
-    if entry.architecture:
+    if entry.checkpoint == "local file":
         message += f". A copy of your own: --upstream {name}:/path/to/file.pt"
     return UpstreamError(message)
 
