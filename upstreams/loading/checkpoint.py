@@ -120,6 +120,8 @@ RENAMED = {
     ".weight_g": ".parametrizations.weight.original0",
     ".weight_v": ".parametrizations.weight.original1",
 }
+# A positional convolution's weight without weight norm.
+POSITION = "encoder.pos_conv_embed.conv.weight"
 # WavLM's published code computes each gate as a sum of this many linear outputs.
 GATE_ROWS = 4
 
@@ -356,11 +358,13 @@ def load_encoder(
         encoder = TransformerEncoder(config)
     theirs = encoder_weights(weights)
     names = their_names(config)
+    if POSITION in theirs:  # weight norm was removed after training
+        names["position.convolutions.0.weight"] = (POSITION,)
     wanted: dict[str, tuple[int, ...]] = {}
     for ours, parameter in encoder.state_dict().items():
         wanted.update(their_shapes(ours, names[ours], tuple(parameter.shape)))
     refuse_differences(
-        wanted, shapes(theirs), f"{where} does not hold the weights its config.json describes"
+        wanted, shapes(theirs), f"{where} does not hold the weights its settings describe"
     )
     if whole := sorted(name for name in wanted if not theirs[name].is_floating_point()):
         raise UpstreamError(

@@ -275,19 +275,17 @@ _FIXED = {
 _MOST_LAYERS, _MOST_SIZE = 256, 1 << 16
 
 
-def settled(model: Mapping[str, Any], task: Mapping[str, Any], where: str) -> AVHubertConfig:
+def settled(settings: Mapping[str, Any], where: str) -> AVHubertConfig:
     """The configuration that a training file describes; sizes are read, never guessed.
 
     Args:
-        model: its settings under ``cfg``, ``model``; of a fine-tuned file, those of the model that
-            it began with, under ``cfg``, ``model``, ``w2v_args``, ``model``.
-        task: its settings under ``task``, which stands beside them.
+        settings: those of its model and of its task, in one; of a fine-tuned file, those of the
+            model that it began with.
         where: the file, for messages.
 
     Raises:
         UpstreamError: a setting is missing or no such value, or makes another model.
     """
-    settings = {**task, **model}
 
     def refuse(key: str, allowed: str) -> NoReturn:
         given = f"{settings[key]!r:.40}" if key in settings else "none"

@@ -298,7 +298,7 @@ def test_autocast_leaves_the_filter_banks_exact(noise):
 # Settings of the authors' files
 # --------------------------------------------------------------------------------------------
 
-MODEL = {
+SETTINGS = {
     "encoder_layers": 2,
     "encoder_embed_dim": 24,
     "encoder_ffn_embed_dim": 40,
@@ -312,17 +312,22 @@ MODEL = {
     "activation_fn": "gelu",
     "resnet_relu_type": "prelu",
     "modality_dropout": 0.5,
+    "stack_order_audio": 4,
+    "normalize": True,
+    "sample_rate": 25,
 }
-TASK = {"stack_order_audio": 4, "normalize": True, "sample_rate": 25}
 
 
 def test_settings_of_a_file():
-    assert settled(MODEL, TASK, "file.pt") == SMALL
-    plain = {"stack_order_audio": 5, "normalize": False}
-    model = {**MODEL, "audio_feat_dim": 130, "layer_norm_first": False}
-    assert settled(model, plain, "file.pt") == replace(
-        SMALL, stack=5, normalize=False, pre_norm=False
-    )
+    assert settled(SETTINGS, "file.pt") == SMALL
+    other = {
+        "stack_order_audio": 5,
+        "normalize": False,
+        "audio_feat_dim": 130,
+        "layer_norm_first": False,
+    }
+    expected = replace(SMALL, stack=5, normalize=False, pre_norm=False)
+    assert settled({**SETTINGS, **other}, "file.pt") == expected
 
 
 @pytest.mark.parametrize(
@@ -343,14 +348,14 @@ def test_settings_of_a_file():
 )
 def test_settings_of_another_model(changes, says):
     with pytest.raises(UpstreamError, match=rf"^file\.pt: .*{says}"):
-        settled({**MODEL, **changes}, TASK, "file.pt")
+        settled({**SETTINGS, **changes}, "file.pt")
 
 
 @pytest.mark.parametrize("missing", ["encoder_layers", "layer_norm_first", "normalize"])
 def test_what_a_file_does_not_say_is_not_guessed(missing):
-    model, task = ({k: v for k, v in part.items() if k != missing} for part in (MODEL, TASK))
+    settings = {key: value for key, value in SETTINGS.items() if key != missing}
     with pytest.raises(UpstreamError, match=rf"file\.pt: the setting {missing} must be.*got none"):
-        settled(model, task, "file.pt")
+        settled(settings, "file.pt")
 
 
 def test_what_only_training_needs_is_none_of_ours():
