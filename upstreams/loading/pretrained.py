@@ -25,6 +25,7 @@ from benchmark.core import UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
 from upstreams.loading.files import Origin, read_json, refuse_not_finite, refuse_pointer
 from upstreams.models.architecture import Encoder, untrained_encoder
+from upstreams.models.av_hubert import AVHubertConfig
 from upstreams.models.cpc import BidirectionalCPCConfig, CPCConfig
 from upstreams.models.generative import APCConfig, MelTransformerConfig, NPCConfig
 from upstreams.models.transformer import EncoderConfig, TransformerEncoder, TransformerUpstream
@@ -45,6 +46,7 @@ ARCHITECTURES: dict[str, type[Any]] = {
     "npc": NPCConfig,
     "mel-transformer": MelTransformerConfig,
     "wav2vec": Wav2VecConfig,
+    "av-hubert": AVHubertConfig,
 }
 # What card.json says beside the encoder itself.
 CARD_FIELDS = ("family", "licence", "paper", "note", "trained_on")

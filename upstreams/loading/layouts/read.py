@@ -12,7 +12,7 @@ from benchmark.registry import load_attribute
 from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.files import Origin, refuse_pointer, safetensors, some
 from upstreams.loading.inert import read_inert
-from upstreams.loading.layouts import bare, fairseq, ours, rows, s3prl, wav2vec
+from upstreams.loading.layouts import av_hubert, bare, fairseq, ours, rows, s3prl, wav2vec
 from upstreams.loading.layouts.file import Found, Layout, TrainingFile, opened, parts
 from upstreams.loading.pretrained import Frozen, frozen
 from upstreams.loading.rows import with_weights
@@ -22,7 +22,7 @@ from upstreams.models.transformer import TransformerUpstream
 
 # The first that recognises a file reads it. `bare` knows weights alone, so it comes after those
 # that know settings too.
-LAYOUTS: tuple[Layout, ...] = (ours, wav2vec, s3prl, fairseq, bare, rows)
+LAYOUTS: tuple[Layout, ...] = (ours, av_hubert, wav2vec, s3prl, fairseq, bare, rows)
 # Names that weights of text, of pictures or of what writes text have.
 OTHERS = {
     "embed_tokens.": "a model of text, or one that writes it",
