@@ -63,10 +63,8 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 def described(architecture: Architecture) -> dict[str, Json]:
     """An architecture as JSON, which `architecture_from` reads."""
     names = {config: name for name, config in ARCHITECTURES.items()}
-    return {
-        "architecture": names[type(architecture)],
-        "values": dataclasses.asdict(architecture),
-    }
+    values = json.loads(json.dumps(dataclasses.asdict(architecture)))  # with lists for tuples
+    return {"architecture": names[type(architecture)], "values": values}
 
 
 def save(
