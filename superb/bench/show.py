@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -17,20 +16,15 @@ from superb.bench.extract import ENGINE, THEIRS, WAYS, Extracted
 from superb.bench.probe import PARTS, Profile
 from superb.bench.run import Projection
 from superb.bench.timing import rounded
+from superb.summary import plain_table
 
 _SPREAD = "±: half the way from the slowest to the fastest"
 
 
 def _table(title: str) -> Table:
-    return Table(
-        title=escape(title),
-        title_style="bold",
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-        caption_justify="left",
-    )
+    table = plain_table(escape(title))
+    table.caption_justify = "left"
+    return table
 
 
 def encoder_table(comparison: Comparison) -> Table:
