@@ -28,7 +28,7 @@ def invoke(*words):
 
 
 def test_what_is_in_a_file_is_shown(path):
-    with pytest.raises(SuperbError, match="--set normalize=true|false"):
+    with pytest.raises(SuperbError, match=r"--set normalize=true\|false"):
         file_details(path, ())
     shown = invoke("upstreams", path, "--set", "normalize=false").output
     for words in (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,43 +12,12 @@ from benchmark.encoding.fingerprint import fingerprint
 from benchmark.errors import UpstreamError
 from tests.conftest import TINY
 from tests.upstreams.loading import training_files as made
+from tests.upstreams.loading.parity import LAYOUTS, READ, off, states
 from upstreams.loading.convert import convert
 from upstreams.loading.layouts.read import read_training_file
 from upstreams.loading.layouts.settings import convolutions, parse_settings
 from upstreams.loading.load import load_upstream
 from upstreams.models import generative
-
-LAYOUTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "args": made.fairseq_args,
-    "cfg": made.fairseq_cfg,
-    "tuned": made.fairseq_tuned,
-    "flat": made.flat_cfg,
-}
-READ = [
-    ("hubert", "args"),
-    ("hubert", "cfg"),
-    ("hubert", "tuned"),
-    ("hubert-large", "cfg"),
-    ("wav2vec2", "args"),
-    ("wav2vec2", "tuned"),
-    ("xlsr", "args"),
-    ("unispeech-sat", "cfg"),
-    ("data2vec", "cfg"),
-    ("wavlm", "flat"),
-]
-
-
-def states(model, waveform, normalize=False):
-    """What transformers gives, all layers."""
-    if normalize:
-        waveform = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
-    with torch.inference_mode():
-        output = model(waveform[None], output_hidden_states=True)
-    return torch.cat([*output.hidden_states[:-1], output.last_hidden_state])
-
-
-def off(one, other):
-    return float((one - other).abs().max() / other.abs().max())
 
 
 @pytest.fixture
