@@ -87,6 +87,7 @@ class UpstreamCard:
         source: where the weights come from: a hub id, a folder, or "" for none.
         revision: the exact version of the weights (a commit hash), or "".
         note: one loud line for the terminal and the results, e.g. that it is untrained.
+        training: what a training file says of itself: data, steps, masks; "" for nothing.
     """
 
     name: str
@@ -104,6 +105,7 @@ class UpstreamCard:
     source: str = ""
     revision: str = ""
     note: str = ""
+    training: str = ""
 
     def __post_init__(self) -> None:
         if self.family not in get_args(Family):
@@ -114,7 +116,7 @@ class UpstreamCard:
         for name in ("layers", "dim", "hop_samples", "sample_rate", "min_samples"):
             value = getattr(self, name)
             self._require(name, _is_whole(value) and value >= 1, "a positive integer")
-        for name in ("name", "licence", "paper", "source", "revision", "note"):
+        for name in ("name", "licence", "paper", "source", "revision", "note", "training"):
             self._require(name, isinstance(getattr(self, name), str), "text")
         self._require("pad_invariant", isinstance(self.pad_invariant, bool), "True or False")
         self._require(

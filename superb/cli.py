@@ -64,6 +64,10 @@ LayerChoices = Annotated[
     str,
     typer.Option("--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."),
 ]
+FileSettings = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="What a training file does not say, name=value; may be repeated."),
+]
 PictureFolder = Annotated[
     Path | None, typer.Option("--output", "-o", help="Draw pictures into this folder.")
 ]
@@ -220,6 +224,11 @@ def run(
         bool,
         typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code."),
     ] = False,
+    settings: FileSettings = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Training file with the weights of the one --upstream."),
+    ] = None,
     workers: Annotated[
         int, typer.Option(help="Processes on this machine that share the jobs.")
     ] = 1,
@@ -245,7 +254,7 @@ def run(
     from superb.summary import print_summary
 
     results = run_all(
-        _several(upstream),
+        _with_checkpoint(_several(upstream), checkpoint),
         _several(downstream),
         corpus=corpus,
         data_root=data_root,
@@ -272,6 +281,7 @@ def run(
         on_bad_audio=on_bad_audio,
         channel=channel,
         trust_remote_code=trust_remote_code,
+        settings=settings or (),
         workers=workers,
         cluster=cluster,
         progress=Progress(quiet),
@@ -582,22 +592,58 @@ def _deliver(text: str, output: Path | None) -> None:
 
 @app.command()
 def upstreams(
-    name: Annotated[str | None, typer.Argument(help="Show all that is known of this one.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show all that is known of this one, or what is in a training file."),
+    ] = None,
+    settings: FileSettings = None,
     wide: Annotated[
         bool,
         typer.Option("--wide", help="With checkpoints, licences, training data and papers."),
     ] = False,
 ) -> None:
-    """List the encoders that have a name, or all that is known of one."""
+    """List the encoders that have a name, or all that is known of one or of a training file."""
     from superb.summary import upstream_details, upstream_table
+    from upstreams.loading.load import is_training_file
 
-    if name is not None:
+    if name is not None and is_training_file(name):
+        from superb.training_files import file_details
+
+        Console(emoji=False).print(file_details(Path(name), settings or ()))
+    elif name is not None:
         Console(emoji=False).print(upstream_details(name))
     elif wide:
         # Lines are never broken, so that they can be piped into less -S or grep.
         Console(emoji=False, width=400).print(upstream_table(wide=True))
     else:
         Console(emoji=False).print(upstream_table(wide=False))
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="A training file, or any encoder of ours.")],
+    folder: Annotated[Path, typer.Argument(help="Where to; it must not be there yet.")],
+    to: Annotated[
+        str, typer.Option(help="superb: a folder of ours; transformers: one for AutoModel too.")
+    ] = "superb",
+    settings: FileSettings = None,
+) -> None:
+    """Write the encoder in a training file as a folder of safetensors, for us or transformers."""
+    from superb.training_files import convert_file
+
+    print(convert_file(source, folder, to, settings or ()))
+
+
+def _with_checkpoint(upstreams: list[str], checkpoint: Path | None) -> list[str]:
+    """The encoders asked for, the one there is with the file of its weights."""
+    if checkpoint is None:
+        return upstreams
+    if len(upstreams) != 1:
+        raise SuperbError(
+            f"--checkpoint is the file of one --upstream; got {', '.join(upstreams)}. Several: "
+            f"--upstream {upstreams[0]}:{checkpoint},…"
+        )
+    return [f"{upstreams[0]}:{checkpoint}"]
 
 
 def _list(*columns: str) -> Table:

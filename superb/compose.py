@@ -31,7 +31,8 @@ from downstreams.corpora.pronunciation import LETTERS, Lexicon, cmu_dictionary, 
 from downstreams.diarization import COLUMN as SEGMENTS
 from downstreams.load import load_downstream
 from downstreams.recogniser import HEADS
-from upstreams.loading.load import load_upstream
+from upstreams.loading.layouts.settings import parse_settings
+from upstreams.loading.load import is_training_file, load_upstream
 
 # Columns that say what is when in an utterance, or in which order: a crop has others.
 _OF_ALL_TIME = {"text", PHONES, "tagged", SEGMENTS}
@@ -65,6 +66,7 @@ class RunSpec:
     trials: Path | None = None
     heads: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
 
     @property
     def options(self) -> CorpusOptions:
@@ -166,10 +168,15 @@ def build_site(
         spec.channel,
     )
     tasks = prepare_tasks(spec, settings.cache_dir, progress)
+    of_files = parse_settings(spec.settings)
+    if of_files and not any(isinstance(u, str) and is_training_file(u) for u in spec.upstreams):
+        raise SuperbError("--set is for encoders in training files, such as --upstream ./model.pt")
 
     def load(place: int) -> Encoder:
         item = spec.upstreams[place]
-        upstream = load_upstream(item, spec.trust_remote_code) if isinstance(item, str) else item
+        upstream = item
+        if isinstance(item, str):
+            upstream = load_upstream(item, spec.trust_remote_code, of_files)
         return replace(prepare_encoder(upstream, settings.device, progress), place=place)
 
     encoders = _distinct(spec, load) if places is None else _Later(places, load)

@@ -54,6 +54,7 @@ def run(
     head: str | Sequence[str] = (),
     labels: str | Sequence[str] = (),
     trials: str | Path | None = None,
+    settings: Sequence[str] = (),
     log_dir: str | Path | None = None,
     workers: int = 1,
     cluster: str | None = None,
@@ -104,6 +105,7 @@ def run(
         slots: the columns that hold the labels of ``ic``, where not action, object and location.
         trials: for ``asv``, a list of the test utterances that are compared, ``1 ONE OTHER`` (one
             person) or ``0 ONE OTHER`` in each line; those of the corpus, or pairs of all, if None.
+        settings: of the model in a training file, for what it does not say: ``normalize=true``.
         log_dir: folder of logs for TensorBoard; none if None.
         workers: processes on this machine that share the jobs; in this one if 1.
         cluster: address of a Ray cluster that does the jobs, or ``auto``; needs
@@ -144,6 +146,7 @@ def run(
         lexicon=_folder(lexicon),
         pronunciations=_folder(pronunciations),
         trials=_folder(trials),
+        settings=tuple(settings),
         log_dir=_folder(log_dir),
         channel=channel,
         slots=tuple(slots),

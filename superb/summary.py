@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from upstreams.catalogue import Entry
 
 
-def _plain_table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """A table that fits a narrow terminal."""
     return Table(
         title=title,
         title_style="bold",
@@ -54,7 +55,7 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
         first = own[0]
         name = first.upstream["name"]
         fingerprint = identity_of(first, "upstream", "fingerprint")
-        table = _plain_table(escape(printable(told_apart(name, sources[name])[fingerprint])))
+        table = plain_table(escape(printable(told_apart(name, sources[name])[fingerprint])))
         table.add_column("task", no_wrap=True)
         table.add_column("layers", no_wrap=True)
         table.add_column("test [95 % interval]", justify="right", no_wrap=True)
@@ -152,7 +153,7 @@ def upstream_table(wide: bool) -> Table:
     from upstreams.catalogue import UPSTREAMS
     from upstreams.loading.load import upstream_names
 
-    table = _plain_table("Encoders")
+    table = plain_table("Encoders")
     for column in ("name", "family"):
         table.add_column(column, no_wrap=True)
     for column in ("year", "states", "hop", "weights"):
@@ -198,7 +199,7 @@ def upstream_details(name: str) -> Table:
     if name not in UPSTREAMS:
         raise unknown("upstream", name, UPSTREAMS)
     entry = UPSTREAMS[name]
-    table = _plain_table(f"superb upstreams {escape(name)}")
+    table = plain_table(f"superb upstreams {escape(name)}")
     table.show_header = False
     table.add_column("", no_wrap=True)
     table.add_column("")
@@ -231,7 +232,7 @@ def _where(entry: Entry) -> str:
     """Whether weights are at hand, by a look at the disk alone."""
     if entry.checkpoint in ("bundled", "none"):
         return "here"
-    if entry.layout:
+    if entry.checkpoint == "local file":
         return "your file: published, but not on the hub"
     if "/" not in entry.checkpoint:
         return "nowhere: nobody published weights that can be read"
@@ -247,7 +248,7 @@ def check_table(name: str, checks: Sequence[Check]) -> Table:
     """Passed, failed (with what was expected and what came), not run."""
     failed = sum(check.passed is False for check in checks)
     caption = "conforms" if not failed else f"{failed} of {len(checks)} checks failed"
-    table = _plain_table(f"superb check {escape(name)}: {caption}")
+    table = plain_table(f"superb check {escape(name)}: {caption}")
     table.add_column("check", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("found")
@@ -264,7 +265,7 @@ def bench_table(comparison: Comparison) -> Table:
     """Seconds of audio per second of each implementation, and how far the machine is used."""
     from superb.bench import CONTENDERS, OURS
 
-    table = _plain_table(f"superb bench {escape(comparison.upstream)}: seconds of audio per second")
+    table = plain_table(f"superb bench {escape(comparison.upstream)}: seconds of audio per second")
     table.add_column("audio")
     table.add_column("precision", no_wrap=True)
     for contender in CONTENDERS:

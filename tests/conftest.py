@@ -90,16 +90,22 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_model() -> Callable[..., Any]:
     """``make_model(kind, **options)``: of transformers, random, all weights away from 0 and 1."""
     import torch
-    from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model
+    import transformers
+
+    names = {
+        "hubert": "Hubert",
+        "wav2vec2": "Wav2Vec2",
+        "wavlm": "WavLM",
+        "data2vec-audio": "Data2VecAudio",
+        "unispeech-sat": "UniSpeechSat",
+    }
 
     def make(kind="hubert", seed=0, **options):
-        config_class, model_class = {
-            "hubert": (HubertConfig, HubertModel),
-            "wav2vec2": (Wav2Vec2Config, Wav2Vec2Model),
-        }[kind]
+        config_class = getattr(transformers, f"{names[kind]}Config")
+        model_class = getattr(transformers, f"{names[kind]}Model")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = model_class(config_class(**TINY, **options)).eval()
+            model = model_class(config_class(**{**TINY, **options})).eval()
             with torch.no_grad():
                 for weight in model.parameters():
                     weight.add_(0.2 * torch.randn_like(weight))

@@ -10,7 +10,7 @@ import torch
 
 from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.rows import row_card
-from upstreams.models import cpc, generative, wav2vec
+from upstreams.models import av_hubert, cpc, generative, wav2vec
 from upstreams.models.utterance import FrozenEncoder
 
 
@@ -64,6 +64,8 @@ _SMALL = {
     "npc-4x512": replace(generative.NPC_4X512, dim=16, codes=5),
     "mockingjay-12x768": replace(generative.MOCKINGJAY_12X768, layers=4, **_NARROW),
     "tera-3x768": replace(generative.TERA_3X768, **_NARROW),
+    "av-hubert-base": replace(av_hubert.AV_HUBERT_BASE, layers=2, position_groups=4, **_NARROW),
+    "av-hubert-large": replace(av_hubert.AV_HUBERT_LARGE, layers=3, position_groups=8, **_NARROW),
 }
 
 

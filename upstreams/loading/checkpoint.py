@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmark.core import Family, UpstreamCard
 from benchmark.errors import UpstreamError
@@ -120,6 +120,8 @@ RENAMED = {
     ".weight_g": ".parametrizations.weight.original0",
     ".weight_v": ".parametrizations.weight.original1",
 }
+# A positional convolution's weight without weight norm.
+POSITION = "encoder.pos_conv_embed.conv.weight"
 # WavLM's published code computes each gate as a sum of this many linear outputs.
 GATE_ROWS = 4
 
@@ -311,6 +313,14 @@ def their_names(config: EncoderConfig) -> dict[str, tuple[str, ...]]:
     return names
 
 
+def newly_spelled(name: str) -> str:
+    """The name of a weight that weight norm is on, as torch spells it since 2.0."""
+    for old, new in RENAMED.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + new
+    return name
+
+
 def is_head(name: str) -> bool:
     """Whether a weight, prefix removed, belongs to a head that an encoder does not need."""
     return name.startswith(HEADS)
@@ -327,9 +337,7 @@ def encoder_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         bare = name
         for prefix in PREFIXES:
             bare = bare.removeprefix(prefix)
-        for old, new in RENAMED.items():
-            if bare.endswith(old):
-                bare = bare.removesuffix(old) + new
+        bare = newly_spelled(bare)
         if is_head(bare):
             continue
         if bare in renamed:
@@ -356,11 +364,34 @@ def load_encoder(
         encoder = TransformerEncoder(config)
     theirs = encoder_weights(weights)
     names = their_names(config)
+    if POSITION in theirs:  # weight norm was removed after training
+        names["position.convolutions.0.weight"] = (POSITION,)
+    fill(encoder, names, theirs, where)
+    return encoder
+
+
+def fill(
+    encoder: nn.Module,
+    names: Mapping[str, tuple[str, ...]],
+    theirs: Mapping[str, Tensor],
+    where: str,
+) -> None:
+    """Give an encoder of transformer layers a checkpoint's weights, in float32 on the CPU.
+
+    Args:
+        encoder: on the meta device or any other.
+        names: our parameter names → theirs, as `their_names` has them.
+        theirs: the checkpoint's weights, and no others.
+        where: the checkpoint, for messages.
+
+    Raises:
+        UpstreamError: as `load_encoder`.
+    """
     wanted: dict[str, tuple[int, ...]] = {}
     for ours, parameter in encoder.state_dict().items():
         wanted.update(their_shapes(ours, names[ours], tuple(parameter.shape)))
     refuse_differences(
-        wanted, shapes(theirs), f"{where} does not hold the weights its config.json describes"
+        wanted, shapes(theirs), f"{where} does not hold the weights its settings describe"
     )
     if whole := sorted(name for name in wanted if not theirs[name].is_floating_point()):
         raise UpstreamError(
@@ -374,7 +405,6 @@ def load_encoder(
     }
     refuse_not_finite(state, where)  # a direction of no length has none
     encoder.load_state_dict(state, strict=True, assign=True)
-    return encoder
 
 
 def their_shapes(

@@ -181,7 +181,7 @@ def read_weights(folder: Path, whole: Sequence[str] = ()) -> tuple[dict[str, Ten
     files = weight_files(folder)
     for path in files:
         if path.suffix == ".safetensors":
-            weights |= _safetensors(path)
+            weights |= safetensors(path)
         else:
             content, key = _unpacked(read_pickle(path, "use a model.safetensors instead"), path)
             weights |= named_tensors(content, str(path))
@@ -255,7 +255,12 @@ def refuse_not_finite(weights: Mapping[str, Tensor], where: str) -> None:
         )
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def safetensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a file.
+
+    Raises:
+        UpstreamError: it is damaged.
+    """
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

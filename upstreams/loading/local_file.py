@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +10,6 @@ from torch import Tensor
 from benchmark.errors import UpstreamError
 from upstreams.loading.files import (
     named_tensors,
-    read_pickle,
     refuse_differences,
     refuse_not_finite,
     shapes,
@@ -19,29 +17,35 @@ from upstreams.loading.files import (
 from upstreams.models.architecture import Architecture, Encoder, Layout
 
 
-def read_encoder(path: Path, architecture: Architecture, layout: Layout) -> Encoder:
-    """Read an encoder from a training checkpoint, without running anything that is in it.
+def read_encoder(
+    content: object, architecture: Architecture, layout: Layout, where: str
+) -> Encoder:
+    """An encoder from the content of a training checkpoint.
 
     Args:
-        path: a file of ``torch.save`` that holds plain containers, numbers, strings and tensors.
+        content: of the file, as plain data.
         architecture: of the encoder; the file may settle what it leaves open.
         layout: of the file.
+        where: the file, for messages.
 
     Raises:
-        UpstreamError: unreadable, holding objects whose unpickling would run code, or not holding
-            exactly the weights of the architecture.
+        UpstreamError: it does not hold exactly the weights of the architecture.
     """
-    content = read_pickle(path, "save its weights again, as plain data")
     if not isinstance(content, dict) or layout.key not in content:
-        raise UpstreamError(f"{path} must hold its weights under {layout.key!r}")
-    weights = named_tensors(content.pop(layout.key), f"{path}, under {layout.key!r},")
-    architecture = layout.settled(architecture, content, str(path))
-    with torch.device("meta"):
-        encoder = architecture.build()
+        raise UpstreamError(f"{where} must hold its weights under {layout.key!r}")
+    weights = dict(named_tensors(content[layout.key], f"{where}, under {layout.key!r},"))
+    architecture = layout.settled(architecture, content, where)
+    encoder = planned(architecture)
     for name in layout.ignored(architecture):
         weights.pop(name, None)
-    load_strictly(encoder, weights, layout.names(architecture), str(path))
+    load_strictly(encoder, weights, layout.names(architecture), where)
     return encoder
+
+
+def planned(architecture: Architecture) -> Encoder:
+    """The encoder of an architecture, without memory for its weights."""
+    with torch.device("meta"):
+        return architecture.build()
 
 
 def load_strictly(
@@ -63,8 +67,9 @@ def load_strictly(
     """
     ours = encoder.state_dict()
     wanted, given = shapes({theirs: ours[name] for name, theirs in names.items()}), shapes(weights)
+    bare_wanted, bare_given = bare_shapes(wanted), bare_shapes(given)
     for name, shape in wanted.items():
-        if _bare(given.get(name, ())) == _bare(shape) and name in given:
+        if name in given and bare_given[name] == bare_wanted[name]:
             given[name] = shape
     refuse_differences(wanted, given, f"{where} does not hold the weights expected")
     refuse_not_finite({theirs: weights[theirs] for theirs in names.values()}, where)
@@ -76,6 +81,6 @@ def load_strictly(
     )
 
 
-def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape without its ones."""
-    return tuple(size for size in shape if size != 1)
+def bare_shapes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Shapes without their ones."""
+    return {name: tuple(size for size in shape if size != 1) for name, shape in shapes.items()}

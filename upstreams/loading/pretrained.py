@@ -25,10 +25,12 @@ from benchmark.core import UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
 from upstreams.loading.files import Origin, read_json, refuse_not_finite, refuse_pointer
 from upstreams.models.architecture import Encoder, untrained_encoder
+from upstreams.models.av_hubert import AVHubertConfig
 from upstreams.models.cpc import BidirectionalCPCConfig, CPCConfig
-from upstreams.models.generative import APCConfig, MelTransformerConfig
+from upstreams.models.generative import APCConfig, MelTransformerConfig, NPCConfig
 from upstreams.models.transformer import EncoderConfig, TransformerEncoder, TransformerUpstream
 from upstreams.models.utterance import FrozenEncoder
+from upstreams.models.wav2vec import Wav2VecConfig
 
 # An instance of one of `ARCHITECTURES`, which share properties but no class.
 Architecture: TypeAlias = Any
@@ -41,13 +43,16 @@ ARCHITECTURES: dict[str, type[Any]] = {
     "cpc": CPCConfig,
     "bidirectional-cpc": BidirectionalCPCConfig,
     "apc": APCConfig,
+    "npc": NPCConfig,
     "mel-transformer": MelTransformerConfig,
+    "wav2vec": Wav2VecConfig,
+    "av-hubert": AVHubertConfig,
 }
 # What card.json says beside the encoder itself.
 CARD_FIELDS = ("family", "licence", "paper", "note", "trained_on")
 # What a folder may ask for. Far more than any encoder here has, and little enough that what a
 # stranger wrote exhausts neither memory nor patience before it is compared with the weights.
-LARGEST, MOST_LAYERS, MOST_PARAMETERS = 2**16, 256, 2**30
+LARGEST, MOST_LAYERS, MOST_PARAMETERS = 2**16, 256, 2**32
 LAYERS = frozenset({"layers", "position_layers"})
 # Where 0 means none of it.
 MAY_BE_ZERO = frozenset({"codes", "paddings", "relative_buckets"})
@@ -55,8 +60,20 @@ MAY_BE_ZERO = frozenset({"codes", "paddings", "relative_buckets"})
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 
+def described(architecture: Architecture) -> dict[str, Json]:
+    """An architecture as JSON, which `architecture_from` reads."""
+    names = {config: name for name, config in ARCHITECTURES.items()}
+    values = json.loads(json.dumps(dataclasses.asdict(architecture)))  # with lists for tuples
+    return {"architecture": names[type(architecture)], "values": values}
+
+
 def save(
-    folder: Path, architecture: Architecture, encoder: nn.Module, card: Mapping[str, Json]
+    folder: Path,
+    architecture: Architecture,
+    encoder: nn.Module,
+    card: Mapping[str, Json],
+    normalize: bool = False,
+    dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write a pretrained encoder, wholly or not at all.
 
@@ -65,18 +82,16 @@ def save(
         architecture: an instance of one of `ARCHITECTURES`.
         encoder: with its weights.
         card: `CARD_FIELDS`, and whatever else a reader must know, as JSON.
+        normalize: bring every waveform to zero mean and unit variance first.
+        dtype: of the weights in the file.
 
     Raises:
         SuperbError: it cannot be written.
     """
-    names = {config: name for name, config in ARCHITECTURES.items()}
-    settings = {
-        "model_type": PRETRAINED,
-        "architecture": names[type(architecture)],
-        "values": dataclasses.asdict(architecture),
-    }
+    settings = {"model_type": PRETRAINED, **described(architecture)}
+    settings |= {"normalize": True} if normalize else {}
     weights = {
-        name: weight.detach().to("cpu", torch.float16 if weight.is_floating_point() else None)
+        name: weight.detach().to("cpu", dtype if weight.is_floating_point() else None)
         for name, weight in encoder.state_dict().items()
     }
     for name, weight in weights.items():
@@ -87,6 +102,19 @@ def save(
         "card.json": _text(card),
         "config.json": _text(settings),
     }
+    write(folder, contents)
+
+
+def write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files to a folder, wholly or not at all.
+
+    Args:
+        folder: made if need be.
+        contents: file name → what is in it; the last says that all are there.
+
+    Raises:
+        SuperbError: it cannot be written.
+    """
     temporary = {name: folder / f"{name}.new" for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,17 +144,25 @@ def load(folder: Path, origin: Origin) -> Frozen:
         UpstreamError: a file is missing or damaged, or holds anything but what it should.
     """
     architecture = read_architecture(folder)
-    encoder = _planned(architecture)
+    encoder = planned(architecture)
     encoder.load_state_dict(_weights(folder, encoder), strict=True, assign=True)
-    return frozen(encoder, _card(folder, architecture, origin))
+    return frozen(encoder, _card(folder, architecture, origin), _normalizes(folder))
 
 
 def untrained(folder: Path, origin: Origin, seed: int) -> Frozen:
     """The same architecture with weights of a seed."""
     architecture = read_architecture(folder)
-    _planned(architecture)  # or say in our words why it cannot be built
+    planned(architecture)  # or say in our words why it cannot be built
     encoder = untrained_encoder(architecture, seed)
-    return frozen(encoder, _card(folder, architecture, origin))
+    return frozen(encoder, _card(folder, architecture, origin), _normalizes(folder))
+
+
+def _normalizes(folder: Path) -> bool:
+    """Whether waveforms are normalised first; the bundled ones do not say, as none wants it."""
+    normalize = read_json(folder, "config.json").get("normalize", False)
+    if not isinstance(normalize, bool):
+        raise UpstreamError(f"{folder}/config.json: normalize is true or false; got {normalize!r}")
+    return normalize
 
 
 def read_architecture(folder: Path) -> Architecture:
@@ -135,21 +171,32 @@ def read_architecture(folder: Path) -> Architecture:
     Raises:
         UpstreamError: it is missing, unknown, or its values are not those of that architecture.
     """
-    settings = read_json(folder, "config.json")
+    return architecture_from(read_json(folder, "config.json"), f"{folder}/config.json")
+
+
+def architecture_from(settings: Mapping[str, Json], where: str) -> Architecture:
+    """The architecture in settings, as `described` gives them.
+
+    Args:
+        settings: with ``architecture`` and ``values``.
+        where: they stand, for messages.
+
+    Raises:
+        UpstreamError: it is unknown, or its values are not those of that architecture.
+    """
     config = ARCHITECTURES.get(str(settings.get("architecture")))
     if config is None:
         raise UpstreamError(
-            f"{folder}/config.json: architecture is one of {', '.join(ARCHITECTURES)}; got "
+            f"{where}: architecture is one of {', '.join(ARCHITECTURES)}; got "
             f"{settings.get('architecture')!r}"
         )
-    where = f"{folder}/config.json: values"
-    architecture = from_json(config, settings.get("values"), where)
+    architecture = from_json(config, settings.get("values"), f"{where}: values")
     if max(architecture.hop_samples, architecture.min_samples) > LARGEST:
         raise UpstreamError(f"{where}: kernels and strides make frames of over {LARGEST} samples")
     return architecture
 
 
-def _planned(architecture: Architecture) -> Encoder:
+def planned(architecture: Architecture) -> Encoder:
     """The encoder of an architecture on the meta device, without memory for its weights."""
     try:
         with torch.device("meta"):
@@ -277,6 +324,7 @@ def _card(folder: Path, architecture: Architecture, origin: Origin) -> UpstreamC
             source=origin.source,
             revision=origin.revision,
             note=content["note"],
+            training=content.get("training", ""),
         )
     except SuperbError as error:
         raise UpstreamError(f"{folder}/card.json: {error}") from error

@@ -54,20 +54,24 @@ def load_row(name: str) -> Upstream:
     return upstream
 
 
-def load_local(name: str, path: Path) -> pretrained.Frozen:
-    """A row with the weights of a local file; what they heard is not known, and the card says so.
+def with_weights(row: str, content: object, path: Path, name: str) -> pretrained.Frozen:
+    """A row with the weights of a training file.
 
     Args:
-        name: a row with a `Layout`.
-        path: the file.
+        row: with a `Layout`.
+        content: of the file, as plain data.
+        path: of the file.
+        name: of the encoder.
 
     Raises:
         UpstreamError: the file does not hold exactly the weights of the row.
     """
-    entry = UPSTREAMS[name]
-    encoder = read_encoder(path, load_attribute(entry.architecture), load_attribute(entry.layout))
+    entry = UPSTREAMS[row]
+    architecture, layout = load_attribute(entry.architecture), load_attribute(entry.layout)
+    encoder = read_encoder(content, architecture, layout, str(path))
     card = replace(
-        row_card(name, encoder.config),
+        row_card(row, encoder.config),
+        name=name,
         trained_on=None,
         source=str(path),
         note="weights from a local file; where it comes from is not verified",

@@ -512,6 +512,10 @@ class Trainer:
             "facts": self.facts,
             "history": self.history,
             "objective": self.accelerator.unwrap_model(self.model).state_dict(),
+            "encoder": {
+                "family": OBJECTIVES[self.run.objective].school,
+                **pretrained.described(self.objective.architecture),
+            },
             "optimizer": self.optimizer.state_dict(),
         }
         path = self.folder / "checkpoint.pt"

@@ -128,7 +128,7 @@ def test_paths_that_are_no_folder(tmp_path):
     with pytest.raises(UpstreamError, match="there is no folder"):
         load_upstream(str(tmp_path / "none"))
     (tmp_path / "file.bin").touch()
-    with pytest.raises(UpstreamError, match="is a file"):
+    with pytest.raises(UpstreamError, match="is empty"):
         load_upstream(str(tmp_path / "file.bin"))
     with pytest.raises(UpstreamError, match=r"has no config\.json"):
         load_upstream(str(tmp_path))

@@ -15,6 +15,7 @@ from benchmark.errors import SuperbError, UpstreamError
 from upstreams.loading import pretrained
 from upstreams.loading.load import load_upstream
 from upstreams.models.architecture import untrained_encoder
+from upstreams.models.av_hubert import AV_HUBERT_BASE
 from upstreams.models.cpc import BIDIRECTIONAL_CPC, MODIFIED_CPC
 from upstreams.models.generative import APC_3X512, TERA_3X768
 from upstreams.models.transformer import MINI
@@ -35,6 +36,9 @@ ARCHITECTURES = {
     "apc": dataclasses.replace(APC_3X512, dim=16),
     "mel-transformer": dataclasses.replace(
         TERA_3X768, layers=1, dim=16, heads=2, feed_forward_dim=32
+    ),
+    "av-hubert": dataclasses.replace(
+        AV_HUBERT_BASE, layers=1, dim=16, heads=2, feed_forward_dim=32, position_groups=4
     ),
 }  # fmt: skip
 CARD = {
@@ -146,6 +150,8 @@ MADE_UP = [
     ("apc", {"codes": -1}, "codes must be a whole number from 0"),
     ("mel-transformer", {"dim": 33, "heads": 1}, "dim must be even"),
     ("mel-transformer", {"heads": 7}, "multiple of heads, 7"),
+    ("av-hubert", {"position_groups": 5}, "multiple of heads 2 and of position_groups 5"),
+    ("av-hubert", {"stack": 500}, "frames of over 65536 samples"),
 ]
 
 

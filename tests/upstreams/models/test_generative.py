@@ -250,6 +250,8 @@ def test_apc_layout(name, small_rows, tmp_path, noise, rng_untouched):
     upstream = load_upstream(f"{name}:{path}")
     assert upstream.card.trained_on is None
     values = upstream([noise(3000)]).values[:, 0]
+    # Without the name, the file is known by its weights.
+    assert torch.equal(load_upstream(str(path))([noise(3000)]).values[:, 0], values)
     # The same network written out, frame by frame.
     x = generative.kaldi_mel(noise(3000))
     for index in range(3):
@@ -295,6 +297,7 @@ def test_npc_layout(small_rows, tmp_path, noise):
     assert upstream.encoder.blocks[0].mix_norm.num_batches_tracked == 9
     mel = generative.kaldi_mel(noise(3000))
     values = upstream([noise(3000)]).values[:, 0]
+    assert torch.equal(load_upstream(str(path))([noise(3000)]).values[:, 0], values)
     # The first block and its masked convolution written out.
     w = {k.removeprefix("blocks.0."): v for k, v in weights.items()}
 

@@ -67,6 +67,11 @@ def test_what_comes_out_is_an_upstream_with_a_card(source, tmp_path):
     assert card["command"] == "superb pretrain …"
     assert card["run"]["steps"] == 12
     assert card["held_out"]["held_out_loss"] > 0
+    # Its checkpoint is an upstream too, before the last step as after it; at full precision.
+    kept = load_upstream(str(folder / "training" / "checkpoint.pt"))
+    assert kept.card.training == "steps 12"
+    noise = 0.1 * torch.randn(8000)
+    assert torch.allclose(kept([noise]).values, upstream([noise]).values, atol=0.02)
     rows = rows_of(folder)
     assert int(rows[-1]["step"]) == 12
     assert (folder / "training" / "loss.png").read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,1 @@
+"""Training files by their layout: one module for each family of them."""

@@ -1,0 +1,78 @@
+"""The training files of AV-HuBERT's authors, of which the audio stream is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from benchmark.core import UpstreamCard
+from upstreams.catalogue import UPSTREAMS
+from upstreams.loading.checkpoint import encoder_weights, fill, newly_spelled
+from upstreams.loading.layouts import fairseq
+from upstreams.loading.layouts.file import Found, TrainingFile, anchored, has, known_corpora, parts
+from upstreams.loading.layouts.settings import Field
+from upstreams.loading.pretrained import frozen
+from upstreams.models.av_hubert import TRAINING_ONLY, names, settled
+
+ANCHOR = "feature_extractor_audio.proj.weight"
+# What `settled` reads; where a default stands, it is the authors' code's own.
+FIELDS = {
+    "encoder_embed_dim": Field(int),
+    "encoder_layers": Field(int),
+    "encoder_attention_heads": Field(int),
+    "encoder_ffn_embed_dim": Field(int),
+    "conv_pos": Field(int),
+    "conv_pos_groups": Field(int),
+    "layer_norm_first": Field(bool),
+    "audio_feat_dim": Field(int),
+    "stack_order_audio": Field(int),
+    "normalize": Field(bool),
+    "modality_fuse": Field(str, default="concat"),
+    "sub_encoder_layers": Field(int, default=0),
+    "activation_fn": Field(str, default="gelu"),
+    "wav_input": Field(bool, default=False),
+}
+
+
+def recognises(file: TrainingFile) -> bool:
+    """Whether a file has AV-HuBERT's front end for audio."""
+    return has(file, ANCHOR)
+
+
+def read(file: TrainingFile) -> Found:
+    """The audio stream in it.
+
+    Raises:
+        UpstreamError: a setting is missing or makes another model, or the weights do not fit.
+    """
+    where = str(file.path)
+    given = fairseq.settings_of(file.content)
+    values = file.settings({key: given[key] for key in FIELDS if key in given}).read(FIELDS)
+    config = settled(values, where)
+    inside, outside = anchored(file, ANCHOR)
+    dropped = [name for name in inside if name.startswith(TRAINING_ONLY)]
+    weights = {name: weight for name, weight in inside.items() if name not in dropped}
+    with torch.device("meta"):
+        encoder = config.build()
+    table = {ours: tuple(map(newly_spelled, theirs)) for ours, theirs in names(config).items()}
+    fill(encoder, table, encoder_weights(weights), where)
+    row = UPSTREAMS["av-hubert-base"]
+    card = UpstreamCard(
+        name=file.origin.name,
+        layers=config.states,
+        dim=config.dim,
+        hop_samples=config.hop_samples,
+        family=row.family,
+        min_samples=config.min_samples,
+        pad_invariant=True,
+        trained_on=known_corpora(fairseq.base(given.get("data"))),
+        paper=row.paper,
+        source=file.origin.source,
+        note="the audio stream alone: zeros in the place of the video",
+    )
+    if outside:
+        card = replace(card, note=f"fine-tuned; {card.note}")
+    left_out = tuple(sorted({*outside, *parts(dropped), *file.left_out}))
+    told = fairseq.said(given, file.content)
+    return Found(frozen(encoder, card), "AV-HuBERT's authors'", told, left_out)

@@ -1,0 +1,108 @@
+"""fairseq's training files of wav2vec and vq-wav2vec (arXiv 1904.05862, 1910.05453)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmark.core import UpstreamCard
+from benchmark.errors import UpstreamError
+from upstreams.loading.layouts import fairseq
+from upstreams.loading.layouts.file import Found, TrainingFile, anchored, has, known_corpora
+from upstreams.loading.layouts.settings import Field, convolutions
+from upstreams.loading.local_file import load_strictly
+from upstreams.loading.pretrained import frozen
+from upstreams.models.cpc import ConvolutionConfig
+from upstreams.models.wav2vec import FAIRSEQ, Wav2VecConfig
+
+ANCHOR = "feature_aggregator.conv_layers.0.1.weight"
+
+FIELDS = {
+    "conv_feature_layers": Field(str),
+    "conv_aggregator_layers": Field(str),
+    "activation": Field(str, ("relu", "gelu")),
+    "log_compression": Field(bool),
+    "vq_type": Field(str, ("none", "gumbel", "kmeans"), default="none"),
+    "vq_vars": Field(int, default=320),
+    "vq_groups": Field(int, default=2),
+    "prediction_steps": Field(int),
+    # What is not implemented.
+    "aggregator": Field(str, ("cnn",)),
+    "skip_connections_feat": Field(bool, (False,)),
+    "skip_connections_agg": Field(bool, (True,)),
+    "residual_scale": Field(float, (0.5,)),
+    "no_conv_bias": Field(bool, (False,), default=False),
+    "agg_zero_pad": Field(bool, (False,), default=False),
+    "non_affine_group_norm": Field(bool, (False,), default=False),
+    "combine_groups": Field(bool, (False,), default=False),
+    "vq_depth": Field(int, (1,), default=1),
+    "project_features": Field(str, ("none",), default="none"),
+}
+
+
+def recognises(file: TrainingFile) -> bool:
+    """Whether a file has the causal convolutions of wav2vec's context, and settings beside it."""
+    return has(file, ANCHOR) and bool(settings_of(file))
+
+
+def settings_of(file: TrainingFile) -> dict[str, Any]:
+    """What the file says of its model."""
+    converted = file.content.get("model_cfg")  # s3prl's own copy of such a file
+    return converted if isinstance(converted, dict) else fairseq.settings_of(file.content)
+
+
+def read(file: TrainingFile) -> Found:
+    """The encoder in it.
+
+    Raises:
+        UpstreamError: a setting is missing or one that is not implemented, or the weights are not
+            those of these settings.
+    """
+    given = settings_of(file)
+    values = file.settings({key: given[key] for key in FIELDS if key in given}).read(FIELDS)
+    where = str(file.path)
+    rows = convolutions(values["conv_feature_layers"], f"{where}: conv_feature_layers")
+    ahead = convolutions(values["conv_aggregator_layers"], f"{where}: conv_aggregator_layers")
+    channels, kernels, strides = zip(*rows, strict=True)
+    if len({*channels, *(row[0] for row in ahead)}) > 1 or any(row[2] > 1 for row in ahead):
+        raise UpstreamError(
+            f"{where}: all convolutions must have as many channels, and those of the context "
+            "stride 1; anything else is not implemented"
+        )
+    config = Wav2VecConfig(
+        ConvolutionConfig(
+            kernels,
+            strides,
+            (0,) * len(rows),
+            dim=channels[0],
+            bias=False,
+            norm="group",
+            activation=values["activation"],
+            log_compression=values["log_compression"],
+        ),
+        context_kernels=tuple(kernel for _, kernel, _ in ahead),
+        quantizer=values["vq_type"],
+        groups=values["vq_groups"],
+        codes=values["vq_vars"],
+        prediction_steps=values["prediction_steps"],
+    )
+    encoder = config.build()
+    inside, outside = anchored(file, ANCHOR)
+    load_strictly(encoder, inside, FAIRSEQ.names(config), where)
+    quantised = config.quantizer != "none"
+    card = UpstreamCard(
+        name=file.origin.name,
+        layers=config.states,
+        dim=config.dim,
+        hop_samples=config.hop_samples,
+        family="contrastive",
+        min_samples=config.min_samples,
+        pad_invariant=True,
+        trained_on=known_corpora(fairseq.base(given.get("data"))),
+        paper="Baevski et al., vq-wav2vec, arXiv 1910.05453"
+        if quantised
+        else "Schneider et al., wav2vec, arXiv 1904.05862",
+        source=file.origin.source,
+        note=file.origin.note,
+    )
+    layout = f"fairseq: {'vq-wav2vec' if quantised else 'wav2vec'}"
+    return Found(frozen(encoder, card), layout, fairseq.said(given, file.content), outside)
