@@ -13,9 +13,10 @@ protocol beside 2, puts items into no class but three, and lists no names of fil
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy
 import torch
@@ -73,19 +74,22 @@ def read_inert(path: Path) -> object:
         UpstreamError: it is missing, damaged, or no such file, or asks for a call that no honest
             checkpoint needs, which is named.
     """
+    if not path.is_file():
+        raise UpstreamError(f"there is no file {path}")
     try:
         saved, storage = read_saved(path)
         return _Meaning(storage).of(saved)
     except UpstreamError:
         raise
-    except FileNotFoundError as error:
-        raise UpstreamError(f"there is no file {path}") from error
+    except OSError as error:
+        raise UpstreamError(f"cannot read {path}: {error}") from error
     except FormError as error:
         raise UpstreamError(f"{path} {error}") from error
     except RefusedError as error:
         raise UpstreamError(
-            f"{path} {error}: refused, and nothing in it was run. No honest checkpoint needs this; "
-            "do not load it elsewhere either, and fetch it from its authors"
+            f"{path} {error}, which is refused: nothing in it was run. If you trust its authors, "
+            "load it with their program and save its weights as safetensors; if you do not, load "
+            "it nowhere"
         ) from error
     except RecursionError as error:
         raise UpstreamError(f"{path} nests its content too deeply to be a checkpoint") from error
@@ -122,7 +126,7 @@ class _Meaning:
     def _new(self, value: object) -> object:
         match value:
             case dict():
-                return self._dict(value, value)
+                return self._dict(value, value.items())
             case list():
                 return self._list(value, value)
             case tuple():
@@ -147,8 +151,8 @@ class _Meaning:
                 return made if value.kind == "builtins.set" else frozenset(made)
             case Made(name, (str(text), "latin1" | "latin-1")) if name in _BYTES:
                 return text.encode("latin-1")
-            case Made("builtins.bytearray", (bytes(raw),)):
-                return raw
+            case Made("builtins.bytearray", (bytes() | Made() as raw,)):
+                return self.of(raw)
             case Made("builtins.bytearray" | "builtins.bytes", ()):
                 return b""
             case Made("builtins.complex", (float(real), float(imaginary))):
@@ -166,11 +170,15 @@ class _Meaning:
                         return self.of(state[content])
                 return self._record(value)
             case Made(name, state=dict(state)) if name in _SETTINGS:
-                return self._dict(value, state)
+                return self._dict(value, state.items())
             # Classes that are known by what was done with them.
             case Made(name, arguments) if value.items or name in _DICTS:
-                given = [dict(part) for part in arguments if isinstance(part, dict | list)]
-                return self._dict(value, *given, value.items)
+                given = [part for part in arguments if isinstance(part, dict | list)]
+                return self._dict(
+                    value,
+                    *(part.items() if isinstance(part, dict) else part for part in given),
+                    value.items.items(),
+                )
             case Made(name, arguments) if value.members or name == "collections.deque":
                 lists = [part for part in arguments if isinstance(part, list)]
                 return self._list(value, *lists, value.members)
@@ -182,11 +190,11 @@ class _Meaning:
 
     # What may hold itself is known before it is filled.
 
-    def _dict(self, source: object, *parts: Mapping[object, object]) -> dict[object, object]:
+    def _dict(self, source: object, *parts: Iterable[Any]) -> dict[object, object]:
         made: dict[object, object] = {}
         self._known[id(source)] = made
         for part in parts:
-            made.update((_key(self.of(key)), self.of(value)) for key, value in part.items())
+            made.update((_key(self.of(key)), self.of(value)) for key, value in part)
         return made
 
     def _list(self, source: object, *parts: list[object]) -> list[object]:

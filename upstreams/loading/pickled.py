@@ -29,8 +29,8 @@ STANDARD = frozenset(
         "_operator": ["getitem"],
         "argparse": ["Namespace"],
         "builtins": [
-            *("bytearray", "bytes", "complex", "dict", "frozenset", "list", "object", "range"),
-            *("set", "slice", "tuple", "type"),
+            *("bytearray", "bytes", "complex", "frozenset", "object", "range", "set", "slice"),
+            "type",
         ],
         "collections": ["Counter", "OrderedDict", "defaultdict", "deque"],
         "datetime": ["date", "datetime", "time", "timedelta", "timezone"],
@@ -66,8 +66,10 @@ FUNCTIONS = frozenset(
         "torch._utils": [
             *("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_qtensor"),
             *("_rebuild_parameter", "_rebuild_parameter_with_state", "_rebuild_sparse_tensor"),
-            "_rebuild_meta_tensor_no_storage",
+            *("_rebuild_device_tensor_from_numpy", "_rebuild_device_tensor_from_cpu_tensor"),
+            *("_rebuild_meta_tensor_no_storage", "_rebuild_xla_tensor"),
         ],
+        "torch.nn.backends.thnn": ["_get_thnn_function_backend"],
     }.items()
     for name in names
 )
@@ -251,6 +253,8 @@ def hashable(
     Raises:
         ValueError: it has more than `KEY_PARTS` parts.
     """
+    if isinstance(value, str):
+        return value
     found = [value]
     for _ in range(KEY_PARTS):
         if not found:
@@ -305,10 +309,13 @@ def _called(called: object, arguments: object) -> Made:
         raise ValueError("arguments that are no tuple")
     match (called, *arguments):
         case (Name("builtins.getattr"), Name(kind), str(member)) if not _standard(kind):
-            # A member of an enumeration, as Python 3.11 and 3.12 pickled some of them.
+            # A member of an enumeration that is pickled by its name, or a method of a class.
             return Made(_class(kind), (member,), called=True)
-        case (Name("copyreg._reconstructor"), Name(kind), Name("builtins.object"), None):
-            return _new(Name(kind), ())
+        case (Name("torch._tensor._rebuild_from_type_v2" as name), function, *_):
+            _called(function, ())  # which that one would call
+            return Made(name, arguments, called=True)
+        case (Name("builtins.getattr" as name), Made(), str()):  # a method of an object
+            return Made(name, arguments, called=True)
         case (Name(name), *_):
             known = STANDARD if _standard(name) else FUNCTIONS
             return Made(name if name in known else _class(name), arguments, called=True)
@@ -339,7 +346,8 @@ def _class(name: str) -> str:
     Raises:
         RefusedError: it is not.
     """
-    if _standard(name) or not name.rpartition(".")[2].strip("_")[:1].isupper():
+    own = name.rpartition(".")[2].removeprefix("__pyx_unpickle_")  # so Cython's are pickled
+    if _standard(name) or not own.strip("_")[:1].isupper():
         raise RefusedError(f"asks to call {shown(name)}")
     return name
 

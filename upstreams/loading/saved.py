@@ -3,7 +3,8 @@
 Since torch 1.6 it is a zip archive whose entries are stored as they are: ``NAME/data.pkl`` and
 ``NAME/data/KEY``. Before, it was five pickles one after the other (a magic number, a version, the
 machine, the object, the keys of its storages), then each storage, its length in front. Numbers are
-not read but mapped, so that what nobody looks at, such as the state of an optimiser, costs nothing.
+not read but mapped where they are aligned, as the zip layout has them, so that what nobody looks
+at, such as the state of an optimiser, costs nothing.
 """
 
 from __future__ import annotations
@@ -96,17 +97,23 @@ def read_saved(path: Path) -> tuple[object, Callable[[Stored], torch.UntypedStor
         if stored.count < 0 or stored.size > length or start + length > size:
             raise ValueError(f"storage {stored.key!r} is larger than its file")
         if stored.key not in mapped:
-            part = whole[start : start + length]
-            mapped[stored.key] = part.clone() if start % 16 else part
+            mapped[stored.key] = _aligned(whole[start : start + length], start)
         return mapped[stored.key]
 
     return saved, storage
 
 
+def _aligned(part: torch.UntypedStorage, start: int) -> torch.UntypedStorage:
+    """The same bytes, at an address that suits numbers of any type."""
+    if not start % 16:
+        return part
+    return torch.empty(0, dtype=torch.uint8).set_(part).clone().untyped_storage()
+
+
 def _refuse_other_forms(content: mmap.mmap) -> None:
     head = content[:512]
     if head[257:262] == b"ustar":
-        raise FormError("is a tar archive, as torch wrote before 0.2; load and save it with torch")
+        raise FormError("is a tar archive of the oldest torch; load it there and save it again")
     if head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < len(content):
         raise FormError("holds safetensors; name it so, ending in .safetensors")
     if head.lstrip()[:1] == b"<":

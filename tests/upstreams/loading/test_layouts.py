@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -13,43 +13,13 @@ from benchmark.encoding.fingerprint import fingerprint
 from benchmark.errors import UpstreamError
 from tests.conftest import TINY
 from tests.upstreams.loading import training_files as made
+from tests.upstreams.loading.foreign import foreign, omegaconf
+from tests.upstreams.loading.parity import LAYOUTS, READ, off, states
 from upstreams.loading.convert import convert
 from upstreams.loading.layouts.read import read_training_file
 from upstreams.loading.layouts.settings import convolutions, parse_settings
 from upstreams.loading.load import load_upstream
 from upstreams.models import generative
-
-LAYOUTS: dict[str, Callable[..., dict[str, Any]]] = {
-    "args": made.fairseq_args,
-    "cfg": made.fairseq_cfg,
-    "tuned": made.fairseq_tuned,
-    "flat": made.flat_cfg,
-}
-READ = [
-    ("hubert", "args"),
-    ("hubert", "cfg"),
-    ("hubert", "tuned"),
-    ("hubert-large", "cfg"),
-    ("wav2vec2", "args"),
-    ("wav2vec2", "tuned"),
-    ("xlsr", "args"),
-    ("unispeech-sat", "cfg"),
-    ("data2vec", "cfg"),
-    ("wavlm", "flat"),
-]
-
-
-def states(model, waveform, normalize=False):
-    """What transformers gives, all layers."""
-    if normalize:
-        waveform = (waveform - waveform.mean()) / (waveform.var(correction=0) + 1e-7).sqrt()
-    with torch.inference_mode():
-        output = model(waveform[None], output_hidden_states=True)
-    return torch.cat([*output.hidden_states[:-1], output.last_hidden_state])
-
-
-def off(one, other):
-    return float((one - other).abs().max() / other.abs().max())
 
 
 @pytest.fixture
@@ -102,6 +72,35 @@ def test_a_layout_gives_what_transformers_gives(family, layout, saved, noise, tm
 def test_the_wrapper_does_not_matter(saved):
     marks = {fingerprint(load_upstream(str(saved("hubert", layout)[0]))) for layout in LAYOUTS}
     assert len(marks) == 1
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_with_objects_of_fairseq_and_omegaconf(zipped, make_model, tmp_path, noise):
+    """As fairseq pickles it: settings in containers, choices as enumerations, dictionaries."""
+    family = made.FAMILIES["hubert-large"]
+    model = make_model(family.kind, **family.options)
+    content = made.fairseq_cfg(family, model)
+    path = tmp_path / "checkpoint_best.pt"
+
+    class StrEnum(Enum):
+        default = "default"
+        layer_norm = "layer_norm"
+
+    with (
+        omegaconf() as config,
+        foreign("fairseq.dataclass.constants", StrEnum=StrEnum),
+        foreign("fairseq.data.dictionary", "Dictionary") as dictionary,
+        foreign("fairseq.optim.adam", "FairseqAdam") as adam,
+    ):
+        content["cfg"]["model"]["extractor_mode"] = StrEnum.layer_norm
+        content["cfg"] = config(content["cfg"])
+        content["task_state"] = {"dictionaries": [dictionary(symbols=["<s>"], indices={"<s>": 0})]}
+        content["extra_state"] = {"train_iterator": {"epoch": 3}, "optimizer": adam(lr=[0.1])}
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    found = read_training_file(path, {})
+    wanted = states(model, noise(5000), normalize=True)
+    assert off(found.upstream([noise(5000)]).values[:, 0], wanted) < 1e-4
+    assert found.said["steps"] == "400,000"
 
 
 def test_distilhubert(make_model, tmp_path, noise):

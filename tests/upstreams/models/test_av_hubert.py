@@ -395,6 +395,11 @@ def test_the_authors_training_file(tuned, tmp_path, noise):
     assert "feature_extractor_video.resnet" in found.left_out
     with pytest.raises(UpstreamError, match=r"layers, dim and hop \(3, 24, 640\), and av-hubert-b"):
         load_upstream(f"av-hubert-base:{path}")
+    if tuned:
+        cfg["task"]["modalities"] = ["video"]
+        torch.save({"cfg": cfg, "model": weights}, path)
+        with pytest.raises(UpstreamError, match="its transformer has unlearned to hear"):
+            load_upstream(str(path))
     convert(found.upstream, tmp_path / "folder", "superb")
     again = load_upstream(str(tmp_path / "folder"))
     assert torch.equal(again([noise(9000)]).values, found.upstream([noise(9000)]).values)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 
 from benchmark.core import UpstreamCard
+from benchmark.errors import UpstreamError
 from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.checkpoint import encoder_weights, fill, newly_spelled
 from upstreams.loading.layouts import fairseq
@@ -48,6 +49,12 @@ def read(file: TrainingFile) -> Found:
     """
     where = str(file.path)
     given = fairseq.settings_of(file.content)
+    hears = given.get("modalities", ["audio"])
+    if "audio" not in hears:
+        raise UpstreamError(
+            f"{where} was tuned on {hears} alone: its transformer has unlearned to hear; take the "
+            "pretrained file, or one tuned on audio"
+        )
     values = file.settings({key: given[key] for key in FIELDS if key in given}).read(FIELDS)
     config = settled(values, where)
     inside, outside = anchored(file, ANCHOR)

@@ -255,7 +255,7 @@ def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(inner, dict):  # fine-tuned: the encoder's own settings are in there
         nested = "model" in inner and isinstance(inner["model"], dict)
         own = settings_of({"cfg" if nested else "args": inner})
-        heard = {"normalize": merged["normalize"]} if "normalize" in merged else {}
+        heard = {key: merged[key] for key in ("normalize", "modalities") if key in merged}
         return own | heard | {"tuned": merged.get("_name") or merged.get("arch") or "fine-tuned"}
     return merged
 
