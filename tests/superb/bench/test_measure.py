@@ -19,6 +19,7 @@ from benchmark.errors import SuperbError
 from benchmark.jobs.site import prepare_encoder
 from benchmark.probing import fit
 from benchmark.progress import Progress
+from downstreams.load import load_downstream
 from superb.bench import encoder, extract, probe, run, show, timing
 from superb.bench.measure import WHAT, Asked, measure
 from superb.bench.probe import PARTS, Watch, recurrent_layers
@@ -129,6 +130,21 @@ def test_the_parts_of_an_update_add_up(tones, quick, tmp_path, task, framed):
     assert any(line.strip().startswith("updates per second") for line in lines)
     assert any(line.strip().startswith("recurrent layers, gradient") for line in lines) == framed
     assert max(map(len, lines)) <= 80
+
+
+def test_other_rules_learn_from_as_much_as_superb_does(quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(probe, "_BATCHES", 1)
+    request = asked("", tmp_path, what=["probe"], corpus=None, protocols=[str(quick)], rounds=1)
+    (record,) = measure(request, QUIET)[0].records
+    assert record["material"] == "made up, as LibriSpeech's"
+    made_up = probe.made_up_material(load_downstream("asr"))
+    assert made_up.all_s == 100.6 * 3600
+    assert sum(made_up.seconds) / len(made_up.seconds) == pytest.approx(12, abs=0.1)
+    # some 14 characters a second
+    assert all(
+        12 <= len(utterance.text) / seconds <= 14.5
+        for utterance, seconds in zip(made_up.utterances, made_up.seconds, strict=True)
+    )
 
 
 def test_watching_changes_nothing_that_is_learnt(tones, quick, tmp_path, monkeypatch):
