@@ -16,6 +16,7 @@ from tests.upstreams.loading import training_files as made
 from tests.upstreams.loading.foreign import foreign, omegaconf
 from tests.upstreams.loading.parity import LAYOUTS, READ, off, states
 from upstreams.loading.convert import convert
+from upstreams.loading.layouts.file import known_corpora
 from upstreams.loading.layouts.read import read_training_file
 from upstreams.loading.layouts.settings import convolutions, parse_settings
 from upstreams.loading.load import load_upstream
@@ -386,6 +387,22 @@ def test_files_that_belong_together_are_named(saved, tmp_path):
     saved("hubert", "cfg", name="best.pt")
     with pytest.raises(UpstreamError, match=r"no config\.json and 2 training files, best\.pt"):
         load_upstream(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("LibriSpeech_960h", {"librispeech"}),
+        ("librispeech-and-libri_light", None),
+        ("librispeech+libri-light", {"librispeech", "libri-light"}),
+        ("train-clean-LibriSpeech", {"librispeech"}),
+        ("my_librispeech_and_more", None),
+        ("manifest", None),
+        ("", None),
+    ],
+)
+def test_a_corpus_counts_where_the_path_names_nothing_else(text, wanted):
+    assert known_corpora(text) == wanted
 
 
 @pytest.mark.parametrize(

@@ -220,14 +220,26 @@ def renamed(
 
 
 def known_corpora(text: str) -> frozenset[str] | None:
-    """Corpora whose name is in a path that a training file names; None if there is none.
+    """Corpora that a path in a training file names; None if it names none, or something else too.
+
+    A part of what was heard would be worse than nothing: scores on the rest would look clean.
 
     Args:
-        text: the path's last part.
+        text: the path's last part, such as ``LibriSpeech_960h``.
     """
-    bare = _letters(text)
+    rest = _letters(text)
+    found = set()
     names = {corpus for entry in UPSTREAMS.values() for corpus in entry.trained_on or ()}
-    return frozenset(name for name in names if _letters(name) in bare) or None
+    for name in sorted(names, key=len, reverse=True):
+        if _letters(name) in rest:
+            found.add(name)
+            rest = rest.replace(_letters(name), " ")
+    return frozenset(found) if found and _SAYS_NOTHING.fullmatch(rest) else None
+
+
+_SAYS_NOTHING = re.compile(
+    r"(\s|\d|hours?|hrs?|h|data|train|clean|other|all|manifests?|tsv|wavs?)*"
+)
 
 
 def _letters(text: str) -> str:
