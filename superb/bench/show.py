@@ -62,7 +62,7 @@ def encoder_table(comparison: Comparison) -> Table:
 def extract_table(rows: Sequence[Extracted], corpus: str, utterances: int, device: str) -> Table:
     """Seconds of audio per second in every way, and how far the device is used."""
     table = _table("extraction: seconds of audio per second, decoding and storing included")
-    table.add_column("upstream")
+    table.add_column("upstream", overflow="fold")
     table.add_column("precision", no_wrap=True)
     for way in WAYS:
         table.add_column(way, justify="right", style="bold" if way == ENGINE else None)
@@ -153,7 +153,7 @@ def probe_record(profile: Profile) -> dict[str, Any]:
 def run_table(runs: Sequence[Projection], device: str) -> Table:
     """What was measured of each run, and what it would take."""
     table = _table(f"a run of one encoder and both layer choices on {device}")
-    table.add_column("upstream")
+    table.add_column("upstream", overflow="fold")
     table.add_column("task, corpus")
     for column in ("audio", "x real time", "ms an update", "encode", "fit", "all"):
         table.add_column(column, justify="right")
