@@ -315,6 +315,9 @@ def with_weight(name, weight):
         ({"cfg": with_setting("activation_fn", "relu")}, r"activation_fn='relu' .* must be gelu"),
         ({"cfg": with_setting("layer_type", "conformer")}, r"layer_type='conformer' is not read"),
         ({"cfg": with_setting("quantize_input", True)}, r"quantize_input=True is not read here"),
+        ({"cfg": with_setting("encoder_layers", 10**9)}, r"encoder_layers=1000000000 is not read"),
+        ({"cfg": with_setting("encoder_attention_heads", -4)}, r"must be whole, from 1 to"),
+        ({"cfg": with_setting("conv_pos", "128")}, r"conv_pos='128' is not read here"),
         ({"cfg": with_setting("encoder_layers", 5)}, r"missing: encoder\.layers\.3\.attention"),
         ({"cfg": with_setting("encoder_attention_heads", 5)}, r"dim 32 must be a multiple of he"),
         (

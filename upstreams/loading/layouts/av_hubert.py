@@ -12,7 +12,7 @@ from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.checkpoint import encoder_weights, fill, newly_spelled
 from upstreams.loading.layouts import fairseq
 from upstreams.loading.layouts.file import Found, TrainingFile, anchored, has, known_corpora, parts
-from upstreams.loading.layouts.settings import Field
+from upstreams.loading.layouts.settings import MOST_LAYERS, Field
 from upstreams.loading.pretrained import frozen
 from upstreams.models.av_hubert import TRAINING_ONLY, names, settled
 
@@ -20,7 +20,7 @@ ANCHOR = "feature_extractor_audio.proj.weight"
 # What `settled` reads; where a default stands, it is the authors' code's own.
 FIELDS = {
     "encoder_embed_dim": Field(int),
-    "encoder_layers": Field(int),
+    "encoder_layers": Field(int, most=MOST_LAYERS),
     "encoder_attention_heads": Field(int),
     "encoder_ffn_embed_dim": Field(int),
     "conv_pos": Field(int),
@@ -30,7 +30,7 @@ FIELDS = {
     "stack_order_audio": Field(int),
     "normalize": Field(bool),
     "modality_fuse": Field(str, default="concat"),
-    "sub_encoder_layers": Field(int, default=0),
+    "sub_encoder_layers": Field(int, (0,), default=0),
     "activation_fn": Field(str, default="gelu"),
     "wav_input": Field(bool, default=False),
 }

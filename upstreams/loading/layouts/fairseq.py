@@ -29,7 +29,7 @@ from upstreams.loading.layouts.file import (
     parts,
     renamed,
 )
-from upstreams.loading.layouts.settings import Field, convolutions
+from upstreams.loading.layouts.settings import MOST_LAYERS, Field, convolutions
 from upstreams.models.transformer import EncoderConfig, TransformerUpstream
 
 ANCHOR = "feature_extractor.conv_layers.0.0.weight"
@@ -38,7 +38,7 @@ FIELDS = {
     "extractor_mode": Field(str, ("default", "layer_norm")),
     "conv_feature_layers": Field(str),
     "conv_bias": Field(bool),
-    "encoder_layers": Field(int),
+    "encoder_layers": Field(int, most=MOST_LAYERS),
     "encoder_embed_dim": Field(int),
     "encoder_ffn_embed_dim": Field(int),
     "encoder_attention_heads": Field(int),
@@ -48,7 +48,7 @@ FIELDS = {
     "conv_pos_groups": Field(int),
     "normalize": Field(bool),
     # Options that came later: where they are not named, the file is older than they are.
-    "pos_conv_depth": Field(int, default=1),
+    "pos_conv_depth": Field(int, default=1, most=MOST_LAYERS),
     "layer_type": Field(str, ("transformer",), default="transformer"),
     "pos_enc_type": Field(str, ("abs",), default="abs"),
     "quantize_input": Field(bool, (False,), default=False),
@@ -155,7 +155,7 @@ def found(
     encoder = load_encoder(config, theirs, where)
     kind = model_type(given, config)
     card = transformer_card(config, file.origin, kind, values["sample_rate"])
-    tuned = "fine-tuned" if outside else ""
+    tuned = f"fine-tuned: {given['tuned']}" if "tuned" in given else ""
     halves = {str(weight.dtype).removeprefix("torch.") for weight in weights.values()}
     stored = "" if halves == {"float32"} else f"weights kept as {' and '.join(sorted(halves))}"
     card = dataclasses.replace(

@@ -6,7 +6,7 @@ from benchmark.core import UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.loading.layouts.file import Found, TrainingFile
 from upstreams.loading.local_file import load_strictly
-from upstreams.loading.pretrained import architecture_from, frozen
+from upstreams.loading.pretrained import architecture_from, frozen, planned
 
 PREFIX = "encoder."
 
@@ -30,7 +30,7 @@ def read(file: TrainingFile) -> Found:
         )
     file.settings({}).read({})
     architecture = architecture_from(settings, f"{file.path}: encoder")
-    encoder = architecture.build()
+    encoder = planned(architecture)
     inside = {
         name.removeprefix(PREFIX): weight
         for name, weight in file.weights.items()
@@ -43,7 +43,7 @@ def read(file: TrainingFile) -> Found:
         layers=architecture.states,
         dim=architecture.dim,
         hop_samples=architecture.hop_samples,
-        family=settings["family"],
+        family=settings.get("family", "other"),
         min_samples=architecture.min_samples,
         pad_invariant=True,
         source=file.origin.source,

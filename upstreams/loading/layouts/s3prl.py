@@ -17,15 +17,15 @@ from torch import Tensor
 from benchmark.core import UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.loading.layouts.file import Found, TrainingFile, renamed
-from upstreams.loading.layouts.settings import Field
-from upstreams.loading.local_file import load_strictly
+from upstreams.loading.layouts.settings import MOST_LAYERS, Field
+from upstreams.loading.local_file import load_strictly, planned
 from upstreams.loading.pretrained import frozen
 from upstreams.models.generative import MEL_BANDS, MelTransformerConfig
 
 ANCHOR = "input_representations.spec_transform.weight"
 FIELDS = {
     "hidden_size": Field(int),
-    "num_hidden_layers": Field(int),
+    "num_hidden_layers": Field(int, most=MOST_LAYERS),
     "num_attention_heads": Field(int),
     "intermediate_size": Field(int),
     "layer_norm_eps": Field(float),
@@ -89,7 +89,7 @@ def read(file: TrainingFile) -> Found:
         feed_forward_dim=values["intermediate_size"],
         norm_eps=values["layer_norm_eps"],
     )
-    encoder = config.build()
+    encoder = planned(config)
     weights = renamed(_modern(file.weights), _NAMES, str(file.path))
     weights = _joined(weights, config.layers)
     names = {name: name for name in encoder.state_dict()}

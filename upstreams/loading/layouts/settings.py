@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,6 +16,8 @@ REQUIRED: Any = object()
 ConvolutionRow: TypeAlias = tuple[int, int, int]
 # More than any model has; a list in a string can multiply itself without end.
 MOST_CONVOLUTIONS, LONGEST_EXPRESSION = 64, 10_000
+# Modules are made one by one, and torch multiplies sizes in 64 bits.
+MOST_LAYERS, MOST_SIZE = 1_000, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -23,14 +26,16 @@ class Field:
 
     Attributes:
         kind: its type.
-        choices: what it may be; () for anything of that type.
+        choices: what it may be; () for anything of that type, whole numbers from 1 to `most`.
         default: what the layout's own code takes where the file is silent; `REQUIRED` where that
             would be a guess.
+        most: of a whole number.
     """
 
     kind: type
     choices: tuple[object, ...] = ()
     default: object = REQUIRED
+    most: int = MOST_SIZE
 
 
 @dataclass(frozen=True)
@@ -104,15 +109,24 @@ class Settings:
     def _checked(self, name: str, field: Field, value: object) -> object:
         if field.kind is float and type(value) is int:
             value = float(value)
-        whole = field.kind is int and type(value) is float and value == int(value)
-        if whole:
-            value = int(value)  # type: ignore[call-overload]
+        if field.kind is int and type(value) is float and value.is_integer():
+            value = int(value)
         if field.kind is tuple and isinstance(value, list):
             value = tuple(value)
-        if type(value) is not field.kind or (field.choices and value not in field.choices):
-            allowed = " or ".join(map(str, field.choices)) or f"of type {field.kind.__name__}"
+        numbers: tuple[object, ...] = value if isinstance(value, tuple) else (value,)
+        if field.choices:
+            holds, allowed = value in field.choices, " or ".join(map(str, field.choices))
+        elif field.kind in (int, tuple):
+            holds = all(type(n) is int and 0 < n <= field.most for n in numbers)
+            allowed = f"whole, from 1 to {field.most}"
+        elif field.kind is float:
+            holds = type(value) is float and 0 < value <= 1
+            allowed = "a number above 0 and at most 1"
+        else:
+            holds, allowed = True, f"of type {field.kind.__name__}"
+        if type(value) is not field.kind or not holds:
             raise UpstreamError(
-                f"{self.where}: {name}={value!r:.60} is not read here; it must be {allowed}"
+                f"{self.where}: {name}={reprlib.repr(value)} is not read here; it must be {allowed}"
             )
         return value
 

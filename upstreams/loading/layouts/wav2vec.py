@@ -9,7 +9,7 @@ from benchmark.errors import UpstreamError
 from upstreams.loading.layouts import fairseq
 from upstreams.loading.layouts.file import Found, TrainingFile, anchored, has, known_corpora
 from upstreams.loading.layouts.settings import Field, convolutions
-from upstreams.loading.local_file import load_strictly
+from upstreams.loading.local_file import load_strictly, planned
 from upstreams.loading.pretrained import frozen
 from upstreams.models.cpc import ConvolutionConfig
 from upstreams.models.wav2vec import FAIRSEQ, Wav2VecConfig
@@ -85,7 +85,7 @@ def read(file: TrainingFile) -> Found:
         codes=values["vq_vars"],
         prediction_steps=values["prediction_steps"],
     )
-    encoder = config.build()
+    encoder = planned(config)
     inside, outside = anchored(file, ANCHOR)
     load_strictly(encoder, inside, FAIRSEQ.names(config), where)
     quantised = config.quantizer != "none"
