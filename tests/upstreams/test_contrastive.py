@@ -332,6 +332,7 @@ def test_fairseq_layout(name, kind, small_rows, tmp_path, noise):
         skip_connections_agg=True,
         vq_type=kind,
         vq_vars=5,
+        vq_depth=2,
         **settings,
     )
     theirs = tmp_path / "theirs.pt"
@@ -347,6 +348,30 @@ def test_fairseq_layout(name, kind, small_rows, tmp_path, noise):
     torch.save({"args": said, "model": weights}, theirs)
     with pytest.raises(UpstreamError, match=r"aggregator='gru' is not read here; it must be cnn"):
         load_upstream(str(theirs))
+    said.aggregator = "cnn"
+    # The oldest files come from code that had no other activation.
+    del said.activation
+    torch.save({"args": said, "model": weights}, theirs)
+    assert load_upstream(str(theirs)).encoder.config.convolutions.activation == "relu"
+    said.vq_depth = 1
+    torch.save({"args": said, "model": weights}, theirs)
+    if kind == "gumbel":
+        with pytest.raises(UpstreamError, match=r"vq_depth=1 is not implemented"):
+            load_upstream(str(theirs))
+    else:
+        load_upstream(str(theirs))
+    if kind == "none":
+        return
+    # One codebook that all groups share, as the authors' command asks for.
+    book = "vector_quantizer." + ("vars" if kind == "gumbel" else "embedding")
+    shared = weights[book][:, : 5 if kind == "gumbel" else 1]
+    both = weights | {book: shared.repeat(1, 2, 1)}
+    said.vq_depth = 2
+    torch.save({"args": said, "model": both}, theirs)
+    wanted = load_upstream(str(theirs))([noise(3000)]).values
+    said.combine_groups = True
+    torch.save({"args": said, "model": both | {book: shared}}, theirs)
+    assert torch.equal(load_upstream(str(theirs))([noise(3000)]).values, wanted)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ FUNCTIONS = frozenset(
 )
 # Parts of one key of a dictionary. A few bytes can nest tuples so that hashing takes for ever.
 KEY_PARTS = 1000
+# Of a whole number: states of random generators have 128. Python refuses to print very large ones.
+NUMBER_BITS = 1024
 
 _PUSHED = frozenset(
     {
@@ -149,6 +151,8 @@ def follow(file: IO[bytes], persistent: Callable[[object], object]) -> object:
     for instruction, given, _ in pickletools.genops(file):
         match instruction.name:
             case code if code in _PUSHED:
+                if isinstance(given, int) and given.bit_length() > NUMBER_BITS:
+                    raise ValueError(f"a whole number of more than {NUMBER_BITS} bits")
                 stack.append(given)
             case "BINPUT" | "LONG_BINPUT" | "PUT":
                 memo[given] = stack[-1]

@@ -50,8 +50,9 @@ def test_a_layout_gives_what_transformers_gives(family, layout, saved, noise, tm
     card = found.upstream.card
     assert (card.name, card.layers, card.dim, card.hop_samples) == ("file", 4, 32, 320)
     assert ("fine-tuned" in card.note) == (layout == "tuned")
+    # A fine-tuned file says where it was tuned, not what was heard before.
+    assert card.trained_on == (None if layout in ("flat", "tuned") else {"librispeech"})
     if layout != "flat":
-        assert card.trained_on == {"librispeech"}
         assert found.said["data"] == "LibriSpeech-960"  # not the path of somebody's disk
     assert not {"final_proj", "label_embs_concat"} & set(found.left_out) or layout != "tuned"
 
@@ -112,6 +113,42 @@ def test_distilhubert(make_model, tmp_path, noise):
     assert found.layout == "s3prl: DistilHuBERT"
     assert found.said == {"steps": "200,000"}
     assert found.left_out == ("output_layer.0",)
+
+
+@pytest.mark.parametrize("kind", ["add", "concat"])
+def test_a_task_in_the_input_of_distilhubert_is_refused(kind, make_model, tmp_path):
+    content = made.distilled(make_model("hubert", feat_proj_layer_norm=False))
+    content["Config"]["distiller"]["task_emb_type"] = kind
+    content["Distiller"]["task_embedding.weight"] = torch.ones(2, 32)
+    torch.save(content, tmp_path / "file.pt")
+    with pytest.raises(UpstreamError, match=f"task_emb_type='{kind}' .* is not implemented"):
+        load_upstream(str(tmp_path / "file.pt"))
+
+
+def test_s3prls_copy_of_a_file_is_the_same(saved, tmp_path):
+    path, _ = saved("hubert", "cfg")
+    content = torch.load(path)
+    settings = {f"{part}_cfg": content["cfg"][part] for part in ("task", "model")}
+    torch.save(settings | {"model_weight": content["model"]}, tmp_path / "copy.pt")
+    copy, own = (load_upstream(str(tmp_path / name)) for name in ("copy.pt", "file.pt"))
+    assert fingerprint(copy) == fingerprint(own)
+    assert copy.card.family == "predictive"
+
+
+@pytest.mark.parametrize("layout", ["cfg", "flat"])
+def test_unispeech_sat_is_known_whatever_its_form(layout, saved):
+    """Large has one more norm, for its loss, among the encoder's weights."""
+
+    def named(cfg):
+        if layout == "cfg":
+            cfg["model"]["_name"] = "unispeech_sat"
+        return cfg
+
+    extra = with_weight("encoder.layer_norm_for_extract.weight", torch.ones(32))
+    path, _ = saved("unispeech-sat", layout, cfg=named, model=extra)
+    card = load_upstream(str(path)).card
+    assert card.family == "predictive"
+    assert "UniSpeech-SAT" in card.paper
 
 
 def test_mockingjay(tmp_path, noise):
@@ -264,10 +301,31 @@ def test_what_shapes_do_not_say_can_be_that_of_a_name(make_model, tmp_path, nois
     assert upstream.encoder.config.pre_norm
     with pytest.raises(UpstreamError, match=r"says heads=16, and --set says '4'"):
         load_upstream(path, settings={"like": "hubert-large", "heads": "4"})
+    bare = load_upstream(path, settings={"like": "hubert-large"})
+    recipe = {"model_name": "hubert_pretrain_large"}
+    content = {"state_dict": made.torchaudio_state(model), "hyper_parameters": recipe}
+    torch.save(content, tmp_path / "recipe.pt")
+    own = load_upstream(str(tmp_path / "recipe.pt"))
+    assert own.encoder.config == bare.encoder.config
+    assert not own.normalize  # the recipe never does
+    with pytest.raises(UpstreamError, match=r"says heads=16, and --set like=hubert-base has 12"):
+        load_upstream(str(tmp_path / "recipe.pt"), settings={"like": "hubert-base"})
     with pytest.raises(UpstreamError, match=r"--set like=whisper-tiny: an encoder with a name"):
         load_upstream(path, settings={"like": "whisper-tiny"})
     with pytest.raises(UpstreamError, match=r"does not say family, heads, strides, pre_norm, norm"):
         load_upstream(path)
+
+
+def test_how_far_relative_positions_reach_is_asked(make_model, tmp_path, noise):
+    model = make_model("wavlm", num_buckets=16, max_bucket_distance=40)
+    torch.save({"state_dict": dict(model.state_dict())}, tmp_path / "file.pt")
+    path = str(tmp_path / "file.pt")
+    typed = {"family": "wavlm", "heads": "4", "strides": "5,2,2,2,2,2,2", "pre_norm": "false"}
+    typed |= {"normalize": "false"}
+    with pytest.raises(UpstreamError, match=r"does not say max_distance, "):
+        load_upstream(path, settings=typed)
+    upstream = load_upstream(path, settings=typed | {"max_distance": "40"})
+    assert off(upstream([noise(16_000)]).values[:, 0], states(model, noise(16_000))) < 1e-4
 
 
 def test_a_file_by_the_name_of_a_row(saved, make_model, tmp_path):
@@ -315,6 +373,8 @@ def with_weight(name, weight):
         ({"cfg": with_setting("activation_fn", "relu")}, r"activation_fn='relu' .* must be gelu"),
         ({"cfg": with_setting("layer_type", "conformer")}, r"layer_type='conformer' is not read"),
         ({"cfg": with_setting("quantize_input", True)}, r"quantize_input=True is not read here"),
+        ({"cfg": with_setting("streaming", True)}, r"streaming=True is not read here"),
+        ({"cfg": with_setting("encoder_layers", 10**999)}, r"more than 1024 bits"),
         ({"cfg": with_setting("encoder_layers", 10**9)}, r"encoder_layers=1000000000 is not read"),
         ({"cfg": with_setting("encoder_attention_heads", -4)}, r"must be whole, from 1 to"),
         ({"cfg": with_setting("conv_pos", "128")}, r"conv_pos='128' is not read here"),

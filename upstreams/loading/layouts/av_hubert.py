@@ -73,7 +73,7 @@ def read(file: TrainingFile) -> Found:
         family=row.family,
         min_samples=config.min_samples,
         pad_invariant=True,
-        trained_on=known_corpora(fairseq.base(given.get("data"))),
+        trained_on=None if "tuned" in given else known_corpora(fairseq.base(given.get("data"))),
         paper=row.paper,
         source=file.origin.source,
         note="the audio stream alone: zeros in the place of the video",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from upstreams.loading.checkpoint import (
 from upstreams.loading.files import joined
 from upstreams.loading.layouts import fairseq
 from upstreams.loading.layouts.file import Found, TrainingFile, anchored, has, parts, renamed
-from upstreams.loading.layouts.settings import Field
+from upstreams.loading.layouts.settings import Field, convolutions
 from upstreams.models.transformer import EncoderConfig, TransformerUpstream
 
 # By the names of torchaudio, and of transformers, for the first convolution.
@@ -43,6 +44,9 @@ FIELDS = {
     "pre_norm": Field(bool),
     "normalize": Field(bool),
 }
+# Of models with relative positions: shapes do not say how far away the last bucket begins.
+BUCKETS = "encoder.layers.0.attention.rel_attn_embed.weight"
+RELATIVE = {"max_distance": Field(int)}
 _NAMES = [
     (re.compile(pattern), new)
     for pattern, new in (
@@ -77,11 +81,17 @@ def read(file: TrainingFile) -> Found:
     else:
         weights = fairseq.translated(inside, where)
     layout, given = _beside(file, anchor)
-    given = given | _like(file)
+    for key, value in _like(file).items():
+        if given.setdefault(key, value) != value:
+            raise UpstreamError(
+                f"{where} says {key}={given[key]}, and --set like={file.typed['like']} has "
+                f"{value}; type --set for each of the others"
+            )
     typed = {name: text for name, text in file.typed.items() if name != "like"}
     settings = dataclasses.replace(file.settings(given), typed=typed)
-    values = settings.read(FIELDS)
-    config = _architecture(encoder_weights(weights), values, where)
+    named = encoder_weights(weights)
+    values = settings.read(FIELDS | (RELATIVE if BUCKETS in named else {}))
+    config = _architecture(named, values, where)
     if anchor == fairseq.ANCHOR:
         weights = fairseq.with_projection(weights, config)
     encoder = load_encoder(config, weights, where)
@@ -114,7 +124,9 @@ def _beside(file: TrainingFile, anchor: str) -> tuple[str, dict[str, Any]]:
     """What kind of file it is, and what it or a file beside it says of the model."""
     recipe = file.content.get("hyper_parameters")
     if isinstance(recipe, dict) and recipe.get("model_name") in RECIPE:
-        return "torchaudio's recipe: HuBERT", _row(RECIPE[recipe["model_name"]])
+        # It hands waveforms over as they are, whatever their size.
+        given = _row(RECIPE[recipe["model_name"]]) | {"normalize": False}
+        return "torchaudio's recipe: HuBERT", given
     path = file.path.parent / "config.yaml"
     if path.is_file() and any(
         ".hubert_pretrain_model." in n or "encoder.encoder." in n for n in file.weights
@@ -134,12 +146,21 @@ def _espnet(path: Path, anchor: str) -> dict[str, Any]:
     conf = content.get("encoder_conf") if isinstance(content, dict) else None
     if not isinstance(conf, dict):
         raise UpstreamError(f"{path} must say encoder_conf, as ESPnet writes it")
-    rows = conf.get("extractor_conv_layer_config")
-    strides = [row[2] for row in rows] if isinstance(rows, list) else [5, 2, 2, 2, 2, 2, 2]
     if anchor == ANCHOR:
+        rows = conf.get("extractor_conv_layer_config")
         heads, pre_norm = conf.get("encoder_num_heads", 12), conf.get("encoder_layer_norm_first")
     else:
-        heads, pre_norm = conf.get("attention_heads", 12), conf.get("layer_norm_first")
+        text = conf.get("conv_feature_layers")
+        rows = None if text is None else convolutions(str(text), f"{path}: conv_feature_layers")
+        heads = conf.get("encoder_attention_heads", conf.get("attention_heads", 12))
+        pre_norm = conf.get("layer_norm_first")
+    try:
+        strides = (5, 2, 2, 2, 2, 2, 2) if rows is None else tuple(row[2] for row in rows)
+    except (TypeError, IndexError, KeyError) as error:
+        raise UpstreamError(
+            f"{path}: extractor_conv_layer_config must list channels, width and stride of each "
+            f"convolution; got {reprlib.repr(rows)}"
+        ) from error
     return {
         "family": "hubert",
         "heads": heads,
@@ -178,6 +199,7 @@ def _row(name: str) -> dict[str, Any]:
         "strides": config.conv_strides,
         "pre_norm": config.pre_norm,
         "normalize": config.conv_norm == "layer",
+        **({"max_distance": config.relative_distance} if config.relative_buckets else {}),
     }
 
 
@@ -211,7 +233,6 @@ def _architecture(
         plain = "encoder.pos_conv_embed.conv.weight"
         position = shape(plain if plain in weights else direction)
     dim = position[0]
-    buckets = "encoder.layers.0.attention.rel_attn_embed.weight"
     try:
         return EncoderConfig(
             conv_dims=tuple(row[0] for row in kernels),
@@ -230,7 +251,8 @@ def _architecture(
             position_groups=dim // position[1],
             position_layers=several or 1,
             position_norm=bool(several),
-            relative_buckets=shape(buckets)[0] if buckets in weights else 0,
+            relative_buckets=shape(BUCKETS)[0] if BUCKETS in weights else 0,
+            relative_distance=values.get("max_distance", 800),
             pre_norm=values["pre_norm"],
         )
     except (UpstreamError, ArithmeticError, IndexError) as error:

@@ -50,6 +50,8 @@ FIELDS = {
     # Options that came later: where they are not named, the file is older than they are.
     "pos_conv_depth": Field(int, default=1, most=MOST_LAYERS),
     "layer_type": Field(str, ("transformer",), default="transformer"),
+    "structure_type": Field(str, ("transformer",), default="transformer"),
+    "streaming": Field(bool, (False,), default=False),
     "pos_enc_type": Field(str, ("abs",), default="abs"),
     "quantize_input": Field(bool, (False,), default=False),
     "relative_position_embedding": Field(bool, default=False),
@@ -78,6 +80,7 @@ TRAINING_ONLY = (
     "target_glu.",
     "spk_proj.",
     "layer_norm_for_extract.",
+    "encoder.layer_norm_for_extract.",
     "_ema",
     "output_layer.",
     "task_embedding.",
@@ -160,7 +163,8 @@ def found(
     stored = "" if halves == {"float32"} else f"weights kept as {' and '.join(sorted(halves))}"
     card = dataclasses.replace(
         card,
-        trained_on=known_corpora(base(given.get("data"))),
+        # fairseq writes the corpus of a fine-tuning over that of the pretraining.
+        trained_on=None if tuned else known_corpora(base(given.get("data"))),
         note=joined(tuned, stored, card.note),
     )
     return Found(
@@ -245,6 +249,8 @@ def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
         sections = [cfg.get("task"), cfg.get("model")] if "model" in cfg else [cfg]
     elif "Distiller" in content:
         return _distilled(content)
+    elif "model_cfg" in content:  # s3prl's copy of such a file
+        sections = [content.get("task_cfg"), content["model_cfg"]]
     else:
         sections = [args]
     merged: dict[str, Any] = {}
@@ -262,7 +268,9 @@ def settings_of(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_value(value: object) -> bool:
     """Whether it says something: a null says nothing, nor does a reference to a value elsewhere."""
-    return value is not None and not (isinstance(value, str) and value.startswith("${"))
+    # omegaconf writes ??? for what must be set and is not.
+    refers = isinstance(value, str) and (value.startswith("${") or value == "???")
+    return value is not None and not refers
 
 
 def _distilled(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,6 +282,11 @@ def _distilled(content: Mapping[str, Any]) -> dict[str, Any]:
             if own.get("attention_type", "original") != "original":
                 raise UpstreamError(
                     f"attention_type={own['attention_type']!r} of DistilHuBERT is not implemented"
+                )
+            if own.get("task_emb_type", "expand-last") in ("add", "concat"):
+                raise UpstreamError(
+                    f"task_emb_type={own['task_emb_type']!r} of DistilHuBERT, which puts a task "
+                    "into the encoder's input, is not implemented"
                 )
             own["conv_feature_layers"] = own.get("extractor_conv_feature_layers")
             return own | {"_name": "distiller", "conv_bias": False, "normalize": False}
@@ -291,8 +304,9 @@ def model_type(given: Mapping[str, Any], config: EncoderConfig) -> str:
         return "wavlm"
     if config.position_norm:
         return "data2vec-audio"
-    name = f"{given.get('_name') or ''} {given.get('arch') or ''}".lower()
-    if "utterance" in name or "sat" in name.split("_"):
+    name = f"{given.get('_name') or ''}_{given.get('arch') or ''}".lower()
+    # WavLM's authors publish that one in the same form, without a name.
+    if "utterance" in name or "sat" in name.split("_") or name == "_":
         return "unispeech-sat"
     predicts = "hubert" in name or "distiller" in name or "label_rate" in given
     return "hubert" if predicts else "wav2vec2"
@@ -303,7 +317,7 @@ def title(given: Mapping[str, Any], outside: tuple[str, ...]) -> str:
     if given.get("_name") == "distiller":
         return "s3prl: DistilHuBERT"
     if "_name" not in given and "arch" not in given:
-        return "WavLM's authors'"
+        return "WavLM's and UniSpeech-SAT's authors'"
     name = given.get("_name") or given.get("arch")
     tuned = f", fine-tuned as {given['tuned']}" if "tuned" in given else ""
     return f"fairseq: {name}{tuned}"

@@ -201,7 +201,7 @@ def convolutions(text: str, where: str) -> list[ConvolutionRow]:
         or not all(
             isinstance(row, tuple | list)
             and len(row) == 3
-            and all(type(number) is int and number > 0 for number in row)
+            and all(type(number) is int and 0 < number <= MOST_SIZE for number in row)
             for row in rows
         )
     ):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from torch import Tensor
 
 from benchmark.core import UpstreamCard
 from benchmark.errors import UpstreamError
@@ -19,7 +22,8 @@ ANCHOR = "feature_aggregator.conv_layers.0.1.weight"
 FIELDS = {
     "conv_feature_layers": Field(str),
     "conv_aggregator_layers": Field(str),
-    "activation": Field(str, ("relu", "gelu")),
+    # Files older than the option have ReLU, as the code then had.
+    "activation": Field(str, ("relu", "gelu"), default="relu"),
     "log_compression": Field(bool),
     "vq_type": Field(str, ("none", "gumbel", "kmeans"), default="none"),
     "vq_vars": Field(int, default=320),
@@ -33,8 +37,8 @@ FIELDS = {
     "no_conv_bias": Field(bool, (False,), default=False),
     "agg_zero_pad": Field(bool, (False,), default=False),
     "non_affine_group_norm": Field(bool, (False,), default=False),
-    "combine_groups": Field(bool, (False,), default=False),
-    "vq_depth": Field(int, (1,), default=1),
+    "combine_groups": Field(bool, default=False),
+    "vq_depth": Field(int, default=1),
     "project_features": Field(str, ("none",), default="none"),
 }
 
@@ -46,8 +50,21 @@ def recognises(file: TrainingFile) -> bool:
 
 def settings_of(file: TrainingFile) -> dict[str, Any]:
     """What the file says of its model."""
-    converted = file.content.get("model_cfg")  # s3prl's own copy of such a file
-    return converted if isinstance(converted, dict) else fairseq.settings_of(file.content)
+    return fairseq.settings_of(file.content)
+
+
+def ungrouped(weights: Mapping[str, Tensor], config: Wav2VecConfig) -> dict[str, Tensor]:
+    """Weights with a codebook for each group, where the file has one that all share.
+
+    Args:
+        weights: by fairseq's names.
+        config: the architecture.
+    """
+    # [1, code, dim] of Gumbel; [code, 1, dim] of k-means.
+    name = FAIRSEQ.names(config)["quantizer.codebook"]
+    if name not in weights or weights[name].dim() != 3:
+        return dict(weights)
+    return {**weights, name: weights[name].repeat(1, config.groups, 1)}
 
 
 def read(file: TrainingFile) -> Found:
@@ -87,8 +104,14 @@ def read(file: TrainingFile) -> Found:
     )
     encoder = planned(config)
     inside, outside = anchored(file, ANCHOR)
-    load_strictly(encoder, inside, FAIRSEQ.names(config), where)
     quantised = config.quantizer != "none"
+    if config.quantizer == "gumbel" and values["vq_depth"] != 2:
+        raise UpstreamError(
+            f"{where}: vq_depth={values['vq_depth']} is not implemented; that of vq-wav2vec is 2"
+        )
+    if quantised and values["combine_groups"]:
+        inside = ungrouped(inside, config)
+    load_strictly(encoder, inside, FAIRSEQ.names(config), where)
     card = UpstreamCard(
         name=file.origin.name,
         layers=config.states,
