@@ -613,6 +613,11 @@ def upstreams(
         from superb.training_files import file_details
 
         Console(emoji=False).print(file_details(Path(name), settings or ()))
+    elif settings:
+        raise SuperbError(
+            f"--set is for encoders in training files, and {name or 'the list'} is none: "
+            "superb upstreams ./x.pt --set normalize=true"
+        )
     elif name is not None:
         Console(emoji=False).print(upstream_details(name))
     elif wide:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmark.errors import unknown
+from benchmark.errors import SuperbError, unknown
 from benchmark.scoring.results import card_metrics
 from leaderboard.read.board import BEST, MAIN_LAYERS
 from leaderboard.read.fields import (
@@ -196,6 +196,13 @@ def upstream_details(name: str) -> Table:
     from upstreams.catalogue import UPSTREAMS
 
     if name not in UPSTREAMS:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            raise SuperbError(
+                f"{name} is a folder, which --upstream loads; here, name a training file in it"
+            )
+        if path.suffix in (".pt", ".pth", ".ckpt", ".safetensors"):
+            raise SuperbError(f"there is no file {name}; check the path")
         raise unknown("upstream", name, UPSTREAMS)
     entry = UPSTREAMS[name]
     table = plain_table(f"superb upstreams {escape(name)}")

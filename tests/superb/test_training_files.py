@@ -77,6 +77,19 @@ def test_what_is_typed_wrong_is_said(words, message, path, places):
         superb.run(**arguments)
 
 
+def test_what_is_no_training_file_is_said(path, tmp_path):
+    missing = tmp_path / "missing.pt"
+    for words, message in (
+        (("run", "-u", "av-hubert-base", "-d", "ks", "--checkpoint", missing), "no training file"),
+        (("run", "-u", "modified-cpc", "-d", "ks", "--checkpoint", tmp_path), "is a folder, no"),
+        (("upstreams", missing), "there is no file"),
+        (("upstreams", tmp_path), "is a folder, which --upstream loads"),
+        (("upstreams", "hubert-base", "--set", "normalize=true"), "--set is for encoders in tr"),
+    ):
+        with pytest.raises(SuperbError, match=message):
+            invoke(*words)
+
+
 def test_what_cannot_be_converted_is_said(path, tmp_path):
     with pytest.raises(SuperbError, match="Type --to superb or --to transformers"):
         convert_file(str(path), tmp_path / "out", "onnx", ("normalize=false",))

@@ -45,6 +45,7 @@ def read_training_file(path: Path, typed: Mapping[str, str], name: str = "") -> 
         UpstreamError: it is damaged, of no layout that is known, of something that does not hear,
             or does not say what the features depend on.
     """
+    _refuse_missing(path)
     refuse_pointer(path)
     _refuse_shard(path)
     content = {"state_dict": safetensors(path)} if _is_safetensors(path) else read_inert(path)
@@ -71,6 +72,7 @@ def read_row(name: str, path: Path, typed: Mapping[str, str]) -> Frozen:
         UpstreamError: as `read_training_file`, or it holds an encoder of another size.
     """
     entry = UPSTREAMS[name]
+    _refuse_missing(path)
     if entry.layout:
         content = read_inert(path)
         if isinstance(content, dict) and load_attribute(entry.layout).key in content:
@@ -100,6 +102,12 @@ def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:9] == b"{" and head[:2] != b"PK"
+
+
+def _refuse_missing(path: Path) -> None:
+    if not path.is_file():
+        what = "is a folder, no" if path.is_dir() else "is no"
+        raise UpstreamError(f"{path} {what} training file; give the path of one, such as ./x.pt")
 
 
 def _refuse_shard(path: Path) -> None:
