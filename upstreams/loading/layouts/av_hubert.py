@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
-from benchmark.core import UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.checkpoint import encoder_weights, fill, newly_spelled
+from upstreams.loading.files import joined
 from upstreams.loading.layouts import fairseq
 from upstreams.loading.layouts.file import Found, TrainingFile, anchored, has, known_corpora, parts
 from upstreams.loading.layouts.settings import MOST_LAYERS, Field
@@ -65,21 +63,10 @@ def read(file: TrainingFile) -> Found:
     table = {ours: tuple(map(newly_spelled, theirs)) for ours, theirs in names(config).items()}
     fill(encoder, table, encoder_weights(weights), where)
     row = UPSTREAMS["av-hubert-base"]
-    card = UpstreamCard(
-        name=file.origin.name,
-        layers=config.states,
-        dim=config.dim,
-        hop_samples=config.hop_samples,
-        family=row.family,
-        min_samples=config.min_samples,
-        pad_invariant=True,
-        trained_on=None if "tuned" in given else known_corpora(fairseq.base(given.get("data"))),
-        paper=row.paper,
-        source=file.origin.source,
-        note="the audio stream alone: zeros in the place of the video",
-    )
-    if outside:
-        card = replace(card, note=f"fine-tuned; {card.note}")
+    tuned = f"fine-tuned: {given['tuned']}" if "tuned" in given else ""
+    corpora = None if "tuned" in given else known_corpora(fairseq.base(given.get("data")))
+    note = "the audio stream alone: zeros in the place of the video"
+    card = file.card(config, row.family, row.paper, corpora, joined(tuned, note))
     left_out = tuple(sorted({*outside, *parts(dropped), *file.left_out}))
     told = fairseq.said(given, file.content)
     return Found(frozen(encoder, card), "AV-HuBERT's authors'", told, left_out)

@@ -10,11 +10,13 @@ from typing import Any, Protocol, TypeAlias
 
 from torch import Tensor
 
+from benchmark.core import Family, UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.catalogue import UPSTREAMS
-from upstreams.loading.files import Origin, bare_names, some
+from upstreams.loading.files import Origin, bare_names, joined, some
 from upstreams.loading.layouts.settings import Settings
 from upstreams.loading.pretrained import Frozen
+from upstreams.models.architecture import Architecture
 
 # What is in a training file, as plain data: nobody knows its shape before it is looked at.
 Content: TypeAlias = Any
@@ -58,6 +60,29 @@ class TrainingFile:
     def settings(self, given: Mapping[str, object]) -> Settings:
         """Settings of the file, with the user's where it is silent."""
         return Settings(str(self.path), given, self.typed)
+
+    def card(
+        self,
+        architecture: Architecture,
+        family: Family,
+        paper: str,
+        trained_on: frozenset[str] | None = None,
+        note: str = "",
+    ) -> UpstreamCard:
+        """The card of an encoder of one utterance at a time that the file holds."""
+        return UpstreamCard(
+            name=self.origin.name,
+            layers=architecture.states,
+            dim=architecture.dim,
+            hop_samples=architecture.hop_samples,
+            family=family,
+            min_samples=architecture.min_samples,
+            pad_invariant=True,
+            trained_on=trained_on,
+            paper=paper,
+            source=self.origin.source,
+            note=joined(note, self.origin.note),
+        )
 
 
 @dataclass(frozen=True)

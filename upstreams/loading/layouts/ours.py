@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from benchmark.core import UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.loading.layouts.file import Found, TrainingFile
 from upstreams.loading.local_file import load_strictly
@@ -38,17 +37,8 @@ def read(file: TrainingFile) -> Found:
     }
     load_strictly(encoder, inside, {name: name for name in encoder.state_dict()}, str(file.path))
     left_out = sorted({n.split(".")[0] for n in file.weights if not n.startswith(PREFIX)})
-    card = UpstreamCard(
-        name=file.origin.name,
-        layers=architecture.states,
-        dim=architecture.dim,
-        hop_samples=architecture.hop_samples,
-        family=settings.get("family", "other"),
-        min_samples=architecture.min_samples,
-        pad_invariant=True,
-        source=file.origin.source,
-        note="a pretraining that may be under way",
-    )
+    note = "a pretraining that may be under way"
+    card = file.card(architecture, settings.get("family", "other"), "", note=note)
     steps = file.content.get("step")
     said = {"steps": f"{steps:,}"} if isinstance(steps, int) else {}
     return Found(frozen(encoder, card), "superb pretrain", said, tuple(left_out))

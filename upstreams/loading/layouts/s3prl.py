@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmark.core import UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.loading.layouts.file import Found, TrainingFile, renamed
 from upstreams.loading.layouts.settings import MOST_LAYERS, Field
@@ -94,18 +93,8 @@ def read(file: TrainingFile) -> Found:
     weights = _joined(weights, config.layers)
     names = {name: name for name in encoder.state_dict()}
     load_strictly(encoder, weights, names, str(file.path))
-    card = UpstreamCard(
-        name=file.origin.name,
-        layers=config.states,
-        dim=config.dim,
-        hop_samples=config.hop_samples,
-        family="generative",
-        min_samples=config.min_samples,
-        pad_invariant=True,
-        paper="Liu et al., Mockingjay, arXiv 1910.12638; TERA, arXiv 2007.06028",
-        source=file.origin.source,
-        note=file.origin.note,
-    )
+    paper = "Liu et al., Mockingjay, arXiv 1910.12638; TERA, arXiv 2007.06028"
+    card = file.card(config, "generative", paper)
     steps = file.content.get("Step", file.content.get("Global_step"))
     said = {"steps": f"{steps:,}"} if isinstance(steps, int) else {}
     heads = tuple(key for key in ("SpecHead",) if key in file.content)

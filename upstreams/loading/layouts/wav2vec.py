@@ -7,7 +7,6 @@ from typing import Any
 
 from torch import Tensor
 
-from benchmark.core import UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.loading.layouts import fairseq
 from upstreams.loading.layouts.file import Found, TrainingFile, anchored, has, known_corpora
@@ -112,20 +111,10 @@ def read(file: TrainingFile) -> Found:
     if quantised and values["combine_groups"]:
         inside = ungrouped(inside, config)
     load_strictly(encoder, inside, FAIRSEQ.names(config), where)
-    card = UpstreamCard(
-        name=file.origin.name,
-        layers=config.states,
-        dim=config.dim,
-        hop_samples=config.hop_samples,
-        family="contrastive",
-        min_samples=config.min_samples,
-        pad_invariant=True,
-        trained_on=known_corpora(fairseq.base(given.get("data"))),
-        paper="Baevski et al., vq-wav2vec, arXiv 1910.05453"
-        if quantised
-        else "Schneider et al., wav2vec, arXiv 1904.05862",
-        source=file.origin.source,
-        note=file.origin.note,
-    )
+    paper = "Schneider et al., wav2vec, arXiv 1904.05862"
+    if quantised:
+        paper = "Baevski et al., vq-wav2vec, arXiv 1910.05453"
+    corpora = known_corpora(fairseq.base(given.get("data")))
+    card = file.card(config, "contrastive", paper, corpora)
     layout = f"fairseq: {'vq-wav2vec' if quantised else 'wav2vec'}"
     return Found(frozen(encoder, card), layout, fairseq.said(given, file.content), outside)
