@@ -646,10 +646,17 @@ def _with_checkpoint(upstreams: list[str], checkpoint: Path | None) -> list[str]
     """The encoders asked for, the one there is with the file of its weights."""
     if checkpoint is None:
         return upstreams
+    from upstreams.catalogue import UPSTREAMS
+
     if len(upstreams) != 1:
         raise SuperbError(
             f"--checkpoint is the file of one --upstream; got {', '.join(upstreams)}. Several: "
             f"--upstream {upstreams[0]}:{checkpoint},…"
+        )
+    if upstreams[0] not in UPSTREAMS:
+        raise SuperbError(
+            f"--checkpoint goes with an --upstream that superb upstreams lists, such as "
+            f"av-hubert-base; got {upstreams[0]}. A file by itself: --upstream {checkpoint}"
         )
     return [f"{upstreams[0]}:{checkpoint}"]
 

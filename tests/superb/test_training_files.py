@@ -58,6 +58,8 @@ def test_a_file_and_its_folder_share_a_run(path, places, tmp_path):
 def test_a_checkpoint_is_of_one_encoder(path):
     with pytest.raises(SuperbError, match=r"the file of one --upstream; got hubert, apc"):
         invoke("run", "-u", "hubert,apc", "-d", "ks", "--checkpoint", path)
+    with pytest.raises(SuperbError, match=r"A file by itself: --upstream /"):
+        invoke("run", "-u", "./x.pt", "-d", "ks", "--checkpoint", path)
     with pytest.raises(SuperbError, match=r"layers, dim and hop \(4, 32, 320\), and hubert-base"):
         invoke("run", "-u", "hubert-base", "-d", "ks", "--checkpoint", path, "--set",
                "normalize=false")  # fmt: skip

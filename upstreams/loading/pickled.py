@@ -36,7 +36,7 @@ STANDARD = frozenset(
         "datetime": ["date", "datetime", "time", "timedelta", "timezone"],
         "decimal": ["Decimal"],
         "fractions": ["Fraction"],
-        "functools": ["partial"],
+        "functools": ["partial", "reduce"],
         "itertools": ["count"],
         "logging": ["getLogger"],
         "pathlib": ["Path", "PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"],

@@ -175,6 +175,7 @@ def test_mockingjay(tmp_path, noise):
     audio = {"target_level": -25, "win_ms": 25, "hop_ms": 10, "n_freq": 201, "n_mels": 80}
     audio["input"] = {"feat_type": "mel", "channel": 0, "log": True, "delta": 0, "cmvn": True}
     settings = {
+        "task": {"sequence_length": 1500},
         "transformer": sizes | {"input_dim": -1, "pre_layer_norm": False, "share_layer": False},
         "audio": audio,
     }
@@ -199,6 +200,7 @@ def test_mockingjay(tmp_path, noise):
     assert off(found.upstream([noise(5000)]).values[:, 0], torch.cat(wanted).detach()) < 1e-4
     assert found.said == {"steps": "500,000"}
     assert found.left_out == ("SpecHead",)
+    assert found.upstream.card.note.endswith("s3prl cuts them at 1500 frames")
     convert(found.upstream, tmp_path / "states", "superb")
     again = load_upstream(str(tmp_path / "states"))
     assert fingerprint(again) == fingerprint(found.upstream)

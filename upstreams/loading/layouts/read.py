@@ -27,6 +27,7 @@ LAYOUTS: tuple[Layout, ...] = (ours, av_hubert, wav2vec, s3prl, fairseq, bare, r
 OTHERS = {
     "embed_tokens.": "a model of text, or one that writes it",
     "word_embeddings.": "a model of text",
+    "sentence_encoder.": "a model of text",
     "wte.": "a language model",
     "tok_embeddings.": "a language model",
     "patch_embed": "a model of pictures",

@@ -94,7 +94,10 @@ def read(file: TrainingFile) -> Found:
     names = {name: name for name in encoder.state_dict()}
     load_strictly(encoder, weights, names, str(file.path))
     paper = "Liu et al., Mockingjay, arXiv 1910.12638; TERA, arXiv 2007.06028"
-    card = file.card(config, "generative", paper)
+    # What it was trained on; s3prl cuts longer utterances into pieces that do not see each other.
+    most = _of(sections.get("task"), {"sequence_length": Field(int)}).get("sequence_length")
+    note = f"whole utterances at once, where s3prl cuts them at {most} frames" if most else ""
+    card = file.card(config, "generative", paper, note=note)
     steps = file.content.get("Step", file.content.get("Global_step"))
     said = {"steps": f"{steps:,}"} if isinstance(steps, int) else {}
     heads = tuple(key for key in ("SpecHead",) if key in file.content)
