@@ -10,7 +10,7 @@ from typing import cast
 from benchmark.errors import UpstreamError
 from benchmark.registry import load_attribute
 from upstreams.catalogue import UPSTREAMS
-from upstreams.loading.files import Origin, refuse_pointer, safetensors, some
+from upstreams.loading.files import FORMS, Origin, refuse_pointer, safetensors, some
 from upstreams.loading.inert import read_inert
 from upstreams.loading.layouts import av_hubert, bare, fairseq, ours, rows, s3prl, wav2vec
 from upstreams.loading.layouts.file import Found, Layout, TrainingFile, opened, parts
@@ -49,6 +49,7 @@ def read_training_file(path: Path, typed: Mapping[str, str], name: str = "") -> 
     _refuse_missing(path)
     refuse_pointer(path)
     _refuse_shard(path)
+    _refuse_part_of_folder(path)
     content = {"state_dict": safetensors(path)} if _is_safetensors(path) else read_inert(path)
     file = opened(path, Origin(name or path.resolve().stem, str(path)), content, typed)
     for layout in LAYOUTS:
@@ -97,6 +98,15 @@ def untrained_file(path: Path, typed: Mapping[str, str]) -> Frozen:
     architecture = cast("Architecture", upstream.encoder.config)
     encoder = untrained_encoder(architecture, SEED)
     return frozen(encoder, untrained_card(upstream.card), normalize)
+
+
+def _refuse_part_of_folder(path: Path) -> None:
+    """The weights of a folder whose other files say what they are of."""
+    if path.name in FORMS and (path.parent / "config.json").is_file():
+        raise UpstreamError(
+            f"{path} is a file of a checkpoint folder, whose config.json says what it is; pass the "
+            f"checkpoint's folder: --upstream {path.parent}"
+        )
 
 
 def _is_safetensors(path: Path) -> bool:
