@@ -12,14 +12,17 @@ from __future__ import annotations
 import mmap
 import struct
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import IO, cast
 
 import torch
+from torch import Tensor
 
+from benchmark.errors import UpstreamError
 from upstreams.loading.files import refuse_pointer
 from upstreams.loading.pickled import Name, RefusedError, follow
 
@@ -108,6 +111,35 @@ def _aligned(part: torch.UntypedStorage, start: int) -> torch.UntypedStorage:
     if not start % 16:
         return part
     return torch.empty(0, dtype=torch.uint8).set_(part).clone().untyped_storage()
+
+
+def refuse_damage(path: Path, tensors: Iterable[Tensor]) -> None:
+    """Refuse numbers that are not those that were saved, by the checksums of the archive.
+
+    A hole in a file loads as zeros, and zeros are weights like any other. Only what is asked for is
+    read. The layout before zip has no checksums, and torch can be told to write none.
+
+    Args:
+        path: the file.
+        tensors: as `read_saved` maps them, not copies.
+
+    Raises:
+        UpstreamError: one differs.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        sums = {(entry.file_size, entry.CRC) for entry in archive.infolist()}
+    if not any(checksum for _, checksum in sums):
+        return
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
+    for storage in storages.values():
+        numbers = torch.empty(0, dtype=torch.uint8).set_(storage)
+        if (len(numbers), zlib.crc32(numbers.numpy().data)) not in sums:
+            raise UpstreamError(
+                f"{path} is damaged: its numbers do not have the checksum that was saved with "
+                "them; fetch it again"
+            )
 
 
 def _refuse_other_forms(content: mmap.mmap) -> None:

@@ -445,6 +445,18 @@ def test_what_is_no_speech_encoder_is_refused(content, message, tmp_path):
         load_upstream(str(tmp_path / "file.pt"))
 
 
+def test_a_hole_in_a_file_is_no_weight(saved):
+    """As a download that broke off and went on leaves it: zeros, which are numbers."""
+    path, model = saved("hubert", "cfg")
+    content = bytearray(path.read_bytes())
+    weight = model.encoder.layers[1].feed_forward.output_dense.weight
+    at = content.index(weight.detach().numpy().tobytes())
+    content[at : at + 64] = bytes(64)
+    path.write_bytes(content)
+    with pytest.raises(UpstreamError, match="do not have the checksum that was saved with them"):
+        load_upstream(str(path))
+
+
 def test_files_that_belong_together_are_named(saved, tmp_path):
     saved("hubert", "cfg", name="last-shard0.pt")
     with pytest.raises(UpstreamError, match=r"one of several files .*last-shard0\.pt is here"):

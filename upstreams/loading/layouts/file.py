@@ -16,6 +16,7 @@ from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.files import Origin, bare_names, joined, some
 from upstreams.loading.layouts.settings import Settings
 from upstreams.loading.pretrained import Frozen
+from upstreams.loading.saved import refuse_damage
 from upstreams.models.architecture import Architecture
 
 # What is in a training file, as plain data: nobody knows its shape before it is looked at.
@@ -144,6 +145,7 @@ def opened(path: Path, origin: Origin, content: object, typed: Mapping[str, str]
         raise UpstreamError(f"{path} {_instead(content)}")
     state = content[found[0]] if found else content
     weights = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    refuse_damage(path, weights.values())
     names = bare_names(weights)
     if len(set(names.values())) < len(names):
         raise UpstreamError(f"{path} holds a weight twice, with and without a wrapper's prefix")
