@@ -111,6 +111,7 @@ def test_distilhubert(make_model, tmp_path, noise):
     found = read_training_file(tmp_path / "states-epoch.ckpt", {})
     assert off(found.upstream([noise(5000)]).values[:, 0], states(model, noise(5000))) < 1e-4
     assert found.layout == "s3prl: DistilHuBERT"
+    assert "DistilHuBERT" in found.upstream.card.paper
     assert found.said == {"steps": "200,000"}
     assert found.left_out == ("output_layer.0",)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmark.errors import UpstreamError
+from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.checkpoint import load_encoder, transformer_card
 from upstreams.loading.files import joined
 from upstreams.loading.layouts.file import (
@@ -152,7 +153,8 @@ def found(
     config = encoder_config(values, where)
     dropped = [name for name in inside if name.startswith(TRAINING_ONLY)]
     weights = {name: weight for name, weight in inside.items() if name not in dropped}
-    if "Distiller" in file.content:
+    distilled = "Distiller" in file.content
+    if distilled:
         config = dataclasses.replace(config, projection_norm=False)
     theirs = with_projection(translated(weights, where), config)
     encoder = load_encoder(config, theirs, where)
@@ -166,6 +168,7 @@ def found(
         # fairseq writes the corpus of a fine-tuning over that of the pretraining.
         trained_on=None if tuned else known_corpora(base(given.get("data"))),
         note=joined(tuned, stored, card.note),
+        paper=UPSTREAMS["distilhubert"].paper if distilled else card.paper,
     )
     return Found(
         TransformerUpstream(encoder, card, values["normalize"]),

@@ -129,7 +129,7 @@ def _refuse_shard(path: Path) -> None:
     raise UpstreamError(
         f"{path} is one of several files that a model was sharded into ({some(sisters)} "
         f"{'is' if len(sisters) == 1 else 'are'} here). Pieces of weights are not put together "
-        "here; have the training save one file, in fairseq with --use-sharded-state off"
+        "here; have the training save one file, in fairseq without --use-sharded-state"
     )
 
 
