@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from benchmark.errors import UpstreamError
@@ -14,6 +13,7 @@ from upstreams.loading.files import (
     refuse_not_finite,
     shapes,
 )
+from upstreams.loading.pretrained import planned
 from upstreams.models.architecture import Architecture, Encoder, Layout
 
 
@@ -40,12 +40,6 @@ def read_encoder(
         weights.pop(name, None)
     load_strictly(encoder, weights, layout.names(architecture), where)
     return encoder
-
-
-def planned(architecture: Architecture) -> Encoder:
-    """The encoder of an architecture, without memory for its weights."""
-    with torch.device("meta"):
-        return architecture.build()
 
 
 def load_strictly(

@@ -20,17 +20,15 @@ settings alone (github.com/facebookresearch/av_hubert).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NoReturn
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.errors import UpstreamError
 from upstreams.models import batch
 from upstreams.models.batch import SAMPLE_RATE
 from upstreams.models.signal import FFT_SAMPLES, HOP_SAMPLES, INT16_SCALE, WINDOW_SAMPLES
@@ -252,64 +250,6 @@ TRAINING_ONLY = (
     "decoder.",
     "w2v_encoder.proj.",
 )
-
-# Ours → theirs.
-_SIZES = {
-    "stack": "stack_order_audio",
-    "dim": "encoder_embed_dim",
-    "layers": "encoder_layers",
-    "heads": "encoder_attention_heads",
-    "feed_forward_dim": "encoder_ffn_embed_dim",
-    "position_kernel": "conv_pos",
-    "position_groups": "conv_pos_groups",
-}
-_SWITCHES = {"normalize": "normalize", "pre_norm": "layer_norm_first"}
-# Other values make another model. Where they are absent, the authors' code takes these.
-_FIXED = {
-    "modality_fuse": "concat",
-    "sub_encoder_layers": 0,
-    "activation_fn": "gelu",
-    "wav_input": False,
-}
-# Modules are made one by one, and a wrong number should not take for ever.
-_MOST_LAYERS, _MOST_SIZE = 256, 1 << 16
-
-
-def settled(settings: Mapping[str, Any], where: str) -> AVHubertConfig:
-    """The configuration that a training file describes; sizes are read, never guessed.
-
-    Args:
-        settings: those of its model and of its task, in one; of a fine-tuned file, those of the
-            model that it began with.
-        where: the file, for messages.
-
-    Raises:
-        UpstreamError: a setting is missing or no such value, or makes another model.
-    """
-
-    def refuse(key: str, allowed: str) -> NoReturn:
-        given = f"{settings[key]!r:.40}" if key in settings else "none"
-        raise UpstreamError(f"{where}: the setting {key} must be {allowed}; got {given}")
-
-    for key, value in _FIXED.items():
-        if settings.get(key, value) != value:
-            refuse(key, f"{value!r}, others are not implemented")
-    values: dict[str, Any] = {}
-    for ours, key in _SIZES.items():
-        values[ours] = settings.get(key)
-        most = _MOST_LAYERS if ours == "layers" else _MOST_SIZE
-        if type(values[ours]) is not int or not 0 < values[ours] <= most:
-            refuse(key, f"a whole number from 1 to {most}")
-    for ours, key in _SWITCHES.items():
-        values[ours] = settings.get(key)
-        if type(values[ours]) is not bool:
-            refuse(key, "true or false")
-    if settings.get("audio_feat_dim") != BANDS * values["stack"]:
-        refuse("audio_feat_dim", f"{BANDS} times stack_order_audio = {BANDS * values['stack']}")
-    try:
-        return AVHubertConfig(**values)
-    except UpstreamError as error:
-        raise UpstreamError(f"{where}: {error}") from error
 
 
 def names(config: AVHubertConfig) -> dict[str, tuple[str, ...]]:

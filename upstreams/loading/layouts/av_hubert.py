@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from benchmark.errors import UpstreamError
 from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.checkpoint import encoder_weights, fill, newly_spelled
@@ -11,26 +9,33 @@ from upstreams.loading.files import joined
 from upstreams.loading.layouts import fairseq
 from upstreams.loading.layouts.file import Found, TrainingFile, anchored, has, known_corpora, parts
 from upstreams.loading.layouts.settings import MOST_LAYERS, Field
-from upstreams.loading.pretrained import frozen
-from upstreams.models.av_hubert import TRAINING_ONLY, names, settled
+from upstreams.loading.pretrained import frozen, planned
+from upstreams.models.av_hubert import BANDS, TRAINING_ONLY, AVHubertConfig, names
 
 ANCHOR = "feature_extractor_audio.proj.weight"
-# What `settled` reads; where a default stands, it is the authors' code's own.
+# Theirs → ours.
+SIZES = {
+    "stack_order_audio": "stack",
+    "normalize": "normalize",
+    "encoder_embed_dim": "dim",
+    "encoder_layers": "layers",
+    "encoder_attention_heads": "heads",
+    "encoder_ffn_embed_dim": "feed_forward_dim",
+    "conv_pos": "position_kernel",
+    "conv_pos_groups": "position_groups",
+    "layer_norm_first": "pre_norm",
+}
 FIELDS = {
-    "encoder_embed_dim": Field(int),
+    **dict.fromkeys(SIZES, Field(int)),
     "encoder_layers": Field(int, most=MOST_LAYERS),
-    "encoder_attention_heads": Field(int),
-    "encoder_ffn_embed_dim": Field(int),
-    "conv_pos": Field(int),
-    "conv_pos_groups": Field(int),
+    "normalize": Field(bool),
     "layer_norm_first": Field(bool),
     "audio_feat_dim": Field(int),
-    "stack_order_audio": Field(int),
-    "normalize": Field(bool),
-    "modality_fuse": Field(str, default="concat"),
+    # Where these are absent, the authors' code takes what is implemented here.
+    "modality_fuse": Field(str, ("concat",), default="concat"),
     "sub_encoder_layers": Field(int, (0,), default=0),
-    "activation_fn": Field(str, default="gelu"),
-    "wav_input": Field(bool, default=False),
+    "activation_fn": Field(str, ("gelu",), default="gelu"),
+    "wav_input": Field(bool, (False,), default=False),
 }
 
 
@@ -54,12 +59,20 @@ def read(file: TrainingFile) -> Found:
             "pretrained file, or one tuned on audio"
         )
     values = file.settings({key: given[key] for key in FIELDS if key in given}).read(FIELDS)
-    config = settled(values, where)
+    stacked = BANDS * values["stack_order_audio"]
+    if values["audio_feat_dim"] != stacked:
+        raise UpstreamError(
+            f"{where}: audio_feat_dim must be {BANDS} times stack_order_audio = {stacked}; got "
+            f"{values['audio_feat_dim']}"
+        )
+    try:
+        config = AVHubertConfig(**{ours: values[theirs] for theirs, ours in SIZES.items()})
+    except UpstreamError as error:
+        raise UpstreamError(f"{where}: {error}") from error
     inside, outside = anchored(file, ANCHOR)
     dropped = [name for name in inside if name.startswith(TRAINING_ONLY)]
     weights = {name: weight for name, weight in inside.items() if name not in dropped}
-    with torch.device("meta"):
-        encoder = config.build()
+    encoder = planned(config)
     table = {ours: tuple(map(newly_spelled, theirs)) for ours, theirs in names(config).items()}
     fill(encoder, table, encoder_weights(weights), where)
     row = UPSTREAMS["av-hubert-base"]

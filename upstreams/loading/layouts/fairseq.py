@@ -122,32 +122,14 @@ def recognises(file: TrainingFile) -> bool:
 
 
 def read(file: TrainingFile) -> Found:
-    """The encoder in it."""
-    given = settings_of(file.content)
-    inside, outside = anchored(file, ANCHOR)
-    return found(file, given, inside, outside, title(given, outside))
-
-
-def found(
-    file: TrainingFile,
-    given: Mapping[str, Any],
-    inside: Mapping[str, Tensor],
-    outside: tuple[str, ...],
-    layout: str,
-) -> Found:
-    """The encoder of settings and weights by fairseq's names.
-
-    Args:
-        file: the training file.
-        given: what it says of its model.
-        inside: the weights of the encoder.
-        outside: other parts of the model.
-        layout: what kind of file it is.
+    """The encoder in it.
 
     Raises:
         UpstreamError: a setting is missing or one that is not implemented, or the weights are not
             those of these settings.
     """
+    given = settings_of(file.content)
+    inside, outside = anchored(file, ANCHOR)
     values = file.settings({key: given[key] for key in FIELDS if key in given}).read(FIELDS)
     where = str(file.path)
     config = encoder_config(values, where)
@@ -172,7 +154,7 @@ def found(
     )
     return Found(
         TransformerUpstream(encoder, card, values["normalize"]),
-        layout,
+        title(given),
         said(given, file.content),
         tuple(sorted({*outside, *parts(dropped), *file.left_out})),
     )
@@ -210,10 +192,7 @@ def encoder_config(values: Mapping[str, Any], where: str) -> EncoderConfig:
             layers=values["encoder_layers"],
             heads=values["encoder_attention_heads"],
             feed_forward_dim=values["encoder_ffn_embed_dim"],
-            # Several convolutions share the width of one (data2vec, section 4.2).
-            position_kernel=max(3, values["conv_pos"] // depth)
-            if depth > 1
-            else values["conv_pos"],
+            position_kernel=kernel,
             position_groups=values["conv_pos_groups"],
             position_layers=depth,
             position_norm=depth > 1,
@@ -315,7 +294,7 @@ def model_type(given: Mapping[str, Any], config: EncoderConfig) -> str:
     return "hubert" if predicts else "wav2vec2"
 
 
-def title(given: Mapping[str, Any], outside: tuple[str, ...]) -> str:
+def title(given: Mapping[str, Any]) -> str:
     """What kind of file it is, for readers."""
     if given.get("_name") == "distiller":
         return "s3prl: DistilHuBERT"

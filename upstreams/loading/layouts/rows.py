@@ -6,7 +6,8 @@ from benchmark.registry import load_attribute
 from upstreams.catalogue import UPSTREAMS
 from upstreams.loading.files import shapes
 from upstreams.loading.layouts.file import Found, TrainingFile
-from upstreams.loading.local_file import bare_shapes, planned
+from upstreams.loading.local_file import bare_shapes
+from upstreams.loading.pretrained import planned
 from upstreams.loading.rows import with_weights
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from benchmark.errors import UpstreamError
 from upstreams.loading.layouts.file import Found, TrainingFile, renamed
 from upstreams.loading.layouts.settings import MOST_LAYERS, Field
-from upstreams.loading.local_file import load_strictly, planned
-from upstreams.loading.pretrained import frozen
+from upstreams.loading.local_file import load_strictly
+from upstreams.loading.pretrained import frozen, planned
 from upstreams.models.generative import MEL_BANDS, MelTransformerConfig
 
 ANCHOR = "input_representations.spec_transform.weight"

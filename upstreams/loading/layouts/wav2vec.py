@@ -11,8 +11,8 @@ from benchmark.errors import UpstreamError
 from upstreams.loading.layouts import fairseq
 from upstreams.loading.layouts.file import Found, TrainingFile, anchored, has, known_corpora
 from upstreams.loading.layouts.settings import Field, convolutions
-from upstreams.loading.local_file import load_strictly, planned
-from upstreams.loading.pretrained import frozen
+from upstreams.loading.local_file import load_strictly
+from upstreams.loading.pretrained import frozen, planned
 from upstreams.models.cpc import ConvolutionConfig
 from upstreams.models.wav2vec import FAIRSEQ, Wav2VecConfig
 
