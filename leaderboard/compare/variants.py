@@ -45,11 +45,13 @@ class Agreement:
         other: of the other.
         tau: Kendall's tau-b, with its interval where every score has one; None for fewer than
             three encoders.
+        upstreams: how many have a score in both.
     """
 
     one: str
     other: str
     tau: Mean | None
+    upstreams: int
 
 
 @dataclass(frozen=True)
@@ -151,21 +153,12 @@ def _study(by: By, tables: Sequence[Table], name: Callable[[Table], str]) -> Stu
     ]
     layer = present[0] if present else MAIN_LAYERS[0]
     rows = join_rows(tables, (layer,), [])
-    drawn = [
-        (row[1], draws, not lacks_interval(tables, [row], layer))
-        for row, draws in zip(rows, draw_scores(rows, layer), strict=True)
-        if draws is not None
+    places = range(len(tables))
+    agreements = [
+        _agreement(tables, columns, rows, layer, pair) for pair in combinations(places, 2)
     ]
-    signs = np.array([1.0 if table.lower_is_better else -1.0 for table in tables])
-    agreements = []
-    for one, other in combinations(range(len(tables)), 2):
-        tau = None
-        if len(drawn) >= FEWEST:
-            both = np.stack([draws[:, (one, other)] * signs[[one, other]] for _, draws, _ in drawn])
-            tau = mean_of(kendall(both[..., 0].T, both[..., 1].T))
-            if not all(known for *_, known in drawn):
-                tau = Mean(tau.value, None, None)
-        agreements.append(Agreement(columns[one], columns[other], tau))
+    drawn = _drawn(tables, rows, layer)
+    signs = _signs(tables)
     holds, flips, unsettled = [], [], 0
     for (a, of_a, known_a), (b, of_b, known_b) in combinations(drawn, 2):
         better = ((of_a - of_b) * signs < 0).mean(axis=0), ((of_a - of_b) * signs > 0).mean(axis=0)
@@ -187,6 +180,39 @@ def _study(by: By, tables: Sequence[Table], name: Callable[[Table], str]) -> Stu
         tuple(flips),
         unsettled,
     )
+
+
+def _agreement(
+    tables: Sequence[Table],
+    columns: Sequence[str],
+    rows: Rows,
+    layer: str,
+    pair: tuple[int, int],
+) -> Agreement:
+    """How alike two of the columns rank the encoders that have a score in both."""
+    two = [tables[place] for place in pair]
+    of_two = [(key, label, tuple(cells[place] for place in pair)) for key, label, cells in rows]
+    drawn = _drawn(two, of_two, layer)
+    tau = None
+    if len(drawn) >= FEWEST:
+        both = np.stack([draws * _signs(two) for _, draws, _ in drawn])
+        tau = mean_of(kendall(both[..., 0].T, both[..., 1].T))
+        if not all(known for *_, known in drawn):
+            tau = Mean(tau.value, None, None)
+    return Agreement(columns[pair[0]], columns[pair[1]], tau, len(drawn))
+
+
+def _drawn(tables: Sequence[Table], rows: Rows, layer: str) -> list[tuple[str, Floats, bool]]:
+    """Of each encoder with a score in all tables: its name, draws, and whether all are known."""
+    return [
+        (row[1], draws, not lacks_interval(tables, [row], layer))
+        for row, draws in zip(rows, draw_scores(rows, layer), strict=True)
+        if draws is not None
+    ]
+
+
+def _signs(tables: Sequence[Table]) -> Floats:
+    return np.array([1.0 if table.lower_is_better else -1.0 for table in tables])
 
 
 def kendall(one: Floats, other: Floats) -> Floats:

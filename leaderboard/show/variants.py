@@ -59,7 +59,8 @@ def study_grid(study: Study) -> Grid:
 def study_lines(study: Study) -> list[str]:
     """How alike the columns rank the encoders, and which pairs hold or flip."""
     lines = [
-        f"ranks by {agreement.one} and {agreement.other}: Kendall's tau {tau_text(agreement.tau)}"
+        f"ranks by {agreement.one} and {agreement.other}: Kendall's tau {tau_text(agreement.tau)} "
+        f"({agreement.upstreams} upstreams)"
         for agreement in study.agreements
         if agreement.tau is not None
     ]
@@ -67,7 +68,7 @@ def study_lines(study: Study) -> list[str]:
         lines.append("[low, high] of tau: 95 % of draws of the scores by their intervals")
     else:
         lines.append(
-            f"no rank correlation: it takes {FEWEST} upstreams with a score in every column"
+            f"no rank correlation: it takes {FEWEST} upstreams with a score in two columns"
         )
     pairs = len(study.holds) + len(study.flips) + study.open_pairs
     lines.append(

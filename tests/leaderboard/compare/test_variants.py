@@ -99,8 +99,23 @@ def test_scores_without_an_interval_settle_nothing(folder):
         write_result(folder, made, records(made))
     (study,) = study_variants(folder, "heads")
     assert (study.holds, study.flips, study.open_pairs) == ((), (), 3)
-    assert {(entry.tau.low, entry.tau.high) for entry in study.agreements} == {(None, None)}
+    for entry in study.agreements:  # what has none is one column's matter
+        assert (entry.tau.low is None) == ("asr-hmm" in (entry.one, entry.other))
     assert "tau +1.00 [not known]" in CliRunner().invoke(app, ["heads", str(folder)]).stdout
+
+
+def test_ranks_are_of_the_encoders_that_both_columns_have(folder):
+    for name, score in (("a", 10.0), ("b", 20.0)):
+        made = variant(build(name, "asr", "weighted-sum", score, half=0.5), "asr-hmm")
+        write_result(folder, made, records(made))
+    (study,) = study_variants(folder, "heads")
+    found = {(entry.one, entry.other): entry for entry in study.agreements}
+    whole = found["asr", "asr-attention"]
+    assert (whole.upstreams, whole.tau.value) == (3, pytest.approx(1 / 3))
+    assert (found["asr", "asr-hmm"].upstreams, found["asr", "asr-hmm"].tau) == (2, None)
+    said = CliRunner().invoke(app, ["heads", str(folder)], env={"COLUMNS": "200"}).stdout
+    assert "(3 upstreams)" in said
+    assert "ranks by asr and asr-hmm" not in said
 
 
 def test_the_commands_say_what_flips(folder, tmp_path):
