@@ -35,8 +35,9 @@ from upstreams.models.signal import FFT_SAMPLES, HOP_SAMPLES, INT16_SCALE, WINDO
 from upstreams.models.transformer import (
     EncoderConfig,
     PositionalConvolution,
+    RelativePositions,
     TransformerLayer,
-    frame_mask,
+    contextual_states,
     product,
 )
 from upstreams.models.utterance import UtteranceEncoder
@@ -173,6 +174,7 @@ class AVHubertEncoder(UtteranceEncoder):
         self.position = PositionalConvolution(sizes)
         # Before the first layer (post-norm) or after the last one (pre-norm).
         self.norm = nn.LayerNorm(dim)
+        self.relative: RelativePositions | None = None
         self.layers = nn.ModuleList(TransformerLayer(sizes) for _ in range(config.layers))
 
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -210,19 +212,7 @@ class AVHubertEncoder(UtteranceEncoder):
             frames_btd: output of `fused`.
             lengths: valid frames of each utterance.
         """
-        frames = frames_btd.shape[1]
-        mask_bt1 = mask_b11t = None
-        if min(lengths) < frames:
-            mask_bt = frame_mask(lengths, frames, frames_btd.device)
-            mask_bt1, mask_b11t = mask_bt.unsqueeze(2), mask_bt[:, None, None, :]
-        x_btd = frames_btd + self.position(frames_btd, mask_bt1)
-        if not self.config.pre_norm:
-            x_btd = self.norm(x_btd)
-        yield x_btd
-        for index, layer in enumerate(self.layers):
-            x_btd = layer(x_btd, mask_b11t)
-            last = index == self.config.layers - 1
-            yield self.norm(x_btd) if last and self.config.pre_norm else x_btd
+        return contextual_states(self, frames_btd, lengths)
 
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``."""

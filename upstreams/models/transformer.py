@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -634,20 +634,7 @@ class TransformerEncoder(nn.Module):
             frames_btd: output of `front_end`.
             lengths: valid frames of each utterance.
         """
-        frames = frames_btd.shape[1]
-        mask_bt1 = mask_b11t = None
-        if min(lengths) < frames:
-            mask_bt = frame_mask(lengths, frames, frames_btd.device)
-            mask_bt1, mask_b11t = mask_bt.unsqueeze(2), mask_bt[:, None, None, :]
-        bias_1htt = self.relative(frames) if self.relative is not None else None
-        x_btd = frames_btd + self.position(frames_btd, mask_bt1)
-        if not self.config.pre_norm:
-            x_btd = self.norm(x_btd)
-        yield x_btd
-        for index, layer in enumerate(self.layers):
-            x_btd = layer(x_btd, mask_b11t, bias_1htt)
-            last = index == self.config.layers - 1
-            yield self.norm(x_btd) if last and self.config.pre_norm else x_btd
+        return contextual_states(self, frames_btd, lengths)
 
     def forward(self, waveforms: Tensor, samples: list[int]) -> HiddenStates:
         """All hidden states of a zero-padded batch; frames past a length are zeros.
@@ -663,6 +650,40 @@ class TransformerEncoder(nn.Module):
         for index, length in enumerate(lengths):
             values[:, index, length:] = 0
         return HiddenStates(values, torch.tensor(lengths, device=values.device))
+
+
+class Network(Protocol):
+    """What `contextual_states` reads of an encoder."""
+
+    config: Any
+    position: PositionalConvolution
+    norm: nn.LayerNorm
+    relative: RelativePositions | None
+    layers: nn.ModuleList
+
+
+def contextual_states(network: Network, frames_btd: Tensor, lengths: list[int]) -> Iterator[Tensor]:
+    """Frames through position and layers, as `TransformerEncoder.states` says.
+
+    Args:
+        network: with `EncoderConfig.pre_norm` in its configuration.
+        frames_btd: ``[utterance, frame, dim]``.
+        lengths: valid frames of each utterance.
+    """
+    frames = frames_btd.shape[1]
+    mask_bt1 = mask_b11t = None
+    if min(lengths) < frames:
+        mask_bt = frame_mask(lengths, frames, frames_btd.device)
+        mask_bt1, mask_b11t = mask_bt.unsqueeze(2), mask_bt[:, None, None, :]
+    bias_1htt = network.relative(frames) if network.relative is not None else None
+    x_btd = frames_btd + network.position(frames_btd, mask_bt1)
+    if not network.config.pre_norm:
+        x_btd = network.norm(x_btd)
+    yield x_btd
+    for index, layer in enumerate(network.layers):
+        x_btd = layer(x_btd, mask_b11t, bias_1htt)
+        last = index == network.config.layers - 1
+        yield network.norm(x_btd) if last and network.config.pre_norm else x_btd
 
 
 # By encoder and type. Not kept in the encoder: a copy is no part of what it is.
