@@ -46,7 +46,12 @@ def file_details(path: Path, settings: Sequence[str]) -> Table:
         "left out": ", ".join(found.left_out),
         "paper": card.paper,
         "note": card.note,
-        "run it": f"superb run --upstream {path} --downstream ks",
+        "run it": " ".join(
+            [
+                f"superb run --upstream {path} --downstream ks",
+                *(f"--set {pair}" for pair in settings),
+            ]
+        ),
     }
     table = plain_table(f"superb upstreams {escape(str(path))}")
     table.show_header = False

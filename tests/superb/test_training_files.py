@@ -37,6 +37,7 @@ def test_what_is_in_a_file_is_shown(path):
         "data LibriSpeech-960, labels a second 50, mask_prob 0.8",
         "steps 400,000",
         "final_proj, label_embs_concat, mask_emb",
+        "--downstream ks --set normalize=false",
     ):
         assert words in " ".join(shown.split())
     assert "somebody" not in shown

@@ -21,7 +21,7 @@ def read(file: TrainingFile) -> Found:
     file.settings({}).read({})
     name = _row(file)
     upstream = with_weights(name, file.content, file.path, file.origin.name)
-    return Found(upstream, f"the authors' of {name}", {}, ())
+    return Found(upstream, f"that of the authors of {name}", {}, ())
 
 
 def _row(file: TrainingFile) -> str:
