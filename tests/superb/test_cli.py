@@ -257,3 +257,27 @@ def test_version():
     import superb as package
 
     assert superb("--version").stdout.strip() == f"superb {package.__version__}"
+
+
+def test_superb_alone_shows_what_a_newcomer_needs_in_80_columns():
+    shown = superb(COLUMNS="80")
+    assert shown.returncode == 0
+    assert [line.split()[1] for line in shown.stdout.splitlines() if line.startswith("  ")] == [
+        "run", "leaderboard", "report",
+    ]  # fmt: skip
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "words, offered",
+    [
+        (["run", "--upstream", "fbank,hubert-ba"], ["fbank,hubert-base"]),
+        (["run", "--downstream", "al"], ["all"]),
+        (["run", "--corpus", "mi"], ["mini"]),
+        (["leader"], ["leaderboard"]),
+    ],
+)
+def test_a_shell_completes_commands_and_names(words, offered):
+    line = " ".join(["superb", *words])
+    shown = superb(_SUPERB_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words)))
+    assert shown.stdout.split() == offered
