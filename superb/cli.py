@@ -25,9 +25,9 @@ FIRST_STEPS: Final = """\
 superb scores self-supervised speech encoders: frozen layers, light heads,
 honest intervals.
 
-  superb run --upstream hubert --downstream asr   a score of an encoder on a task
-  superb leaderboard results/                     tables of all scores so far
-  superb report results/                          one page with all there is to see
+  superb run --upstream hubert --downstream asr  # an encoder's score on a task
+  superb leaderboard results/                    # tables of all scores so far
+  superb report results/                         # one page with all there is
 
 What can stand for hubert and asr: superb upstreams, superb downstreams.
 All commands: superb --help
