@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from superb.cli import app
 
 PLUGIN = Path(__file__).resolve().parents[1] / "plugin" / "my_encoder.py"
 
@@ -269,7 +272,7 @@ def test_superb_alone_shows_what_a_newcomer_needs_in_80_columns():
 
 
 @pytest.mark.parametrize(
-    "words, offered",
+    ("words", "offered"),
     [
         (["run", "--upstream", "fbank,hubert-ba"], ["fbank,hubert-base"]),
         (["run", "--downstream", "al"], ["all"]),
@@ -279,5 +282,6 @@ def test_superb_alone_shows_what_a_newcomer_needs_in_80_columns():
 )
 def test_a_shell_completes_commands_and_names(words, offered):
     line = " ".join(["superb", *words])
-    shown = superb(_SUPERB_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words)))
+    asked = {"_SUPERB_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(len(words))}
+    shown = CliRunner().invoke(app, env=asked, prog_name="superb")
     assert shown.stdout.split() == offered
