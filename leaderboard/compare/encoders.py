@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import SuperbError, unknown
 from leaderboard.compare.difference import Pair, adjusted, pair_results
 from leaderboard.read.board import Board, Cell, Row, Table
-from leaderboard.read.collect import notes_about, read_board, tables_of
+from leaderboard.read.collect import Run, notes_about, read_board, tables_of
 from leaderboard.read.names import printable
 
 LEVEL = 0.05
@@ -130,14 +130,32 @@ def compare(
     if not found:
         raise SuperbError(" ".join(notes))
     found.sort(key=lambda entry: board.tables.index(entry[0]))
+    return paired(board, runs, found, layer, notes)
+
+
+def paired(
+    board: Board,
+    runs: Mapping[str, Run],
+    found: Sequence[tuple[Table, Row, Row]],
+    layer: str,
+    notes: Sequence[str] = (),
+) -> Comparisons:
+    """The second of two encoders compared with the first, for each task and two of them.
+
+    Args:
+        board: that they stand on.
+        runs: by run id.
+        found: tables, and two rows of each that have finished runs of the layer choice.
+        layer: the layer choice.
+        notes: what a reader must know already.
+    """
     pairs = [
         pair_results(*(runs[row.cells[layer].run_id].path for row in rows)) for _, *rows in found
     ]
     tests = [pair.p_value for pair in pairs]
     checks = [None if pair.p_value is None else pair.check_p_value for pair in pairs]
-    tested = sum(p_value is not None for p_value in tests)
+    count = sum(p_value is not None for p_value in tests)
     used = {row.cells[layer].run_id for _, *rows in found for row in rows}
-    notes += notes_about(board, used)
     return Comparisons(
         tuple(
             Comparison(
@@ -152,13 +170,13 @@ def compare(
                 check_p_value=check_p_value,
                 detectable=None
                 if p_value is None
-                else pair.difference.detectable(LEVEL / tested, POWER),
+                else pair.difference.detectable(LEVEL / count, POWER),
             )
             for (table, a, b), pair, p_value, check_p_value in zip(
                 found, pairs, adjusted(tests), adjusted(checks), strict=True
             )
         ),
-        tuple(notes),
+        (*notes, *notes_about(board, used)),
         board.problems,
     )
 

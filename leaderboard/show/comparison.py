@@ -11,12 +11,12 @@ from rich.text import Text
 
 from benchmark.scoring.results import FEWEST_CLUSTERS, MetricValue, no_interval, shown_score
 from leaderboard.compare.encoders import LEVEL, POWER, Comparison, Comparisons
-from leaderboard.read.board import Cell
+from leaderboard.read.board import Cell, Table
 from leaderboard.read.names import printable
-from leaderboard.show.board import headline
-from leaderboard.show.grid import MISSING
+from leaderboard.show.board import arrow, headline
+from leaderboard.show.grid import MISSING, Grid, GridRow, Item
 from leaderboard.show.numbers import difference_text, p_text, step_of
-from leaderboard.show.terminal import difference_table, show_lines
+from leaderboard.show.terminal import difference_table, show_grid, show_lines
 
 
 def show_comparisons(comparisons: Comparisons, console: Console) -> None:
@@ -45,7 +45,49 @@ def show_comparisons(comparisons: Comparisons, console: Console) -> None:
     count = _tested(comparisons)
     show_lines((in_words(found, count) for found in comparisons.pairs), console)
     notes = (f"note: {note}" for note in comparisons.notes)
-    show_lines((*_footnotes(comparisons), *notes), console, "dim")
+    show_lines((*footnotes(comparisons), *notes), console, "dim")
+
+
+def show_twins(comparisons: Comparisons, console: Console) -> None:
+    """Print encoders beside their untrained twins."""
+    show_grid(twin_grid(comparisons), console)
+    notes = (f"note: {note}" for note in comparisons.notes)
+    show_lines((*footnotes(comparisons, checks=False), *notes), console, "dim")
+
+
+def twin_grid(comparisons: Comparisons) -> Grid:
+    """Encoders beside their untrained twins, task by task."""
+    tables = list({id(found.table): found.table for found in comparisons.pairs}.values())
+    tasks = [table.downstream for table in tables]
+
+    def task(table: Table) -> str:
+        recurs = tasks.count(table.downstream) > 1
+        return f"{table.downstream}{f' on {table.corpus}' if recurs else ''} {arrow(table)}"
+
+    return Grid(
+        title=f"encoders beside their untrained twins, {comparisons.pairs[0].layer}",
+        details=tuple(map(headline, tables)),
+        labels=("task", "upstream"),
+        columns=("score", "twin", "score − twin [95 %]", "p"),
+        groups=("",) * 4,
+        rows=tuple(
+            GridRow(
+                (task(found.table), printable(found.b)),
+                (
+                    Item(f"{_score(found.b_cell)['value']:.1f}"),
+                    Item(f"{_score(found.a_cell)['value']:.1f}"),
+                    Item(
+                        difference_text(found.pair.difference, found.table.unit),
+                        bold=found.better is not None,
+                    ),
+                    Item(p_text(found.p_value)),
+                ),
+            )
+            for found in comparisons.pairs
+        ),
+        bold=f"told apart from its twin, at a level of {LEVEL:g}",
+        footnotes=(),
+    )
 
 
 def in_words(comparison: Comparison, comparisons: int = 1) -> str:
@@ -158,12 +200,14 @@ def _score(cell: Cell) -> MetricValue:
     return cell.score
 
 
-def _footnotes(comparisons: Comparisons) -> list[str]:
+def footnotes(comparisons: Comparisons, *, checks: bool = True) -> list[str]:
+    """What the numbers of a comparison are over, and what they leave out."""
     count = _tested(comparisons)
     differences = [found.pair.difference for found in comparisons.pairs]
     over = "utterances" if all(found.by_utterance for found in differences) else "speakers"
-    checks = " and ".join(sorted({found.pair.check for found in comparisons.pairs} - {""}))
-    why = f"; {checks}: p of a check that takes utterances for independent" if checks else ""
+    names = sorted({found.pair.check for found in comparisons.pairs if checks} - {""})
+    why = f"; {' and '.join(names)}: p of a check that takes utterances for independent"
+    why = why if names else ""
     lines = [f"Paired by utterance; interval and p over {over}{why}."]
     if count > 1:
         lines.append(f"All p are adjusted for {count} comparisons (Holm); intervals are not.")

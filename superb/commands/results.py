@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from benchmark.errors import SuperbError
 from superb.commands.options import PictureFolder, deliver, several
 
 
@@ -83,9 +84,13 @@ def reproduce(
 
 def compare(
     upstreams: Annotated[
-        list[str], typer.Argument(help="Names of the leaderboard; each is compared with the first.")
-    ],
-    results: Annotated[Path, typer.Argument(help="Folder of results, last.")],
+        list[str] | None,
+        typer.Argument(help="Names of the leaderboard; each is compared with the first."),
+    ] = None,
+    results: Annotated[Path, typer.Argument(help="Folder of results, last.")] = Path("results"),
+    twins: Annotated[
+        bool, typer.Option("--twins", help="Compare each encoder with its own untrained twin.")
+    ] = False,
     downstream: Annotated[
         list[str] | None,
         typer.Option("--downstream", "-d", help="Task, or several with commas; all if none."),
@@ -95,18 +100,32 @@ def compare(
     ] = "weighted-sum",
     as_json: Annotated[bool, typer.Option("--json", help="Print records, not a table.")] = False,
 ) -> None:
-    """Is one encoder better than another? Paired by utterance, corrected, with its power."""
+    """Is one encoder better than another? Paired by utterance, corrected, with its power.
+
+    With --twins and no names: what has each encoder learned that its random twin has not?
+    """
     from leaderboard.compare.encoders import compare as compare_all
+    from leaderboard.compare.twins import compare_twins
     from leaderboard.read.collect import warn_left_out
     from leaderboard.show.comparison import as_json as records
-    from leaderboard.show.comparison import show_comparisons
+    from leaderboard.show.comparison import show_comparisons, show_twins
 
-    found = compare_all(results, upstreams, several(downstream or []), layer=layer)
+    if twins and upstreams:
+        raise SuperbError(
+            f"--twins compares every encoder of a folder; got {', '.join(upstreams)} besides. "
+            f"Type: superb compare --twins {results}"
+        )
+    tasks = several(downstream or [])
+    if twins:
+        found = compare_twins(results, tasks, layer=layer)
+    else:
+        found = compare_all(results, upstreams or [], tasks, layer=layer)
     if as_json:
         warn_left_out(found.left_out)
         print(json.dumps(records(found), indent=1))
     else:
-        show_comparisons(found, Console(emoji=False))
+        show = show_twins if twins else show_comparisons
+        show(found, Console(emoji=False))
 
 
 def layers(

@@ -16,8 +16,9 @@ from typing import Final, TypeAlias
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import no_interval
 from leaderboard.compare.contamination import judge
+from leaderboard.compare.twins import twins_of
 from leaderboard.compare.variants import Study
-from leaderboard.read.board import Board, Row, Table
+from leaderboard.read.board import MAIN_LAYERS, Board, Row, Table
 from leaderboard.read.collect import Run, read_board, warn_left_out
 from leaderboard.show.board import label_of, notes_of, table_grid
 from leaderboard.show.grid import GridRow
@@ -34,6 +35,7 @@ from leaderboard.show.report.tables import (
     score_parts,
     sortable,
     summaries,
+    twin_section,
 )
 
 DETAILED: Final = 10
@@ -113,6 +115,7 @@ def build_report(
         filters=_filters(board),
         sections=join(
             summaries(board),
+            twin_section(twins_of(board, runs, board.tables, MAIN_LAYERS[1])),
             study_sections(studies),
             *(section.html(playable) for section in sections),
         ),

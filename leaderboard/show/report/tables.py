@@ -6,9 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
+from leaderboard.compare.encoders import Comparisons
 from leaderboard.compare.ranks import summarise
 from leaderboard.read.board import Board
 from leaderboard.show.board import summary_grid
+from leaderboard.show.comparison import footnotes as comparison_notes
+from leaderboard.show.comparison import twin_grid
 from leaderboard.show.grid import CLOSE, MISSING, Grid, Item
 from leaderboard.show.report.markup import Html, element, join
 
@@ -105,6 +108,34 @@ def summaries(board: Board) -> Html:
             )
         )
     return join(*sections)
+
+
+def twin_section(comparisons: Comparisons) -> Html | None:
+    """What each encoder has over its untrained twin; nothing where none has one."""
+    if not comparisons.pairs:
+        return None
+    grid = twin_grid(comparisons)
+    rows = [
+        element(
+            "tr",
+            *(element("th", label, scope="row", data_value=label) for label in row.labels),
+            *(plain_cell(item, _sort_value(item.text.lstrip("+<"))) for item in row.items),
+            data_name=row.labels[-1].lower(),
+        )
+        for row in grid.rows
+    ]
+    return element(
+        "section",
+        element("h2", grid.title, id="twins-title"),
+        sortable("twins-title", [*grid.labels, *grid.columns], rows),
+        footnotes(grid, *comparison_notes(comparisons, checks=False)),
+        class_="summary",
+        id="twins",
+        aria_labelledby="twins-title",
+        data_task="",
+        data_protocol="",
+        data_corpus="",
+    )
 
 
 def _sort_value(text: str) -> str | None:
