@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark.encoding.arithmetic import recur
 from downstreams import ctc
 
 
@@ -73,7 +74,7 @@ class RecurrentTagger(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return ``logits [utterance, frame, track]``, and `lengths` as they came."""
-        hidden, _ = self.recurrent(frames)
+        hidden, _ = recur(self.recurrent, frames)
         return self.classify(hidden), lengths
 
 
@@ -211,8 +212,8 @@ class BidirectionalLSTM(nn.Module):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """``[utterance, frame, width] → [utterance, frame, 2 hidden]``."""
-        ahead, _ = self.forwards(frames)
-        behind, _ = self.backwards(turn_round(frames, lengths))
+        ahead, _ = recur(self.forwards, frames)
+        behind, _ = recur(self.backwards, turn_round(frames, lengths))
         return torch.cat([ahead, turn_round(behind, lengths)], dim=-1)
 
 

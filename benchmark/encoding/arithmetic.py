@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
-from typing import Final
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Final
 
 from benchmark.errors import unknown
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 AUTO: Final = "auto"
 PRECISIONS: Final = ("float32", "bfloat16")
@@ -88,6 +91,44 @@ def exact() -> AbstractContextManager[object]:
         deterministic=True, allow_tf32=False
     )
     return flags
+
+
+def recur(layer: nn.LSTM | nn.GRU, x_btd: Tensor) -> tuple[Tensor, Any]:
+    """A recurrent layer; in float32 where a processor has none in bfloat16 (autocast).
+
+    oneDNN raises there: it has such LSTM kernels only for processors with instructions for them.
+
+    Args:
+        layer: with ``batch_first``.
+        x_btd: ``[utterance, frame, dim]``.
+    """
+    import torch
+
+    halved = x_btd.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    found: tuple[Tensor, Any]
+    if halved and not _has_bfloat16_recurrence():
+        with torch.autocast("cpu", enabled=False):
+            found = layer(x_btd.float())
+    else:
+        found = layer(x_btd)
+    return found
+
+
+@cache
+def _has_bfloat16_recurrence() -> bool:
+    """Whether this processor runs an LSTM in bfloat16; tried once, drawing no random number."""
+    import torch
+    from torch import nn
+
+    with torch.device("meta"):
+        layer = nn.LSTM(1, 1)
+    layer.to_empty(device="cpu")
+    try:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            layer(torch.zeros(1, 1, 1))
+    except RuntimeError:
+        return False
+    return True
 
 
 def synchronise(device: str) -> None:

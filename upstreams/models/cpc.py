@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.encoding.arithmetic import recur
 from benchmark.errors import UpstreamError
 from upstreams.models import batch
 from upstreams.models.architecture import Layout
@@ -223,7 +224,7 @@ class CPCEncoder(UtteranceEncoder):
 
     def contexts(self, z_btd: Tensor) -> Tensor:
         """c of their latents, ``[utterance, frame, dim]`` to ``[utterance, frame, context]``."""
-        c_btd: Tensor = self.context(z_btd)[0]
+        c_btd, _ = recur(self.context, z_btd)
         return c_btd
 
     def forward(self, waveform: Tensor) -> Tensor:

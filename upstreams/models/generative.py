@@ -213,6 +213,10 @@ class APCEncoder(UtteranceEncoder):
             outputs.append(x_btd)
         return torch.stack(outputs)
 
+    def contexts(self, mel_btm: Tensor) -> Tensor:
+        """The last state alone, ``[utterance, frame, 80]`` to ``[utterance, frame, dim]``."""
+        return self.states(mel_btm)[-1]
+
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``."""
         return self.together([waveform])[0]

@@ -37,7 +37,9 @@ from upstreams.models.cpc import (
     BidirectionalCPCConfig,
     CPCConfig,
 )
+from upstreams.models.generative import APC_MINI, MEL_BANDS, APCConfig, APCEncoder
 from upstreams.models.utterance import draw_weights
+from upstreams.pretraining.bodies import build, mel_frames
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 
 Source = Literal["utterance", "batch", "speaker"]
@@ -259,10 +261,17 @@ WINDOW_RECIPE = Recipe(batch_seconds=30.0, crop_seconds=1.28)
 
 
 class CPC(nn.Module):
-    """Contrastive predictive coding (arXiv 1807.03748): GRU contexts, a matrix per step."""
+    """Contrastive predictive coding (arXiv 1807.03748): GRU contexts, a matrix per step.
+
+    In size ``mini-recurrent`` latents are mel frames, which nobody learns, and contexts those of
+    the GRUs that `APC` trains.
+    """
 
     Settings: ClassVar[type[Any]] = CPCSettings
-    sizes: ClassVar[dict[str, CPCConfig]] = {"mini": CPC_MINI}
+    sizes: ClassVar[dict[str, CPCConfig | APCConfig]] = {
+        "mini": CPC_MINI,
+        "mini-recurrent": APC_MINI,
+    }
     recipe: ClassVar[Recipe] = WINDOW_RECIPE
 
     def __init__(self, size: str, settings: CPCSettings, generator: Generator) -> None:
@@ -271,7 +280,7 @@ class CPC(nn.Module):
         self.architecture = self.sizes[size]
         # On the meta device nothing is drawn from the global random state.
         with torch.device("meta"):
-            self.encoder = self.architecture.build()
+            self.encoder = build(self.architecture)
             self.predictor = self.make_predictor()
         self.to_empty(device="cpu")
         self.encoder.reset_parameters(generator)
@@ -280,7 +289,8 @@ class CPC(nn.Module):
     def make_predictor(self) -> nn.Module:
         """What turns contexts into expected latents."""
         config = self.architecture
-        return StepMatrices(config.context_dim, config.convolutions.dim, self.settings.future_steps)
+        latent = MEL_BANDS if isinstance(config, APCConfig) else config.convolutions.dim
+        return StepMatrices(config.dim, latent, self.settings.future_steps)
 
     def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
         """Nothing to prepare."""
@@ -292,9 +302,12 @@ class CPC(nn.Module):
         Raises:
             SuperbError: the crops have no frame that is ``future_steps`` ahead.
         """
-        # Without a norm, latents under autocast are bfloat16, which recurrent layers do not mix
-        # with float32 weights.
-        z_btd = self.encoder.latents(batch.waveforms).float()
+        if isinstance(self.encoder, APCEncoder):
+            z_btd = mel_frames(self.encoder, batch.waveforms)
+        else:
+            # Without a norm, latents under autocast are bfloat16, which recurrent layers do not mix
+            # with float32 weights.
+            z_btd = self.encoder.latents(batch.waveforms).float()
         c_btd = self.encoder.contexts(z_btd)
         negatives_bn = drawn(self.settings, batch, z_btd, moment)
         return reported(info_nce(z_btd, self.predictor(c_btd), negatives_bn))
@@ -304,8 +317,9 @@ class ModifiedCPC(CPC):
     """Modified CPC (arXiv 2002.02848): channel norm, LSTM, a transformer predicts all steps."""
 
     Settings: ClassVar[type[Any]] = ModifiedCPCSettings
-    sizes: ClassVar[dict[str, CPCConfig]] = {"mini": MODIFIED_CPC_MINI}
+    sizes: ClassVar[dict[str, CPCConfig | APCConfig]] = {"mini": MODIFIED_CPC_MINI}
     settings: ModifiedCPCSettings
+    architecture: CPCConfig
 
     def make_predictor(self) -> nn.Module:
         """What turns contexts into expected latents.

@@ -1,7 +1,7 @@
 """APC and masked reconstruction (Mockingjay, TERA): write mel frames that cannot be seen.
 
-Both read and write the 80 normalised log mel energies of `upstreams.models.generative`, and are
-penalised by the absolute difference (L1). What they cannot see:
+Both read and write 80 log mel energies, and are penalised by the absolute difference (L1).
+What they cannot see:
 
 ======================  ==================================  ====================================
 `APC`                   arXiv 1904.03240                    what is some frames ahead
@@ -23,34 +23,17 @@ from torch import Generator, Tensor, nn
 from benchmark.errors import SuperbError
 from upstreams.models.generative import (
     APC_MINI,
+    HOP_SAMPLES,
     MEL_BANDS,
     MEL_TRANSFORMER_MINI,
+    WINDOW_SAMPLES,
     APCConfig,
-    APCEncoder,
-    MelTransformer,
     MelTransformerConfig,
 )
 from upstreams.models.utterance import draw_weights
+from upstreams.pretraining.bodies import SHARED, Body, build, mel_frames, read
 from upstreams.pretraining.masking import span_mask
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
-
-
-@torch.no_grad()
-def mel_frames(encoder: APCEncoder | MelTransformer, waveforms_bs: Tensor) -> Tensor:
-    """What an encoder reads of a batch, each crop normalised by itself.
-
-    In float32 also under autocast: the logarithm makes much of what bfloat16 rounds off.
-
-    Args:
-        encoder: whose `mel` is computed.
-        waveforms_bs: ``[utterance, sample]``.
-
-    Returns:
-        ``[utterance, frame, 80]``.
-    """
-    with torch.autocast(waveforms_bs.device.type, enabled=False):
-        return torch.stack([encoder.mel(waveform) for waveform in waveforms_bs])
-
 
 # --------------------------------------------------------------------------------------------
 # APC
@@ -83,7 +66,7 @@ class APC(nn.Module):
     """
 
     Settings: ClassVar[type[Any]] = APCSettings
-    sizes: ClassVar[dict[str, APCConfig]] = {"mini": APC_MINI}
+    sizes: ClassVar[dict[str, APCConfig]] = {"mini": APC_MINI, "mini-recurrent": APC_MINI}
     # A recurrent layer takes one frame after the other: many short crops are faster than few
     # long ones.
     recipe: ClassVar[Recipe] = Recipe(batch_seconds=60.0, crop_seconds=2.0)
@@ -229,9 +212,9 @@ def altered(
 
 
 def masked_l1(predicted_btm: Tensor, target_btm: Tensor, chosen_btm: Tensor) -> Tensor:
-    """Mean absolute difference where ``chosen_btm`` is True, in float32; a scalar."""
+    """Mean absolute difference where ``chosen_btm`` is True, in float32; a scalar, 0 if nowhere."""
     difference_btm = (predicted_btm.float() - target_btm.float()).abs()
-    return (difference_btm * chosen_btm).sum() / chosen_btm.sum()
+    return (difference_btm * chosen_btm).sum() / chosen_btm.sum().clamp(min=1)
 
 
 class MaskedReconstruction(nn.Module):
@@ -241,7 +224,10 @@ class MaskedReconstruction(nn.Module):
     """
 
     Settings: ClassVar[type[Any]] = MaskedReconstructionSettings
-    sizes: ClassVar[dict[str, MelTransformerConfig]] = {"mini": MEL_TRANSFORMER_MINI}
+    sizes: ClassVar[dict[str, Body | MelTransformerConfig]] = {
+        "mini": MEL_TRANSFORMER_MINI,
+        **SHARED,
+    }
     recipe: ClassVar[Recipe] = Recipe(batch_seconds=30.0, crop_seconds=5.0)
 
     def __init__(
@@ -251,14 +237,18 @@ class MaskedReconstruction(nn.Module):
         self.settings = settings
         self.architecture = self.sizes[size]
         dim = self.architecture.dim
+        # A frame of 20 ms writes the two mel frames in the middle of what it sees.
+        self.stacked = self.architecture.hop_samples // HOP_SAMPLES
+        seen = self.architecture.min_samples - WINDOW_SAMPLES
+        self.first = seen // HOP_SAMPLES // 2 if self.stacked > 1 else 0
         # On the meta device nothing is drawn from the global random state.
         with torch.device("meta"):
-            self.encoder = self.architecture.build()
+            self.encoder = build(self.architecture)
             self.prediction = nn.Sequential(
                 nn.Linear(dim, dim),
                 nn.GELU(),
-                nn.LayerNorm(dim, eps=self.architecture.norm_eps),
-                nn.Linear(dim, MEL_BANDS),
+                nn.LayerNorm(dim),
+                nn.Linear(dim, self.stacked * MEL_BANDS),
             )
         self.to_empty(device="cpu")
         self.encoder.reset_parameters(generator)
@@ -276,7 +266,18 @@ class MaskedReconstruction(nn.Module):
         """
         mel_btm = mel_frames(self.encoder, batch.waveforms)
         altered_btm, chosen_btm = altered(mel_btm, self.settings, moment.generator)
-        predicted_btm = self.prediction(self.encoder.states(altered_btm)[-1])
-        loss = masked_l1(predicted_btm, mel_btm, chosen_btm)
-        zeros_btm = torch.zeros_like(mel_btm)
-        return Loss(loss, {"l1_zero": masked_l1(zeros_btm, mel_btm, chosen_btm)})
+        predicted_btm = self.prediction(read(self.encoder, altered_btm))
+        target_btm, chosen_btm = self.joined(mel_btm), self.joined(chosen_btm)
+        frames = min(predicted_btm.shape[1], target_btm.shape[1])
+        predicted_btm, target_btm, chosen_btm = (
+            x_btm[:, :frames] for x_btm in (predicted_btm, target_btm, chosen_btm)
+        )
+        loss = masked_l1(predicted_btm, target_btm, chosen_btm)
+        zeros_btm = torch.zeros_like(target_btm)
+        return Loss(loss, {"l1_zero": masked_l1(zeros_btm, target_btm, chosen_btm)})
+
+    def joined(self, mel_btm: Tensor) -> Tensor:
+        """Mel frames beside each other that one frame of the encoder writes."""
+        frames = (mel_btm.shape[1] - self.first) // self.stacked
+        mel_btm = mel_btm[:, self.first : self.first + frames * self.stacked]
+        return mel_btm.reshape(len(mel_btm), frames, self.stacked * MEL_BANDS)

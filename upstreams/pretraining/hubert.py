@@ -24,7 +24,7 @@ from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError
 from upstreams.loading.load import load_upstream
-from upstreams.models.transformer import HUBERT_BASE, MINI, EncoderConfig, TransformerEncoder
+from upstreams.pretraining.bodies import SIZES, Body, build, contexts, frame_dim
 from upstreams.pretraining.masking import masked_front
 from upstreams.pretraining.noise import disturb
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
@@ -93,7 +93,7 @@ class HuBERT(nn.Module):
     """
 
     Settings: ClassVar[type[HuBERTSettings]] = HuBERTSettings
-    sizes: ClassVar[dict[str, EncoderConfig]] = {"mini": MINI, "base": HUBERT_BASE}
+    sizes: ClassVar[dict[str, Body]] = SIZES
     recipe: ClassVar[Recipe] = Recipe(learning_rate=2e-3, batch_seconds=40.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: HuBERTSettings, generator: Generator) -> None:
@@ -102,11 +102,13 @@ class HuBERT(nn.Module):
         self.architecture = self.sizes[size]
         # On the meta device nothing is drawn from the global random state.
         with torch.device("meta"):
-            self.encoder = TransformerEncoder(self.architecture)
+            self.encoder = build(self.architecture)
         self.to_empty(device="cpu")
         self.encoder.reset_parameters(generator)
         dim = self.architecture.dim
-        self.mask_embedding = nn.Parameter(torch.rand(dim, generator=generator))
+        self.mask_embedding = nn.Parameter(
+            torch.rand(frame_dim(self.architecture), generator=generator)
+        )
         self.projection = nn.Parameter(
             torch.randn(settings.code_dim, dim, generator=generator) / dim**0.5
         )
@@ -146,7 +148,7 @@ class HuBERT(nn.Module):
             1.0,
             moment.generator,
         )
-        *_, last_btd = self.encoder.states(masked.frames_btd, masked.lengths)
+        last_btd = contexts(self.encoder, masked.frames_btd)
         code_bt: Tensor = self.targets(clean, last_btd.shape[1])
         code_n = masked.rows(code_bt)
         logits_nc = self.logits(masked.rows(last_btd))

@@ -1,14 +1,14 @@
-"""Span masks: which frames a transformer must do without, and what it gets instead."""
+"""Span masks: which frames an encoder must do without, and what it gets instead."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from benchmark.errors import SuperbError
-from upstreams.models.transformer import TransformerEncoder
+from upstreams.pretraining.bodies import BodyEncoder, front
 
 
 def span_mask(
@@ -53,10 +53,10 @@ def span_mask(
 
 @dataclass(frozen=True)
 class MaskedFrames:
-    """A batch of latents, and what the transformer gets to see of them.
+    """A batch of latents, and what the context network gets to see of them.
 
     Attributes:
-        z_btc: normalised output of the convolutions, nothing masked.
+        z_btc: normalised output of the front end, nothing masked.
         frames_btd: the same projected, with the embedding of the mask in place of masked frames.
         index_n: the masked frames, as indices into all frames of the batch in a row.
         heard_m: the others, likewise.
@@ -86,7 +86,7 @@ class MaskedFrames:
 
 
 def masked_front(
-    encoder: TransformerEncoder,
+    encoder: BodyEncoder,
     mask_embedding_d: Tensor,
     waveforms: Tensor,
     mask_share: float,
@@ -94,10 +94,10 @@ def masked_front(
     feature_grad_mult: float,
     generator: Generator,
 ) -> MaskedFrames:
-    """Waveforms to latents and to masked frames, the input of ``encoder.states``.
+    """Waveforms to latents and to masked frames, the input of `bodies.contexts`.
 
     Args:
-        encoder: whose convolutions and projection are used.
+        encoder: whose front end is used.
         mask_embedding_d: what stands in place of a masked frame.
         waveforms: ``[utterance, sample]``, nothing padded.
         mask_share: starts of spans over frames.
@@ -108,25 +108,9 @@ def masked_front(
     Raises:
         SuperbError: the utterances are not longer than a span.
     """
-    penalties: list[Tensor] = []
-
-    def watch(_module: nn.Module, _inputs: object, output_btc: Tensor) -> Tensor:
-        if feature_grad_mult != 1:
-            # The bracket is exactly zero: only the gradient is scaled.
-            output_btc = output_btc.detach() + feature_grad_mult * (
-                output_btc - output_btc.detach()
-            )
-        penalties.append(output_btc.float().square().mean())
-        return output_btc
-
-    # `latents` returns what comes after the norm; the penalty is on what goes into it.
-    handle = encoder.convolutions[-1].register_forward_hook(watch)
-    try:
-        z_btc, lengths = encoder.latents(waveforms, [waveforms.shape[1]] * waveforms.shape[0])
-    finally:
-        handle.remove()
-    mask_bt = span_mask(len(lengths), lengths[0], mask_share, mask_span, generator)
-    frames_btd = encoder.projection(z_btc)
+    z_btc, frames_btd, penalty = front(encoder, waveforms, feature_grad_mult)
+    utterances, frames, _ = z_btc.shape
+    mask_bt = span_mask(utterances, frames, mask_share, mask_span, generator)
     mask_bt1 = mask_bt.unsqueeze(2).to(z_btc.device)
     return MaskedFrames(
         z_btc=z_btc,
@@ -135,5 +119,5 @@ def masked_front(
         index_n=mask_bt.flatten().nonzero().squeeze(1).to(z_btc.device),
         heard_m=(~mask_bt).flatten().nonzero().squeeze(1).to(z_btc.device),
         counts=mask_bt.sum(1).tolist(),
-        penalty=penalties[0],
+        penalty=penalty,
     )

@@ -53,6 +53,7 @@ from upstreams.pretraining.run import (
     take_over,
     usable,
 )
+from upstreams.pretraining.siblings import differing
 
 # Of the clips, for the held-out loss.
 HELD_OUT = 0.02
@@ -232,6 +233,8 @@ class Trainer:
             f"{self.step} to {steps}: {self.recipe.batch_seconds:g} s of audio per step, "
             f"{self.train_seconds / 3600:.2f} h of audio, {self._passes(steps):.1f} passes over it"
         )
+        for line in differing(self.run, self.folder.parent):
+            self.report.note(line)
         try:
             with (
                 self._logs() as log,

@@ -25,12 +25,11 @@ from torch import Generator, Tensor, nn
 from benchmark.errors import SuperbError
 from upstreams.models.transformer import EncoderConfig, TransformerEncoder
 from upstreams.models.utterance import draw_weights
+from upstreams.pretraining.bodies import TRANSFORMERS
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.wav2vec2 import (
-    SIZES,
     Contrast,
     Wav2Vec2Settings,
-    architecture_of,
 )
 
 
@@ -69,16 +68,16 @@ class W2VBERT(nn.Module):
         generator: of all weights, on the CPU.
 
     Raises:
-        SuperbError: there is no such size, or it has a single layer.
+        SuperbError: it has a single layer.
     """
 
     Settings: ClassVar[type[W2VBERTSettings]] = W2VBERTSettings
-    sizes: ClassVar[dict[str, EncoderConfig]] = SIZES
+    sizes: ClassVar[dict[str, EncoderConfig]] = TRANSFORMERS
     recipe: ClassVar[Recipe] = Recipe(batch_seconds=30.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: W2VBERTSettings, generator: Generator) -> None:
         super().__init__()
-        self.architecture = architecture_of(self.sizes, size)
+        self.architecture = self.sizes[size]
         self.settings = settings
         layers = self.architecture.layers
         if layers < 2:

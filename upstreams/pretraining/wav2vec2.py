@@ -28,10 +28,18 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from benchmark.errors import unknown
+from benchmark.encoding.arithmetic import recur
 from upstreams.models.generative import HOP_SAMPLES, MEL_BANDS, WINDOW_SAMPLES, kaldi_mel
-from upstreams.models.transformer import HUBERT_BASE, MINI, EncoderConfig, TransformerEncoder
 from upstreams.models.utterance import draw_weights
+from upstreams.pretraining.bodies import (
+    SIZES,
+    Body,
+    BodyEncoder,
+    build,
+    contexts,
+    frame_dim,
+    latent_dim,
+)
 from upstreams.pretraining.masking import MaskedFrames, masked_front
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.quantizer import ProductQuantizer, Quantized, annealed
@@ -181,12 +189,12 @@ class Contrast(nn.Module):
     Its weights are as torch initialises them: follow with `reset_parameters`.
     """
 
-    def __init__(self, architecture: EncoderConfig, settings: Wav2Vec2Settings) -> None:
+    def __init__(self, architecture: Body, settings: Wav2Vec2Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.mask_embedding = nn.Parameter(torch.empty(architecture.dim))
+        self.mask_embedding = nn.Parameter(torch.empty(frame_dim(architecture)))
         self.quantizer = ProductQuantizer(
-            architecture.conv_dims[-1], settings.groups, settings.codes, settings.final_dim
+            latent_dim(architecture), settings.groups, settings.codes, settings.final_dim
         )
         self.project_context = nn.Linear(architecture.dim, settings.final_dim)
         self.project_target = nn.Linear(settings.final_dim, settings.final_dim)
@@ -202,7 +210,7 @@ class Contrast(nn.Module):
         first, last = self.settings.first_temperature, self.settings.last_temperature
         return annealed(first, last, moment.progress)
 
-    def front(self, encoder: TransformerEncoder, waveforms: Tensor, moment: Moment) -> MaskedFrames:
+    def front(self, encoder: BodyEncoder, waveforms: Tensor, moment: Moment) -> MaskedFrames:
         """`masked_front` by the settings."""
         return masked_front(
             encoder,
@@ -257,21 +265,6 @@ class Contrast(nn.Module):
         return Loss(value, parts)
 
 
-# The encoders that can be trained by the objectives of this module and of `w2v_bert`.
-SIZES: dict[str, EncoderConfig] = {"mini": MINI, "base": HUBERT_BASE}
-
-
-def architecture_of(sizes: dict[str, EncoderConfig], size: str) -> EncoderConfig:
-    """The architecture of a size.
-
-    Raises:
-        SuperbError: there is no such size.
-    """
-    if size not in sizes:
-        raise unknown("size", size, sizes)
-    return sizes[size]
-
-
 class Wav2Vec2(nn.Module):
     """wav2vec 2.0: tell the quantised latent behind a mask from those of other masked frames.
 
@@ -279,21 +272,18 @@ class Wav2Vec2(nn.Module):
         size: a key of `sizes`.
         settings: what can be set.
         generator: of all weights, on the CPU.
-
-    Raises:
-        SuperbError: there is no such size.
     """
 
     Settings: ClassVar[type[Wav2Vec2Settings]] = Wav2Vec2Settings
-    sizes: ClassVar[dict[str, EncoderConfig]] = SIZES
+    sizes: ClassVar[dict[str, Body]] = SIZES
     recipe: ClassVar[Recipe] = Recipe(learning_rate=1e-3, batch_seconds=40.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: Wav2Vec2Settings, generator: Generator) -> None:
         super().__init__()
-        self.architecture = architecture_of(self.sizes, size)
+        self.architecture = self.sizes[size]
         # Weights on the meta device are not drawn, so the global random state stays as it was.
         with torch.device("meta"):
-            self.encoder = TransformerEncoder(self.architecture)
+            self.encoder = build(self.architecture)
             self.contrast = Contrast(self.architecture, settings)
         self.to_empty(device="cpu")
         self.encoder.reset_parameters(generator)
@@ -310,7 +300,7 @@ class Wav2Vec2(nn.Module):
             SuperbError: the crops are not longer than a masked span.
         """
         masked = self.contrast.front(self.encoder, batch.waveforms, moment)
-        *_, last_btd = self.encoder.states(masked.frames_btd, masked.lengths)
+        last_btd = contexts(self.encoder, masked.frames_btd)
         quantized = self.contrast.quantize(masked.rows(masked.z_btc), moment)
         loss: Loss = self.contrast(masked.rows(last_btd), quantized, masked, moment)
         return loss
@@ -358,24 +348,21 @@ class Wav2VecC(nn.Module):
         size: a key of `sizes`.
         settings: what can be set.
         generator: of all weights, on the CPU.
-
-    Raises:
-        SuperbError: there is no such size.
     """
 
     Settings: ClassVar[type[Wav2VecCSettings]] = Wav2VecCSettings
-    sizes: ClassVar[dict[str, EncoderConfig]] = SIZES
+    sizes: ClassVar[dict[str, Body]] = SIZES
     recipe: ClassVar[Recipe] = Recipe(learning_rate=1e-3, batch_seconds=40.0, crop_seconds=5.0)
 
     def __init__(self, size: str, settings: Wav2VecCSettings, generator: Generator) -> None:
         super().__init__()
-        self.architecture = architecture_of(self.sizes, size)
+        self.architecture = self.sizes[size]
         self.weight = settings.consistency_weight
         self.stacked = self.architecture.hop_samples // HOP_SAMPLES
         # The mel frame in the middle of what the encoder's first frame sees.
         self.first = (self.architecture.min_samples - WINDOW_SAMPLES) // HOP_SAMPLES // 2
         with torch.device("meta"):
-            self.encoder = TransformerEncoder(self.architecture)
+            self.encoder = build(self.architecture)
             self.contrast = Contrast(self.architecture, settings)
             self.consistency = nn.LSTM(
                 settings.final_dim,
@@ -401,7 +388,7 @@ class Wav2VecC(nn.Module):
             SuperbError: the crops are not longer than a masked span.
         """
         masked = self.contrast.front(self.encoder, batch.waveforms, moment)
-        *_, last_btd = self.encoder.states(masked.frames_btd, masked.lengths)
+        last_btd = contexts(self.encoder, masked.frames_btd)
         quantized = self.contrast.quantize(masked.z_btc.flatten(0, 1), moment)
         contrast: Loss = self.contrast(
             masked.rows(last_btd), quantized.rows(masked.index_n), masked, moment
@@ -422,7 +409,7 @@ class Wav2VecC(nn.Module):
             spectra_btm: output of `spectra`; may have a frame less or more.
         """
         frames = min(codes_btd.shape[1], spectra_btm.shape[1])
-        decoded_btd, _ = self.consistency(codes_btd[:, :frames])
+        decoded_btd, _ = recur(self.consistency, codes_btd[:, :frames])
         return F.mse_loss(self.spectrum(decoded_btd).float(), spectra_btm[:, :frames])
 
 

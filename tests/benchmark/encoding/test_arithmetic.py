@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
 
 from benchmark.encoding import arithmetic
+from benchmark.encoding.arithmetic import recur
 from benchmark.errors import SuperbError
 
 
@@ -34,3 +36,15 @@ def test_unknown_names_are_refused():
         arithmetic.require_precision(name)
     with pytest.raises(SuperbError, match="Known: auto, bfloat16, float32"):
         arithmetic.require_precision("float8")
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_layer_runs_in_either_arithmetic_on_any_processor(kind, monkeypatch):
+    torch.manual_seed(0)
+    layer, x_btd = kind(8, 8, batch_first=True), torch.randn(2, 5, 8)
+    plain, _ = layer(x_btd)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(recur(layer, x_btd)[0].float(), plain, atol=2e-2, rtol=0)
+        monkeypatch.setattr(arithmetic, "_has_bfloat16_recurrence", lambda: False)
+        assert recur(layer, x_btd)[0].equal(plain)
+    assert recur(layer, x_btd)[0].equal(plain)

@@ -6,15 +6,23 @@ import pytest
 import torch
 
 from upstreams.pretraining import OBJECTIVES
+from upstreams.pretraining.bodies import SHARED, build, contexts, front, mel_frames, read
 from upstreams.pretraining.objective import Batch, Moment
 from upstreams.pretraining.run import objective_class
 
+SIZES = [
+    (name, size)
+    for name in OBJECTIVES
+    for size in objective_class(name).sizes
+    if size == "mini" or size in SHARED
+]
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_weight_of_the_mini_size_learns(name, babble):
+
+@pytest.mark.parametrize(("name", "size"), SIZES)
+def test_every_weight_of_a_small_size_learns(name, size, babble):
     torch.set_num_threads(1)
     kind = objective_class(name)
-    made = kind("mini", kind.Settings(), torch.Generator().manual_seed(0))
+    made = kind(size, kind.Settings(), torch.Generator().manual_seed(0))
     waveforms = torch.stack([torch.from_numpy(babble(seed, 2.1)) for seed in range(3)])
     batch = Batch(waveforms, torch.arange(3))
 
@@ -31,3 +39,31 @@ def test_every_weight_of_the_mini_size_learns(name, babble):
         if weight.requires_grad and (weight.grad is None or not bool(weight.grad.any()))
     ]
     assert not asleep
+
+
+def test_each_school_trains_each_shared_body():
+    """Sizes of one name are one architecture, whatever the objective."""
+    schools = {body: set() for body in SHARED}
+    for name, size in SIZES:
+        if size in SHARED:
+            assert objective_class(name).sizes[size] == SHARED[size]
+            schools[size].add(OBJECTIVES[name].school)
+    assert schools == {body: {"predictive", "contrastive", "generative"} for body in SHARED}
+
+
+@pytest.mark.parametrize("size", SHARED)
+def test_a_masked_frame_is_not_seen(size, babble):
+    """Whatever lies below a mask, states are the same; what lies beside it, they tell."""
+    encoder = build(SHARED[size])
+    encoder.reset_parameters(torch.Generator().manual_seed(0))
+    waveforms = torch.from_numpy(babble(0, 2.1))[None]
+    mel_btm = mel_frames(encoder, waveforms)
+    hidden_btm, other_btm = mel_btm.clone(), mel_btm.clone()
+    hidden_btm[:, 100:110] = 0
+    other_btm[:, 100:110] = 1
+    other_btm[:, 100:110] = 0
+    assert read(encoder, hidden_btm).equal(read(encoder, other_btm))
+    assert not read(encoder, hidden_btm).equal(read(encoder, mel_btm))
+    # and the front end of waveforms and that of mel frames are one
+    _, frames_btd, _ = front(encoder, waveforms)
+    torch.testing.assert_close(contexts(encoder, frames_btd), read(encoder, mel_btm))

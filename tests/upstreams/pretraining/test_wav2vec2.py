@@ -305,12 +305,10 @@ def test_can_be_saved_and_loaded(kind, batch):
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_declares_what_the_trainer_asks_for(kind):
-    assert kind.sizes == {"mini": MINI, "base": HUBERT_BASE}
+    assert (kind.sizes["mini"], kind.sizes["base"]) == (MINI, HUBERT_BASE)
     objective = build(kind)
     assert objective.architecture is objective.encoder.config is TINY
     assert objective.prepare([torch.zeros(16_000)], moment()) == {}
-    with pytest.raises(SuperbError, match=r"small.*tiny"):
-        type(objective)("small", kind.Settings(), torch.Generator())
 
 
 def test_crops_shorter_than_a_mask_are_refused(batch):

@@ -1,0 +1,46 @@
+"""What is said of runs beside one another."""
+
+import json
+
+import pytest
+
+from upstreams.pretraining.objective import Recipe
+from upstreams.pretraining.run import TRAINING, Run
+from upstreams.pretraining.siblings import differing
+
+
+@pytest.fixture
+def write(tmp_path):
+    def made(name, objective, size, steps, batch_seconds=60.0):
+        path = tmp_path / name / TRAINING / "run.json"
+        path.parent.mkdir(parents=True)
+        recipe = {"batch_seconds": batch_seconds}
+        run = {"objective": objective, "size": size, "steps": steps, "recipe": recipe}
+        path.write_text(json.dumps(run), encoding="utf-8")
+
+    return made
+
+
+def asked(size, steps=100):
+    recipe = Recipe(batch_seconds=60.0)
+    return Run("hubert", size, {}, recipe, 0, steps, None, "float32", 1, "", "")
+
+
+def test_runs_of_one_body_and_as_much_audio_can_be_compared(write, tmp_path):
+    write("apc", "apc", "mini-recurrent", 101)
+    write("cpc", "cpc", "mini-recurrent", 200, 30.0)
+    assert differing(asked("mini-recurrent"), tmp_path / "hubert") == []
+
+
+def test_another_body_and_other_seconds_are_said(write, tmp_path):
+    write("apc", "apc", "mini", 100)
+    write("wav2vec2", "wav2vec2", "mini", 400)
+    write("hubert", "hubert", "mini", 7)  # itself
+    write("other", "of-a-plug-in", "mini", 100)
+    write("early", "apc", "mini", None)
+    (tmp_path / "broken" / TRAINING).mkdir(parents=True)
+    (tmp_path / "broken" / TRAINING / "run.json").write_text("{", encoding="utf-8")
+    apc, early, wav2vec2 = differing(asked("mini"), tmp_path / "hubert")
+    assert apc == ("apc (apc) beside it: another body, APC of 2.9 M in place of Encoder of 3.0 M")
+    assert "0 s of audio" in early
+    assert wav2vec2 == "wav2vec2 (wav2vec2) beside it: 24,000 s of audio heard in place of 6,000"

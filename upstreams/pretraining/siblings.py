@@ -1,0 +1,70 @@
+"""Runs that lie beside one another: whether what sets them apart is the objective alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import SuperbError
+from upstreams.models.architecture import Architecture, parameter_count
+from upstreams.pretraining.run import TRAINING, Run, objective_class
+
+# Seconds heard that differ by less are taken for equal.
+SHARE = 0.05
+
+
+def differing(run: Run, output: Path) -> list[str]:
+    """What other runs in the same folder do not share with this one, a line each.
+
+    Schools are told apart by encoders of one body that heard the same seconds; a line says of
+    which runs beside this one that is not so.
+
+    Args:
+        run: whose steps are known.
+        output: its folder; runs are looked for beside it.
+    """
+    body = _body(run.objective, run.size)
+    heard_s = _heard_s(run.steps, run.recipe.batch_seconds)
+    lines = []
+    for folder, other in _beside(output):
+        their_body = _body(other["objective"], other["size"])
+        their_s = _heard_s(other["steps"], other["recipe"]["batch_seconds"])
+        what = []
+        if their_body != body:
+            what.append(f"another body, {_described(their_body)} in place of {_described(body)}")
+        if abs(their_s - heard_s) > SHARE * max(their_s, heard_s):
+            what.append(f"{their_s:,.0f} s of audio heard in place of {heard_s:,.0f}")
+        if what:
+            lines.append(f"{folder.name} ({other['objective']}) beside it: {'; '.join(what)}")
+    return lines
+
+
+def _beside(output: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Runs in the same folder whose objective, size and steps are known here."""
+    for path in sorted(output.resolve().parent.glob(f"*/{TRAINING}/run.json")):
+        folder = path.parent.parent
+        if folder == output.resolve():
+            continue
+        try:
+            run = json.loads(path.read_text(encoding="utf-8"))
+            _body(run["objective"], run["size"])
+            _heard_s(run["steps"], run["recipe"]["batch_seconds"])
+        except (OSError, ValueError, KeyError, TypeError, SuperbError):
+            continue  # of another version, or of a plug-in: nothing can be said of it
+        yield folder, run
+
+
+def _body(objective: str, size: str) -> Architecture:
+    body: Architecture = objective_class(objective).sizes[size]
+    return body
+
+
+def _heard_s(steps: int | None, batch_seconds: float) -> float:
+    return float(steps or 0) * float(batch_seconds)
+
+
+def _described(body: Architecture) -> str:
+    kind = type(body).__name__.removesuffix("Config")
+    return f"{kind} of {parameter_count(body) / 1e6:.1f} M"
