@@ -10,6 +10,7 @@ import pytest
 from typer.main import get_command
 
 from leaderboard.read.collect import collect
+from leaderboard.show.numbers import score_text
 from leaderboard.show.render import render
 from superb.cli import app
 
@@ -58,9 +59,29 @@ def test_nothing_is_left_to_fill_in(page):
     assert not re.search(r"@[A-Z]+@|TODO|FIXME", page.read_text())
 
 
-def test_the_table_of_the_readme_is_that_of_the_result_files():
+def test_the_table_of_all_tasks_is_that_of_the_result_files():
     text = render(collect(ROOT / "docs" / "results"), "markdown")
     summary = text.split("\n## ")[0]
     rows = [line for line in summary.splitlines() if line.startswith("|")]
     assert len(rows) > 2
-    assert "\n".join(rows) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(rows) in (ROOT / "docs" / "bundled.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/pretraining.md"])
+def test_tables_of_three_tasks_are_those_of_the_result_files(page):
+    """A row for each encoder: ASR, KS and SID, weighted sum."""
+    board = collect(ROOT / "docs" / "results")
+    scores: dict[str, list[str]] = {}
+    for task in ("asr", "ks", "sid"):
+        (table,) = (table for table in board.tables if table.downstream == task)
+        for row in table.rows:
+            cell = row.cells.get("weighted-sum")
+            assert cell is not None
+            assert cell.score is not None
+            scores.setdefault(row.upstream, []).append(score_text(cell.score, "%"))
+    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
+    for name, texts in scores.items():
+        (found,) = (
+            line for line in lines if line.startswith(f"| `{name}` |") and line.count("|") == 6
+        )
+        assert [part.strip() for part in found.split("|")[3:6]] == texts

@@ -25,7 +25,9 @@ def pretrain(
         typer.Option(help="Folder of recordings, or a corpus whose train part is taken; repeat."),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the encoder.")],
-    size: Annotated[str, typer.Option(help="Of the encoder; superb objectives NAME lists them.")] = "mini",
+    size: Annotated[
+        str, typer.Option(help="Of the encoder; superb objectives NAME lists them.")
+    ] = "mini",
     minutes: Annotated[
         float | None, typer.Option(help="For all of it; 60 unless --steps is given.")
     ] = None,
