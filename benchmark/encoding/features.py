@@ -11,6 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -28,7 +29,7 @@ from benchmark.encoding.audio_hashes import AudioHashes
 from benchmark.encoding.cache import format_bytes, require_room
 from benchmark.encoding.forward import FrozenEncoder, forms_of, packs
 from benchmark.encoding.loading import Loaded, key_of, load, sound_of
-from benchmark.encoding.packing import NONE, feature_bytes
+from benchmark.encoding.packing import NONE, Floats, Packed, feature_bytes, packed
 from benchmark.encoding.recordings import estimate_s
 from benchmark.encoding.store import VISIBLE_S, FeatureStore, store_folder
 from benchmark.errors import AudioError, SuperbError
@@ -446,6 +447,7 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
     with (
         workers(1) as reading,
         workers(encoder.decoders) as decoding,
+        workers(encoder.decoders) as rounding,
         progress.bar(f"{encoder.card.name}: features", len(todo)) as bar,
     ):
 
@@ -470,7 +472,7 @@ def _encode_all(own: _Share, todo: Sequence[Utterance], progress: Progress) -> N
                 yield utterance, sound
 
         for pack, states in _passed(own, _packs(own, heard())):
-            _store(own, pack, states)
+            _store(own, pack, states, None if encoder.decoders == 1 else rounding)
             own.found.packs += 1
             bar.rate(f"{own.found.audio_s / own.found.encoder_s:.0f} x real time")
 
@@ -541,18 +543,33 @@ def _packs(
         yield next_pack()
 
 
-def _store(own: _Share, pack: Mapping[str, _Waiting], states: HiddenStates) -> None:
+def _store(
+    own: _Share,
+    pack: Mapping[str, _Waiting],
+    states: HiddenStates,
+    rounding: ThreadPoolExecutor | None,
+) -> None:
+    """Store what is wanted of a pack, rounded here or by some threads."""
     card, layers = own.extraction.upstream.card, own.extraction.layers
     kinds = set().union(*(one.kinds for one in pack.values()))
     # of frames that are not kept, which stay where they are, their shape will do
     kept = {kind for kind in kinds if own.stores[kind].storage != NONE}
+    count = card.layers if layers is None else len(layers)
     forms = forms_of(states, kept, layers)
-    for (key, one), (values, norms), length in zip(
-        pack.items(), forms, states.lengths.tolist(), strict=True
-    ):
+
+    def made(one: _Waiting, values: Mapping[str, Floats], length: int) -> dict[str, Packed]:
+        return {
+            kind: packed(values[kind], own.stores[kind].storage)
+            if kind in kept
+            else Packed((count, length, card.dim))
+            for kind in one.kinds
+        }
+
+    given = (pack.values(), [values for values, _ in forms], states.lengths.tolist())
+    every = map(made, *given) if rounding is None else rounding.map(made, *given)
+    for (key, one), (_, norms), features in zip(pack.items(), forms, every, strict=True):
         seconds = one.sound.waveform.numel() / card.sample_rate
         own.found.audio_s += seconds
-        shape = (card.layers if layers is None else len(layers), length, card.dim)
-        for kind in one.kinds:
-            own.stores[kind].append(key, values.get(kind, shape), norms, seconds, one.sound.oddity)
+        for kind, values in features.items():
+            own.stores[kind].append(key, values, norms, seconds, one.sound.oddity)
         del own.flying[key]

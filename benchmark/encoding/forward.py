@@ -163,7 +163,10 @@ class FrozenEncoder:
 
     @property
     def decoders(self) -> int:
-        """Threads that decode audio for it: on a processor it needs the cores itself."""
+        """Threads that decode audio for it, and that round what it gives for the store.
+
+        On a processor it needs the cores itself.
+        """
         return 1 if self.on_processor else min(torch.get_num_threads(), _SIDE_BY_SIDE)
 
     def together(self, mean_s: float) -> int:

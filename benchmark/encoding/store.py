@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.encoding.packing import NONE, Floats, pack, unpack
+from benchmark.encoding.packing import NONE, Floats, Packed, packed, unpack
 from benchmark.encoding.segments import SUFFIX, OwnFile, SegmentReader, block
 from benchmark.errors import SuperbError
 
@@ -241,7 +241,7 @@ class FeatureStore:
     def append(
         self,
         key: str,
-        values: Floats | tuple[int, ...],
+        values: Floats | Packed,
         norms: Floats,
         audio_s: float = 0.0,
         remark: str = "",
@@ -250,8 +250,8 @@ class FeatureStore:
 
         Args:
             key: hash of the utterance's audio, at most 64 ASCII characters.
-            values: ``[layer, frame, dim]`` or, for time means, ``[layer, dim]``; of storage
-                ``none``, which keeps nothing of them, their shape.
+            values: ``[layer, frame, dim]`` or, for time means, ``[layer, dim]``; or what another
+                thread has made of them.
             norms: ``[layer]``, mean L2 norm of its frames in every layer, kept here or not.
             audio_s: how long it is.
             remark: what is odd about it; see `remarks`.
@@ -262,16 +262,11 @@ class FeatureStore:
         """
         if not (key.isascii() and 0 < len(key) <= _KEY_CHARACTERS):
             raise ValueError(f"no hash of audio: {key!r}")
-        data, error, offset = b"", 0.0, 0
-        if self.storage != NONE:
-            assert not isinstance(values, tuple)
-            data = pack(values, self.storage)
-            error = float(
-                np.linalg.norm(unpack(data, values.shape, self.storage) - values)
-                / max(float(np.linalg.norm(values)), 1e-12)
-            )
+        made = values if isinstance(values, Packed) else packed(values, self.storage)
+        offset = 0
+        if made.data:
             try:
-                offset = self._data.write(data)
+                offset = self._data.write(made.data)
             except OSError as reason:
                 raise self._disk_error(reason) from reason
         if remark:
@@ -280,12 +275,10 @@ class FeatureStore:
                 self._log.write(block(_REMARK, f"{key} {remark}".encode()))
             except OSError as reason:
                 raise self._disk_error(reason) from reason
-        own_shape = values if isinstance(values, tuple) else values.shape
-        shape = (*own_shape, *[-1] * (_MOST_AXES - len(own_shape)))
-        crc = zlib.crc32(data)
-        own_norms = norms.astype(np.float32)
-        self._pending[key] = (key, offset, len(data), shape, crc, error, audio_s, own_norms)
-        self._pending_bytes += len(data)
+        shape = (*made.shape, *[-1] * (_MOST_AXES - len(made.shape)))
+        place, own_norms = (offset, len(made.data), shape), norms.astype(np.float32)
+        self._pending[key] = (key, *place, made.crc, made.error, audio_s, own_norms)
+        self._pending_bytes += len(made.data)
         waited = time.monotonic() - self._committed
         if self._pending_bytes >= _COMMIT_BYTES or waited >= _COMMIT_S:
             self.commit()

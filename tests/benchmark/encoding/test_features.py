@@ -372,11 +372,11 @@ def test_few_waveforms_are_in_memory_at_a_time(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("decoders", [2, 5])
-def test_decoding_in_several_threads_changes_nothing(tmp_path, monkeypatch, decoders):
+def test_decoding_and_rounding_in_several_threads_change_nothing(tmp_path, monkeypatch, decoders):
     """Neither values nor what is told of files that cannot be used."""
     utterances = [*with_bad(tmp_path)[:4], *files(tmp_path / "audio", 12), *with_bad(tmp_path)[4:]]
     utterances = [replace(u, id=f"{place} {u.id}") for place, u in enumerate(utterances)]
-    options = {"on_bad_audio": "skip", "storage": "float32"}
+    options = {"on_bad_audio": "skip", "storage": "float16"}
     before, alone = go(Toy(), {"frames": utterances}, tmp_path / "one", **options)
     threads = set()
     hear = loading.hear

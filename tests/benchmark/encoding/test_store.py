@@ -15,7 +15,7 @@ import pytest
 
 from benchmark.encoding import store as module
 from benchmark.encoding.cache import clear_stores
-from benchmark.encoding.packing import pack, unpack
+from benchmark.encoding.packing import Packed, pack, unpack
 from benchmark.encoding.store import FeatureStore, store_key
 from benchmark.errors import SuperbError
 
@@ -96,7 +96,7 @@ def test_nothing_but_shapes_and_norms(tmp_path):
     values = array(0)
     words = about(storage="none")
     with FeatureStore(tmp_path, words) as store:
-        store.append("key", values.shape, norms(values), 1.5)
+        store.append("key", Packed(values.shape), norms(values), 1.5)
     assert list(store.folder.glob("*.bin")) == []
     with FeatureStore(tmp_path, words) as store:
         assert store.missing(["key", "other"]) == {"other"}
