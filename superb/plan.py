@@ -111,7 +111,7 @@ class Case:
         """Waveforms as long as that, up to 30 s, and as many as show the encoder's speed."""
         from benchmark.jobs.cost import enough
 
-        count = enough(self.encoder.upstream, self.settings.device, self.mean_s)
+        count = enough(self.settings.frozen(self.encoder.upstream), self.mean_s)
         return _noise(self.mean_s, self.encoder.card, count)
 
     def updates(self) -> dict[str, float]:
@@ -177,7 +177,7 @@ def resolve(question: Question, progress: Progress, encoder: Encoder | None = No
     from benchmark.encoding.cache import cache_folder, free_bytes
     from benchmark.encoding.features import ExtractionSettings
     from benchmark.encoding.packing import STORAGES
-    from benchmark.jobs.cost import AUTO, PREFERRED, Amount, choose, size
+    from benchmark.jobs.cost import AUTO, Amount, choose, preferred, size
     from benchmark.jobs.price import TaskWork
     from benchmark.jobs.site import find_device
     from benchmark.probing.layers import expand
@@ -208,7 +208,7 @@ def resolve(question: Question, progress: Progress, encoder: Encoder | None = No
     kept = None if everything else chosen
     storage, reason = question.storage, f"{question.storage}, as --storage says"
     if storage == AUTO:
-        sizes = {way: size(encoder.card, work, way, kept) for way in PREFERRED}
+        sizes = {way: size(encoder.card, work, way, kept) for way in preferred(device)}
         storage, reason = choose(sizes, free_bytes(cache_dir))
     settings = ExtractionSettings(cache_dir, device, question.precision, storage)
     return Case(question, encoder, rules, list(tasks.values()), mixes, work, settings, kept, reason)

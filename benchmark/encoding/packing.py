@@ -7,6 +7,8 @@ dimension of an utterance (`pack`); ``none``, which keeps nothing of them.
 from __future__ import annotations
 
 import math
+import zlib
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +52,37 @@ def pack(values: Floats, storage: str) -> bytes:
             )
         packed = stored.tobytes()
     return packed
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An array as it is kept.
+
+    Attributes:
+        shape: of the array.
+        data: its bytes; none in storage ``none``.
+        crc: their checksum.
+        error: L2 norm of what rounding changed, over that of the array.
+    """
+
+    shape: tuple[int, ...]
+    data: bytes = b""
+    crc: int = 0
+    error: float = 0.0
+
+
+def packed(values: Floats, storage: str) -> Packed:
+    """An array in a storage, with what is to be known of it.
+
+    Raises:
+        SuperbError: when a value does not fit.
+    """
+    if storage == NONE:
+        return Packed(values.shape)
+    data = pack(values, storage)
+    off = np.linalg.norm(unpack(data, values.shape, storage) - values)
+    error = float(off / max(float(np.linalg.norm(values)), 1e-12))
+    return Packed(values.shape, data, zlib.crc32(data), error)
 
 
 def unpack(data: bytes, shape: tuple[int, ...], storage: str) -> Floats:

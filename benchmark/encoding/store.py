@@ -24,7 +24,7 @@ import time
 import uuid
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.encoding.packing import NONE, Floats, pack, unpack
+from benchmark.encoding.packing import NONE, Floats, Packed, packed, unpack
 from benchmark.encoding.segments import SUFFIX, OwnFile, SegmentReader, block
 from benchmark.errors import SuperbError
 
@@ -113,9 +113,6 @@ class FeatureStore:
         about: everything the features depend on, apart from the audio; JSON values only.
             ``layers`` lists the layers that are kept, None for all.
 
-    Attributes:
-        again: for storage ``none``, makes the arrays of utterances anew from their keys.
-
     Raises:
         SuperbError: when the folder cannot be used.
     """
@@ -124,7 +121,6 @@ class FeatureStore:
         self.about = dict(about)
         self.folder = store_folder(root, about)
         self.storage = str(about["storage"])
-        self.again: Callable[[Sequence[str]], list[Floats]] | None = None
         self._handles: dict[str, int] = {}
         # what was taken from the logs: of each row its record, its segment, whether it was checked
         self._reader = SegmentReader(self.folder)
@@ -243,13 +239,19 @@ class FeatureStore:
         return key in self._pending or key in self._rows
 
     def append(
-        self, key: str, values: Floats, norms: Floats, audio_s: float = 0.0, remark: str = ""
+        self,
+        key: str,
+        values: Floats | Packed,
+        norms: Floats,
+        audio_s: float = 0.0,
+        remark: str = "",
     ) -> None:
         """Add one utterance's array, rounded to the store's precision.
 
         Args:
             key: hash of the utterance's audio, at most 64 ASCII characters.
-            values: ``[layer, frame, dim]`` or, for time means, ``[layer, dim]``.
+            values: ``[layer, frame, dim]`` or, for time means, ``[layer, dim]``; or what another
+                thread has made of them.
             norms: ``[layer]``, mean L2 norm of its frames in every layer, kept here or not.
             audio_s: how long it is.
             remark: what is odd about it; see `remarks`.
@@ -260,15 +262,11 @@ class FeatureStore:
         """
         if not (key.isascii() and 0 < len(key) <= _KEY_CHARACTERS):
             raise ValueError(f"no hash of audio: {key!r}")
-        data, error, offset = b"", 0.0, 0
-        if self.storage != NONE:
-            data = pack(values, self.storage)
-            error = float(
-                np.linalg.norm(unpack(data, values.shape, self.storage) - values)
-                / max(float(np.linalg.norm(values)), 1e-12)
-            )
+        made = values if isinstance(values, Packed) else packed(values, self.storage)
+        offset = 0
+        if made.data:
             try:
-                offset = self._data.write(data)
+                offset = self._data.write(made.data)
             except OSError as reason:
                 raise self._disk_error(reason) from reason
         if remark:
@@ -277,11 +275,10 @@ class FeatureStore:
                 self._log.write(block(_REMARK, f"{key} {remark}".encode()))
             except OSError as reason:
                 raise self._disk_error(reason) from reason
-        shape = (*values.shape, *[-1] * (_MOST_AXES - values.ndim))
-        crc = zlib.crc32(data)
-        own_norms = norms.astype(np.float32)
-        self._pending[key] = (key, offset, len(data), shape, crc, error, audio_s, own_norms)
-        self._pending_bytes += len(data)
+        shape = (*made.shape, *[-1] * (_MOST_AXES - len(made.shape)))
+        place, own_norms = (offset, len(made.data), shape), norms.astype(np.float32)
+        self._pending[key] = (key, *place, made.crc, made.error, audio_s, own_norms)
+        self._pending_bytes += len(made.data)
         waited = time.monotonic() - self._committed
         if self._pending_bytes >= _COMMIT_BYTES or waited >= _COMMIT_S:
             self.commit()
@@ -338,15 +335,13 @@ class FeatureStore:
     def read_all(self, keys: Sequence[str]) -> list[Floats]:
         """The arrays of some utterances in float32; a checksum is verified on the first read.
 
-        Of storage ``none`` they are encoded anew, together.
-
         Raises:
             SuperbError: when a record is missing or damaged.
+            ValueError: of storage ``none``.
         """
-        rows = [self._row(key) for key in keys]
         if self.storage == NONE:
-            assert self.again is not None
-            return self.again(keys)
+            raise ValueError(f"{self.folder} keeps no arrays")
+        rows = [self._row(key) for key in keys]
         return [self._read(row) for row in rows]
 
     def _row(self, key: str) -> int:

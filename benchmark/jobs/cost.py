@@ -8,7 +8,6 @@ others, from the measured speed of this encoder and this disk.
 from __future__ import annotations
 
 import io
-import math
 import os
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import torch
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
@@ -32,10 +32,9 @@ from benchmark.encoding.features import (
     ExtractionSettings,
     extract,
     left_to_encode,
-    side_by_side,
     storage_of,
 )
-from benchmark.encoding.forward import encode, packs, seconds_at_once
+from benchmark.encoding.forward import FrozenEncoder, packs
 from benchmark.encoding.packing import NONE, STORAGES, feature_bytes
 from benchmark.encoding.recordings import estimate_s
 from benchmark.encoding.store import FeatureStore
@@ -45,6 +44,8 @@ from benchmark.progress import Progress
 AUTO = "auto"
 # What is tried in turn until it fits: the loss of ``int8`` is measured, ``none`` loses but time.
 PREFERRED = ("float16", "int8", NONE)
+# On a card encoding anew costs little beside training, and leaves frames where heads want them.
+_PREFERRED_ELSEWHERE = ("float16", NONE)
 # Less than this at half precision is not worth a table, nor measuring anything.
 WORTH_A_TABLE = 2**30
 _SAMPLE = 4
@@ -141,15 +142,20 @@ def size(
     )
 
 
+def preferred(device: str) -> tuple[str, ...]:
+    """The storages that are tried in turn, for an encoder on a device."""
+    return PREFERRED if torch.device(device).type == "cpu" else _PREFERRED_ELSEWHERE
+
+
 def choose(sizes: Mapping[str, int], free: int) -> tuple[str, str]:
-    """The first of `PREFERRED` that fits, and the reason in words.
+    """The first that fits, and the reason in words.
 
     Args:
-        sizes: storage → bytes that are still to be written.
+        sizes: storage, those of `preferred` → bytes that are still to be written.
         free: bytes that may be.
     """
     too_big = []
-    for storage in PREFERRED:
+    for storage in sizes:
         if sizes[storage] <= free:
             break
         too_big.append(f"{storage} would take {format_bytes(sizes[storage])}")
@@ -277,7 +283,7 @@ def plan_run(extraction: Extraction, reason: str) -> Plan:
     )
     utterances = list(extraction.utterances.values())
     mean_s = max(estimate_s(utterances) / len(utterances), 1 / card.sample_rate)
-    step = -(-len(utterances) // enough(extraction.upstream, settings.device, mean_s))
+    step = -(-len(utterances) // enough(extraction.encoder, mean_s))
     waveforms = []
     for utterance in utterances[step // 2 :: step]:
         try:
@@ -316,10 +322,9 @@ def measure(
     return Speeds(encoder_speed(upstream, waveforms, settings), *disk_speed(settings.cache_dir))
 
 
-def enough(upstream: Upstream, device: str, mean_s: float) -> int:
+def enough(encoder: FrozenEncoder, mean_s: float) -> int:
     """How many utterances of some length show an encoder's speed: a pack, or two for each core."""
-    together = seconds_at_once(upstream, device) / min(mean_s, _LONGEST_S)
-    return max(_SAMPLE, math.ceil(together), 2 * side_by_side(upstream, device))
+    return max(_SAMPLE, encoder.together(min(mean_s, _LONGEST_S)), 2 * encoder.side_by_side)
 
 
 def encoder_speed(
@@ -330,12 +335,10 @@ def encoder_speed(
     Raises:
         SuperbError: as for `benchmark.encoding.features.extract`.
     """
-    rate = upstream.card.sample_rate
+    encoder, rate = settings.frozen(upstream), upstream.card.sample_rate
     heard = [waveform[: int(_LONGEST_S * rate)] for waveform in waveforms]
-    most = int(seconds_at_once(upstream, settings.device) * rate)
-    first = packs([waveform.numel() for waveform in heard], most)[0]
-    names = ["one of a few"] * len(first)
-    encode(upstream, [heard[at] for at in first], settings.device, settings.precision, names)
+    first = packs([waveform.numel() for waveform in heard], encoder.samples_at_once)[0]
+    encoder.encode([heard[at] for at in first], ["one of a few"] * len(first))
     free_bytes(settings.cache_dir)  # makes the folder
     with tempfile.TemporaryDirectory(dir=settings.cache_dir) as folder:
         sounds = [

@@ -16,7 +16,7 @@ from benchmark.encoding.cache import free_bytes
 from benchmark.encoding.features import kept_layers
 from benchmark.encoding.recordings import any_known, file_hashes, joint_sha256
 from benchmark.errors import SuperbError
-from benchmark.jobs.cost import AUTO, PREFERRED, choose, left_bytes
+from benchmark.jobs.cost import AUTO, PREFERRED, choose, left_bytes, preferred
 from benchmark.jobs.site import Cell, Site, Task
 from benchmark.probing.layers import Mix
 from benchmark.progress import Progress
@@ -242,7 +242,7 @@ def _settled(site: Site, encoder: str, reserved: int) -> tuple[str, str, int]:
     for storage in PREFERRED:
         if _finished(site, encoder, storage):
             return storage, f"{storage}, as in earlier results", 0
-    sizes = dict.fromkeys(PREFERRED, 0)
+    sizes = dict.fromkeys(preferred(site.settings.device), 0)
     for gain_db in dict.fromkeys(task.training.gain_db for task in site.tasks.values()):
         alike = {
             name: tuple(site.mixes(encoder, name))
@@ -252,7 +252,7 @@ def _settled(site: Site, encoder: str, reserved: int) -> tuple[str, str, int]:
         extraction = site.extraction(
             encoder, alike, PREFERRED[0], gain_db, _frame_layers(site, encoder, alike)
         )
-        for storage in PREFERRED:
+        for storage in sizes:
             settings = replace(extraction.settings, storage=storage)
             sizes[storage] += left_bytes(replace(extraction, settings=settings))
     free = max(0, free_bytes(site.settings.cache_dir) - reserved)

@@ -341,7 +341,7 @@ def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:
                 f"{of_split} recordings can be used. superb data check tells what is wrong with "
                 "each"
             )
-        data[split] = SplitData(usable, features.keys, features.stores, device)
+        data[split] = SplitData(usable, features.keys, features.stores, device, anew=features.anew)
     return data
 
 

@@ -39,6 +39,8 @@ from benchmark.protocol import Training
 
 _BLOCK_BYTES = 256 * 2**20
 KEEP_BYTES = 512 * 2**20
+# Utterances that are read at a time where no batch of training says how many.
+_READ_AT_ONCE = 16
 _AUGMENT_SEED = 20190418  # any constant
 
 Each = Callable[[Callable[["Probe"], None], Sequence["Probe"]], None]
@@ -66,6 +68,8 @@ class SplitData:
         stores: kind of feature → store; ``frames``, or ``mean`` and perhaps ``mean-normalised``.
         device: where batches go.
         keep_bytes: the budget; `KEEP_BYTES` if None.
+        anew: makes frames of some keys, where none are stored: tensors wherever it computes, of
+            which nothing is copied to the processor on the way to a head on the same device.
     """
 
     def __init__(
@@ -75,10 +79,11 @@ class SplitData:
         stores: Mapping[str, FeatureStore],
         device: str = "cpu",
         keep_bytes: int | None = None,
+        anew: Callable[[Sequence[str]], list[Tensor]] | None = None,
     ) -> None:
         self.utterances = list(utterances)
         self.keys = [keys[utterance.id] for utterance in utterances]
-        self._stores = stores
+        self._stores, self._anew = stores, anew
         self.device = device
         self._kind = "frames" if "frames" in stores else "mean"
         self._kept: dict[tuple[str, str], Tensor] = {}
@@ -116,9 +121,12 @@ class SplitData:
 
     def layer(self, index: int) -> list[Tensor]:
         """The frames ``[frame, dim]`` of each utterance in one layer, by the layers stored."""
-        return [
-            self._read([key], self._kind)[0][index].float().to(self.device) for key in self.keys
-        ]
+        found: dict[int, Tensor] = {}
+        for places in evaluation_batches(self.lengths, _READ_AT_ONCE):
+            own = self._read([self.keys[place] for place in places], self._kind)
+            for place, values in zip(places, own, strict=True):
+                found[place] = values[index].to(self.device, copy=True)
+        return [found[place] for place in range(len(self.keys))]
 
     def _states(self, indices: Sequence[int], kind: str) -> HiddenStates:
         arrays = self._read([self.keys[index] for index in indices], kind)
@@ -134,13 +142,18 @@ class SplitData:
 
     def _read(self, keys: Sequence[str], kind: str) -> list[Tensor]:
         lacking = [key for key in dict.fromkeys(keys) if (key, kind) not in self._kept]
-        read = {}
-        for key, array in zip(lacking, self._stores[kind].read_all(lacking), strict=True):
-            read[key] = tensor = torch.from_numpy(array)
+        anew = self._anew if kind == "frames" else None
+        if anew is None:
+            found = list(map(torch.from_numpy, self._stores[kind].read_all(lacking)))
+        else:
+            found = anew(lacking)
+        read = dict(zip(lacking, found, strict=True))
+        for key, tensor in read.items():
             size = tensor.numel() * tensor.element_size()
             if size <= self._room:
                 self._room -= size
-                self._kept[key, kind] = tensor
+                # a view would keep all that was encoded with it
+                self._kept[key, kind] = tensor if anew is None else tensor.clone()
         return [read[key] if key in read else self._kept[key, kind] for key in keys]
 
 
@@ -323,19 +336,22 @@ def standardisation(
     """
     places = range(len(data.utterances)) if told is None else told
     step = -(-len(places) // sample)
+    looked = places[::step]
     start = LayerMix(data.placed(mix), data.layers).to(data.device)
-    count, total, squares = 0, torch.zeros(data.dim).double(), torch.zeros(data.dim).double()
+    count, total = 0, torch.zeros(data.dim, dtype=torch.float64, device=data.device)
+    squares = torch.zeros_like(total)
     with torch.no_grad():
-        for index in places[::step]:
-            batch = data.batch([index], mix.normalised)
+        for first in range(0, len(looked), _READ_AT_ONCE):
+            batch = data.batch(looked[first : first + _READ_AT_ONCE], mix.normalised)
             states = batch.normalised if mix.normalised else batch.plain
             assert states is not None
-            frames = start(states)[0].double().cpu()
-            count, total, squares = (
-                count + len(frames),
-                total + frames.sum(0),
-                squares + (frames**2).sum(0),
-            )
+            for row, length in enumerate(states.lengths.tolist()):
+                alone = HiddenStates(
+                    states.values[:, [row], :length], states.lengths[row : row + 1]
+                )
+                frames = start(alone)[0].double()
+                count += length
+                total, squares = total + frames.sum(0), squares + (frames**2).sum(0)
     mean = total / count
     spread = (squares / count - mean**2).clamp(min=0).mean().sqrt()
     scale = 1 / spread.clamp(min=max(1e-3 * data.frame_size(mix), 1e-12))

@@ -52,7 +52,7 @@ Storage = Annotated[
     str,
     typer.Option(
         help="How features are kept: float16, float32, int8, none (encoded anew each time), or "
-        "auto: the first of float16, int8 and none that fits on the disk."
+        "auto: the first of float16, int8 (not on a card) and none that fits on the disk."
     ),
 ]
 Tasks = Annotated[

@@ -81,6 +81,29 @@ def test_padding_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", SPELLERS)
+def test_half_precision_is_of_what_is_heard_and_not_of_the_loss(name):
+    """As a protocol's head_precision has it."""
+    head, module = small(name)
+    frames, lengths, targets = utterances(4)
+    losses, gradients = {}, {}
+    for half in (False, True):
+        module.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            heard, count = module(frames, lengths)
+        heard = heard.float() if isinstance(heard, torch.Tensor) else heard
+        loss = head.loss(heard, count, targets)
+        loss.backward()
+        assert loss.dtype == torch.float32
+        losses[half] = loss.item()
+        gradients[half] = torch.cat([own.grad.flatten() for own in module.parameters()])
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=0.02)
+    assert gradients[True].dtype == torch.float32
+    off = (gradients[True] - gradients[False]).norm() / gradients[False].norm()
+    assert 0 < float(off) < 0.1
+
+
+@pytest.mark.parametrize("name", SPELLERS)
 def test_an_untrained_head_comes_to_an_end(name):
     head, module = small(name)
     module.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -60,19 +61,57 @@ def test_a_run_ends_with_an_encoder_and_the_next_command(folder, tmp_path):
     assert checked.returncode == 0, checked.stdout
 
 
-def test_two_processes_share_the_batches_and_speak_once(folder, tmp_path):
-    output = tmp_path / "mine"
+# A process for which steps take other times than for its neighbour, and which says what it settled.
+OWN_CLOCK = """
+import json, os
+from pathlib import Path
+from superb.cli import app
+from upstreams.models.generative import APCConfig
+from upstreams.pretraining import train
+from upstreams.pretraining.generative import APC
+
+APC.sizes = {"mini": APCConfig(dim=16, layers=1)}
+rank = int(os.environ["RANK"])
+train.faster_precision = lambda device: (("bfloat16", "float32")[rank], "so it says")
+seconds_of, train_on = train.seconds_of, train.Trainer._loop
+times = iter([0.001] * 9 if rank else [1e3, 2e3, 1e3, 500.0])  # bfloat16, float32, again, a look
+
+def timed(work, device):
+    seconds_of(work, device)
+    return next(times)
+
+def loop(self, *given):
+    settled = [self.run.precision, self.run.steps, self.run.looks]
+    Path(os.environ["SETTLED"], str(rank)).write_text(json.dumps(settled))
+    return train_on(self, *given)
+
+train.seconds_of, train.Trainer._loop = timed, loop
+app()
+"""
+
+
+def test_two_processes_agree_share_the_batches_and_speak_once(folder, tmp_path):
+    """On the arithmetic and the number of steps, whatever the clock of each says."""
+    script, output = tmp_path / "own_clock.py", tmp_path / "mine"
+    script.write_text(OWN_CLOCK)
     done = subprocess.run(
         [
-            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "superb",
-            "pretrain", "--objective", "apc", "--audio", folder, "--output", output, "--steps", "2",
-            "--batch-seconds", "6", "--device", "cpu", "--threads", "1",
+            sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", script,
+            "pretrain", "--objective", "apc", "--audio", folder, "--output", output,
+            "--minutes", "60", "--precision", "auto", "--batch-seconds", "6",
+            "--device", "cpu", "--threads", "1",
         ],
-        capture_output=True, text=True, check=False,
+        env=os.environ | {"SETTLED": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("superb run --upstream") == 1
-    assert json.loads((output / "card.json").read_text())["run"]["processes"] == 2
+    own = json.loads((output / "card.json").read_text())["run"]
+    assert own["processes"] == 2
+    first, second = (json.loads((tmp_path / rank).read_text()) for rank in "01")
+    assert first == second
+    # as the first process has it: the other would make thousands, in float32
+    assert first[:2] == ["bfloat16", own["steps"]]
+    assert 1 <= own["steps"] <= 3
 
 
 def test_the_end_of_a_batch_job_keeps_the_run_and_says_how_to_go_on(folder, tmp_path):

@@ -239,8 +239,9 @@ class HuggingFaceUpstream(nn.Module):
         for start in range(0, len(windows), at_once):
             group = windows[start : start + at_once]
             states = self._states(group)
+            # copies: what is heard of one second would keep the window of thirty
             encoded += [
-                states[:, index, : math.ceil(window.numel() / self.hop_samples)]
+                states[:, index, : math.ceil(window.numel() / self.hop_samples)].clone()
                 for index, window in enumerate(group)
             ]
         each = iter(encoded)
@@ -283,10 +284,11 @@ class HuggingFaceUpstream(nn.Module):
             for name, value in inputs.items()
         }
 
-    @cached_property
+    @property
     def _basics(self) -> dict[str, Any]:
-        """Sample rate and type of output, for a feature extractor that wants to know."""
-        basics = {"sampling_rate": self.sample_rate, "return_tensors": "pt"}
+        """Sample rate, type of output and device, for a feature extractor that wants to know."""
+        device = self._weight().device
+        basics = {"sampling_rate": self.sample_rate, "return_tensors": "pt", "device": str(device)}
         takes = inspect.signature(type(self.extractor).__call__).parameters
         return {name: value for name, value in basics.items() if name in takes}
 

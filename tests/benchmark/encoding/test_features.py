@@ -20,6 +20,7 @@ from rich.console import Console
 
 from benchmark.core import HiddenStates, UpstreamCard, Utterance
 from benchmark.encoding import features as module
+from benchmark.encoding import forward, loading
 from benchmark.encoding.features import (
     Extraction,
     ExtractionSettings,
@@ -88,13 +89,20 @@ def what(upstream, wanted, folder, layers=None, mark="mark", **settings):
     return Extraction(upstream, mark, wanted, ExtractionSettings(folder, **settings), layers)
 
 
+def read_all(features, kind, keys):
+    """Stored or made anew, as training reads it."""
+    if kind == "frames" and features.anew is not None:
+        return [made.numpy() for made in features.anew(keys)]
+    return features.stores[kind].read_all(keys)
+
+
 def read_back(extraction, shares):
     """What is known of the features, and the features: kind → id → array."""
     with ExitStack() as resources:
         features = find_features(extraction, shares, resources)
         arrays = {
             kind: {
-                u.id: features.stores[kind].read(features.keys[u.id])
+                u.id: read_all(features, kind, [features.keys[u.id]])[0]
                 for u in utterances
                 if u.id in features.keys
             }
@@ -138,7 +146,7 @@ def test_stored_values_are_the_encoders(tmp_path):
 @pytest.fixture
 def packs_here(monkeypatch):
     """As on another device than the processor."""
-    monkeypatch.setattr(module, "seconds_at_once", lambda upstream, device: 2.0)
+    monkeypatch.setattr(forward.FrozenEncoder, "seconds_at_once", 2.0)
 
 
 class Packed(Toy):
@@ -185,7 +193,7 @@ def test_what_is_not_stored_is_encoded_anew_together(tmp_path, packs_here):
         features = find_features(extraction, [extract(extraction, QUIET)], resources)
         names = [f"u{place}" for place in (7, 0, 19, 3)]
         packed.together.clear()
-        found = features.stores["frames"].read_all([features.keys[name] for name in names])
+        found = read_all(features, "frames", [features.keys[name] for name in names])
     assert packed.together == [4]
     _, alone = go(Toy(), wanted, tmp_path / "alone", storage="float32")
     for name, values in zip(names, found, strict=True):
@@ -303,7 +311,7 @@ def test_second_run_encodes_nothing(tmp_path):
 def test_second_run_opens_no_audio(tmp_path, monkeypatch):
     utterances = files(tmp_path / "audio", 4)
     _, first = go(Toy(), {"mean": utterances}, tmp_path / "cache")
-    monkeypatch.setattr(module, "_load", lambda *_: pytest.fail("audio was read"))
+    monkeypatch.setattr(module, "load", lambda *_: pytest.fail("audio was read"))
     _, second = go(Toy(), {"mean": utterances}, tmp_path / "cache")
     assert all(np.array_equal(first["mean"][u.id], second["mean"][u.id]) for u in utterances)
 
@@ -326,7 +334,7 @@ def test_a_file_that_changed_is_read_again(tmp_path, change):
 def test_the_first_encode_does_not_wait_for_the_last_file(tmp_path, monkeypatch):
     utterances = files(tmp_path / "audio", 60)
     loaded, seen = [], []
-    load = module._load
+    load = module.load
 
     def counting(utterance, read):
         loaded.append(utterance.id)
@@ -337,7 +345,7 @@ def test_the_first_encode_does_not_wait_for_the_last_file(tmp_path, monkeypatch)
             seen.append(len(loaded))
             return super().__call__(waveforms)
 
-    monkeypatch.setattr(module, "_load", counting)
+    monkeypatch.setattr(module, "load", counting)
     go(Watching(), {"mean": utterances}, tmp_path / "cache")
     assert seen[0] <= 20
     assert len(loaded) == 60
@@ -345,7 +353,7 @@ def test_the_first_encode_does_not_wait_for_the_last_file(tmp_path, monkeypatch)
 
 def test_few_waveforms_are_in_memory_at_a_time(tmp_path, monkeypatch):
     alive, most = weakref.WeakSet(), []
-    hear = module.hear
+    hear = loading.hear
 
     def watched(*arguments, **options):
         sound = hear(*arguments, **options)
@@ -357,10 +365,59 @@ def test_few_waveforms_are_in_memory_at_a_time(tmp_path, monkeypatch):
             most.append(len(alive))
             return super().__call__(waveforms)
 
-    monkeypatch.setattr(module, "hear", watched)
+    monkeypatch.setattr(loading, "hear", watched)
     go(Watching(), {"frames": files(tmp_path / "audio", 80)}, tmp_path / "cache")
     assert len(most) == 80
-    assert 1 <= max(most) <= module._DECODE_AHEAD + 2
+    assert 1 <= max(most) <= module._AHEAD + 2
+
+
+@pytest.mark.parametrize("decoders", [2, 5])
+def test_decoding_and_rounding_in_several_threads_change_nothing(tmp_path, monkeypatch, decoders):
+    """Neither values nor what is told of files that cannot be used."""
+    utterances = [*with_bad(tmp_path)[:4], *files(tmp_path / "audio", 12), *with_bad(tmp_path)[4:]]
+    utterances = [replace(u, id=f"{place} {u.id}") for place, u in enumerate(utterances)]
+    options = {"on_bad_audio": "skip", "storage": "float16"}
+    before, alone = go(Toy(), {"frames": utterances}, tmp_path / "one", **options)
+    threads = set()
+    hear = loading.hear
+
+    def watched(*arguments, **options):
+        threads.add(threading.get_ident())
+        time.sleep(0.002 * (len(threads) % 3))  # whoever comes first is not ready first
+        return hear(*arguments, **options)
+
+    monkeypatch.setattr(loading, "hear", watched)
+    monkeypatch.setattr(forward.FrozenEncoder, "decoders", decoders)
+    features, arrays = go(Toy(), {"frames": utterances}, tmp_path / "several", **options)
+    assert len(threads) == decoders
+    assert list(features.keys.items()) == list(before.keys.items())
+    assert features.encoded.skipped == before.encoded.skipped
+    for name, values in alone["frames"].items():
+        assert np.array_equal(arrays["frames"][name], values)
+
+
+def test_an_interrupt_waits_for_nothing_that_has_not_begun(tmp_path, monkeypatch):
+    heard, encoding, hear = [], threading.Event(), loading.hear
+
+    def slow(*arguments, **options):
+        heard.append(1)
+        assert len(heard) <= 3 or encoding.wait(30)
+        time.sleep(0.01)
+        return hear(*arguments, **options)
+
+    class Stopped(Toy):
+        def __call__(self, waveforms):
+            encoding.set()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loading, "hear", slow)
+    monkeypatch.setattr(module, "_AHEAD", 40)
+    monkeypatch.setattr(forward.FrozenEncoder, "decoders", 3)
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        go(Stopped(), {"frames": files(tmp_path / "audio", 50)}, tmp_path / "cache")
+    assert 3 <= len(heard) < 12
+    assert threading.active_count() == before
 
 
 def test_layers_asked_for_are_those_of_all_layers(tmp_path):
@@ -421,10 +478,10 @@ def test_audio_that_changes_under_way_is_not_encoded_anew(tmp_path):
     with ExitStack() as resources:
         features = find_features(extraction, [extract(extraction, QUIET)], resources)
         utterances[1].audio.write_bytes(wav(9))
-        store = features.stores["frames"]
-        assert store.read(features.keys["u0"]).shape == (3, 10, 4)
+        (frames,) = features.anew([features.keys["u0"]])
+        assert frames.shape == (3, 10, 4)
         with pytest.raises(SuperbError, match=r"u1\.wav\) changed during the run"):
-            store.read(features.keys["u1"])
+            features.anew([features.keys["u1"]])
 
 
 def test_shares_cover_every_recording_once_and_give_the_same_bits(tmp_path):

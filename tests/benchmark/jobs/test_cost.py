@@ -17,6 +17,7 @@ from rich.console import Console
 from benchmark.core import UpstreamCard, Utterance
 from benchmark.encoding.cache import list_stores
 from benchmark.encoding.features import Extraction, ExtractionSettings, extract
+from benchmark.encoding.forward import FrozenEncoder
 from benchmark.jobs import run as driver
 from benchmark.jobs.cost import (
     Amount,
@@ -170,11 +171,11 @@ def test_the_encoder_is_timed_as_extraction_has_it_compute(tmp_path, bands):
 def test_enough_is_timed(bands, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 6)
     encoder = bands()
-    assert enough(encoder, "cpu", 1.0) == 4
+    assert enough(FrozenEncoder(encoder), 1.0) == 4
     encoder.concurrent = True
-    assert enough(encoder, "cpu", 1.0) == 12
-    assert enough(encoder, "cuda", 2.0) == 160  # a pack
-    assert enough(encoder, "cuda", 1e4) == 11
+    assert enough(FrozenEncoder(encoder), 1.0) == 12
+    assert enough(FrozenEncoder(encoder, "cuda"), 2.0) == 160  # a pack
+    assert enough(FrozenEncoder(encoder, "cuda"), 1e4) == 11
 
 
 def utterances(tones):

@@ -172,6 +172,16 @@ def test_storage_is_settled_by_what_fits_and_then_stays(site_of, monkeypatch):
     assert settled(seeds=2, cache_dir=site.output)[1] == "none"
 
 
+def test_what_fits_no_disk_is_encoded_anew_on_a_card(site_of, bands, monkeypatch):
+    """Where the rounding of eight bits would save little time."""
+    whole = round(8 * 2 * (72 * 0.35 * 100 + 72))
+    site = site_of(bands(), storage="auto", tasks=("asr",), layers=("last",))
+    there = replace(site, settings=replace(site.settings, device="cuda"))
+    free(monkeypatch, whole - 100)
+    found = [next(iter(make_plan(each, QUIET).storage.values())) for each in (site, there)]
+    assert found == ["int8", "none"]
+
+
 def test_encoders_share_what_is_free(site_of, bands, monkeypatch):
     other = bands()
     other.fingerprint = "bands 2"

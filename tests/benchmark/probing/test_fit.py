@@ -78,17 +78,26 @@ def utterances() -> list[Utterance]:
     ]
 
 
-def data(stores, kinds, part=slice(None)) -> SplitData:
+def data(stores, kinds, part=slice(None), **reading) -> SplitData:
     chosen = utterances()[part]
     keys = {u.id: f"key{u.id[1:]}" for u in chosen}
-    return SplitData(chosen, keys, {kind: stores[kind] for kind in kinds})
+    return SplitData(chosen, keys, {kind: stores[kind] for kind in kinds}, **reading)
 
 
 def train(
-    stores, task: str, specs, training: Training, kinds, heard=lambda data: None, **options
+    stores,
+    task: str,
+    specs,
+    training: Training,
+    kinds,
+    heard=lambda data: None,
+    reading=None,
+    **options,
 ) -> list[Probe]:
     downstream = load_downstream(task)
-    train_data, valid_data = data(stores, kinds, slice(0, 16)), data(stores, kinds, slice(16, 24))
+    train_data, valid_data = (
+        data(stores, kinds, part, **reading or {}) for part in (slice(0, 16), slice(16, 24))
+    )
     vocabulary = downstream.vocabulary(train_data.utterances)
     probes = [
         build_probe(
@@ -142,6 +151,32 @@ def test_training_side_by_side_is_training_alone_bit_for_bit(stores, quick, task
     for spec, beside in zip(specs, together, strict=True):
         (alone,) = train(stores, task, [spec], training, kinds)
         assert_equal(alone, beside)
+
+
+def test_what_is_not_stored_is_encoded_once_for_all_probes_of_a_seed(stores, quick):
+    """Each batch of training in one call, and valid at every look: for one probe, or for all."""
+    training = load_protocol(str(quick), quick.parent).training("asr")
+    training = replace(training, updates=6, evaluate_every=3, halving=())
+    rate = training.learning_rates[0]
+    calls = []
+
+    def anew(keys):
+        calls.append(len(keys))
+        return list(map(torch.from_numpy, stores["frames"].read_all(keys)))
+
+    def trained(*specs, **options):
+        return train(stores, "asr", specs, training, ("frames",), cores=1, **options)
+
+    own = {"reading": {"anew": anew, "keep_bytes": 0}, "heard": lambda data: calls.clear()}
+    mixes = (Mix(2), Mix(None), Mix(None, normalised=True))
+    one = trained(ProbeSpec(mixes[1], rate, 0), **own)
+    alone = list(calls)
+    assert len(alone) == 6 * training.accumulate + 2 * math.ceil(8 / training.batch_utterances)
+    several = trained(*(ProbeSpec(mix, rate, 0) for mix in mixes), **own)
+    assert calls == alone
+    assert_equal(one[0], several[1])
+    (stored,) = trained(ProbeSpec(mixes[1], rate, 0))
+    assert_equal(one[0], stored)
 
 
 def test_cores_change_nothing(stores, quick):

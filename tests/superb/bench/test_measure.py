@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from benchmark.core import Utterance
 from benchmark.encoding import arithmetic
-from benchmark.encoding.forward import batching, is_concurrent
+from benchmark.encoding.forward import FrozenEncoder
 from benchmark.errors import SuperbError
 from benchmark.jobs.site import prepare_encoder
 from benchmark.probing import fit
@@ -91,9 +91,8 @@ def test_one_at_a_time_is_what_it_says(bands):
     both = bands()
     both.concurrent = True
     alone = extract._OneByOne(both)
-    assert is_concurrent(both)
-    assert not is_concurrent(alone)
-    assert [batching(one, "cuda") for one in (both, alone)] == ["packed", "one"]
+    assert [FrozenEncoder(one).concurrent for one in (both, alone)] == [True, False]
+    assert [FrozenEncoder(one, "cuda").batching for one in (both, alone)] == ["packed", "one"]
 
 
 def test_a_card_gets_more_audio(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -307,6 +308,23 @@ def test_windows_of_several_utterances_go_through_together(small_whisper, noise,
     for index, expected in enumerate(alone):
         found = together.values[:, index, : int(together.lengths[index])]
         assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_windows_are_let_go_of_and_their_spectra_are_taken_on_the_device(
+    small_whisper, noise, monkeypatch
+):
+    """Hundreds of clips of a second, on a card, would keep as many windows there."""
+    upstream = load_upstream(str(small_whisper[0]))
+    assert upstream._basics["device"] == "cpu"
+    kept, cat = [], torch.cat
+    monkeypatch.setattr(torch, "cat", lambda given, dim=0: (kept.extend(given), cat(given, dim))[1])
+    upstream([noise(500), noise(1000)])
+    frames = [one for one in kept if one.dim() == 3 and len(one) == upstream.card.layers]
+    assert len(frames) == 2
+    assert all(one.untyped_storage().nbytes() == 4 * one.numel() for one in frames)
+    weight = SimpleNamespace(device=torch.device("cuda:1"))
+    monkeypatch.setattr(upstream, "_weight", lambda: weight)
+    assert upstream._basics["device"] == "cuda:1"
 
 
 def test_whisper_misses_an_encoder_weight(small_whisper):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmark.core import UpstreamCard
 from benchmark.encoding.fingerprint import fingerprint
-from benchmark.encoding.forward import encode, forms_of
+from benchmark.encoding.forward import FrozenEncoder, forms_of
 from benchmark.errors import AudioError, UpstreamError
 from upstreams.models.architecture import untrained_encoder
 from upstreams.models.transformer import (
@@ -74,7 +74,7 @@ def test_a_pack_makes_the_device_wait_once(noise):
     for packs in ([waveforms], [[waveform] for waveform in waveforms]):
         with torch.profiler.profile(acc_events=True) as profile:
             for pack in packs:
-                states = encode(upstream, pack, "cpu", "float32", names[: len(pack)])
+                states = FrozenEncoder(upstream).encode(pack, names[: len(pack)])
                 forms_of(states, ["frames", "mean"], None)
         counts = {event.key: event.count for event in profile.key_averages()}
         waits.append(counts["aten::_local_scalar_dense"])
