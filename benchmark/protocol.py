@@ -334,7 +334,24 @@ def load_protocol(name: str, folder: Path) -> Protocol:
         SuperbError: for an unknown name, and for unknown, missing or ill-typed values.
     """
     path = _find(name, folder)
-    data = _read(path, folder, ())
+    return _protocol(_read(path, folder, ()), path)
+
+
+def inline_protocol(table: Mapping[str, Any], file: Path, folder: Path) -> Protocol:
+    """A protocol that is a table of another file, written as `load_protocol` reads files.
+
+    Args:
+        table: its values, perhaps with a ``base``: a name in `folder`, or a path beside `file`.
+        file: where the table stands.
+        folder: of protocols that have a name.
+
+    Raises:
+        SuperbError: as for `load_protocol`.
+    """
+    return _protocol(_with_base(dict(table), file, folder, ()), file)
+
+
+def _protocol(data: dict[str, Any], path: Path) -> Protocol:
     head = {key: data.pop(key, None) for key in ("name", "version", "summary")}
     if not (isinstance(head["name"], str) and isinstance(head["version"], int)):
         raise SuperbError(f"protocol {path} needs a name (text) and a version (whole number)")
@@ -361,6 +378,13 @@ def _read(path: Path, folder: Path, derived: tuple[Path, ...]) -> dict[str, Any]
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also of numbers of 5,000 digits
         raise SuperbError(f"protocol {path} is not valid TOML: {error}") from error
+    return _with_base(data, path, folder, derived)
+
+
+def _with_base(
+    data: dict[str, Any], path: Path, folder: Path, derived: tuple[Path, ...]
+) -> dict[str, Any]:
+    """Values laid over those of the base that they name."""
     base = data.pop("base", None)
     if base is None:
         return data

@@ -78,9 +78,12 @@ class InProcess:
     def run(self, needs: Needs, site: Site, progress: Progress) -> Iterator[tuple[Job, Outcome]]:
         """Do every job in the plan's order."""
         outcomes: dict[Job, Outcome] = {}
-        for job, inputs in needs.items():
-            outcomes[job] = do(job, [outcomes[needed] for needed in inputs], site, progress)
-            yield job, outcomes[job]
+        try:
+            for job, inputs in needs.items():
+                outcomes[job] = do(job, [outcomes[needed] for needed in inputs], site, progress)
+                yield job, outcomes[job]
+        finally:
+            site.courses.close(progress)
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,10 @@ def work_on(order: Order, job: Job, *inputs: bytes) -> bytes:
     try:
         site = _site(order, job.encoder)
         found = [pickle.loads(report).outcome for report in inputs]
-        outcome = do(job, found, replace(site, cores=order.cores), messages)
+        try:
+            outcome = do(job, found, replace(site, cores=order.cores), messages)
+        finally:  # the next job of a result may be another worker's, and this one is just ended
+            site.courses.close(messages)
         return pickle.dumps(Report(outcome, tuple(messages.warnings)))
     except SuperbError as error:
         failure: Exception = error

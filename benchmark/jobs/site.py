@@ -39,6 +39,7 @@ from benchmark.progress import Progress
 from benchmark.protocol import Protocol, Training
 from benchmark.scoring.results import run_id
 from benchmark.source import own_sources
+from benchmark.tracking.courses import Courses
 
 # Raised whenever training, selection or scoring changes a score that the protocol does not name.
 ENGINE_VERSION = 1
@@ -229,7 +230,8 @@ class Site:
         seeds: how many.
         output: folder of results.
         settings: of features; the storage of each encoder is settled by the plan.
-        logs: folder of logs for TensorBoard, or None.
+        courses: what trackers are told of results that are under way.
+        file: name and hash of the file that says what is run; empty without.
         cores: of the processor, for the heads of one job; None for all.
     """
 
@@ -239,7 +241,8 @@ class Site:
     seeds: int
     output: Path
     settings: ExtractionSettings
-    logs: Path | None = None
+    courses: Courses = field(default_factory=Courses)
+    file: Mapping[str, str] = field(default_factory=dict)
     cores: int | None = None
 
     def mixes(self, encoder: str, task: str) -> dict[str, Mix]:

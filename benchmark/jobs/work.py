@@ -52,13 +52,13 @@ from benchmark.probing.fit import (
     standardisation,
 )
 from benchmark.probing.layers import Mix
-from benchmark.probing.logs import Logs
 from benchmark.probing.notes import inaudible, lost_labels, missing_information, shared_audio
 from benchmark.probing.snapshot import Snapshot, clear
 from benchmark.progress import Progress
 from benchmark.registry import cause
-from benchmark.scoring.outcome import Choice, Fitted, Subject, Trained, build_result
+from benchmark.scoring.outcome import Choice, Fitted, Subject, Trained, build_result, plain
 from benchmark.scoring.results import Result, read_result, write_result
+from benchmark.tracking.tracker import About
 
 # Utterances whose attention a result shows.
 _LOOKED_AT = 3
@@ -91,7 +91,7 @@ def do(job: Job, inputs: Sequence[Any], site: Site, progress: Progress) -> Outco
             return encode(job, site, progress)
         if isinstance(job, Fit):
             return train(job, inputs, site, progress)
-        return write(job, inputs, site)
+        return write(job, inputs, site, progress)
 
 
 def encode(job: Encode, site: Site, progress: Progress) -> Encoded:
@@ -166,10 +166,10 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         )
         started = time.perf_counter()
         metric = task.downstream.card.metric
-        where = f"{job.task}/{job.fold}" if job.fold else job.task
-        listen = (
-            None if site.logs is None else Logs(site.logs, where, card.name, metric.name, resources)
-        )
+        results: dict[Mix, list[About]] = {}
+        for label, mix in mixes.items():
+            results.setdefault(mix, []).append(_about(site, job, label))
+        listen = site.courses.listener(results, job.fold, metric.name, progress)
         chosen_on = data[task.training.choose_on]
         fit(
             probes,
@@ -181,7 +181,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             f"{title}: {len(probes)} probes",
             takes=lambda rerun: _groups(task, job.fold, data["train"], rerun),
             snapshot=snapshot,
-            listen=listen,
+            listen=listen if site.courses else None,
             cores=site.cores,
         )
         training_s = time.perf_counter() - started
@@ -304,7 +304,7 @@ def _searched(
     return found
 
 
-def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
+def write(job: Write, folds: Sequence[Fitted], site: Site, progress: Progress) -> Written:
     """Write a result file for each layer choice; training need not be gone on with any more."""
     encoder, task = site.encoders[job.encoder], site.tasks[job.task]
     results = {}
@@ -317,12 +317,28 @@ def write(job: Write, folds: Sequence[Fitted], site: Site) -> Written:
             seeds=site.seeds_of(job.task),
             encoder={"parameters": encoder.parameters, "macs": encoder.macs},
             device=_device_name(encoder),
+            file=site.file,
         )
         result, records = build_result(subject, layer, folds)
         results[layer] = read_result(write_result(site.output, result, records))
-    for result in results.values():
+    for layer, result in results.items():
         clear(site.settings.cache_dir / TRAINING, result.run_id)
+        if site.courses:
+            site.courses.score(_about(site, job, layer), result, progress)
     return Written(results)
+
+
+def _about(site: Site, job: Fit | Write, layer: str) -> About:
+    """What trackers are told a result is of."""
+    cell = (job.encoder, job.task, layer)
+    encoder, task = site.encoders[job.encoder], site.tasks[job.task]
+    config = {
+        **site.identity(cell, job.storage),
+        "protocol": task.protocol.record(task.training),
+        "parameters": encoder.parameters,
+    }
+    run_id = site.run_id(cell, job.storage)
+    return About(run_id, encoder.card.name, job.task, layer, plain(config))
 
 
 def _splits(site: Site, job: Fit, features: Features) -> dict[str, SplitData]:

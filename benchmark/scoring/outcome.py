@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -101,6 +101,7 @@ class Subject:
         seeds: of the heads.
         encoder: parameters and multiply-accumulates of the encoder.
         device: where it ran.
+        file: name and hash of the file that said what to run; empty without.
     """
 
     identity: Mapping[str, Any]
@@ -110,6 +111,7 @@ class Subject:
     seeds: list[int]
     encoder: Mapping[str, Any]
     device: str
+    file: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_result(
@@ -200,7 +202,7 @@ def build_result(
             "throughput": first.features["throughput"],
             "rounding_error": first.features["rounding_error"],
         },
-        provenance=provenance(subject.device),
+        provenance=provenance(subject.device) | ({"file": dict(subject.file)} if subject.file else {}),
         folds=[_fold_score(fold, choice, metrics) for fold, choice in folds.items() if fold],
         attention=[plain(asdict(own)) for choice in folds.values() for own in choice.attention],
     )

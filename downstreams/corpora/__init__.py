@@ -36,6 +36,19 @@ class CorpusOptions:
 
 
 @dataclass(frozen=True)
+class Manifest:
+    """A table of one's own recordings that is to be called something.
+
+    Attributes:
+        path: of the table.
+        name: of the corpus, in results and tables; that of the file if "".
+    """
+
+    path: Path
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class CorpusEntry:
     """One line of the list of corpora.
 

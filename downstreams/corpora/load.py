@@ -25,6 +25,7 @@ from downstreams.corpora import (
     MANIFEST_SUFFIXES,
     CorpusEntry,
     CorpusOptions,
+    Manifest,
     content_sha256,
     refuse_options,
 )
@@ -46,7 +47,7 @@ def load_corpus(
         corpus: a name in `CORPORA` or of an installed plug-in; ``hf:`` with a dataset of the hub or
             a folder, or ``hf-stream:`` with a dataset of the hub; ``path.py:name`` or
             ``package.module:name``, a function, class or object; a file that ends in one of
-            `MANIFEST_SUFFIXES`; or a function or `Corpus` itself. A function is called with those
+            `MANIFEST_SUFFIXES`, or a `Manifest`; or a function or `Corpus` itself. A function is called with those
             of the arguments ``task`` (the card) and ``data_root`` that it has, and gives utterances
             or a `Corpus`.
         card: the task that is to read it.
@@ -69,6 +70,8 @@ def load_corpus(
 
 def _load(corpus: str | object, card: DownstreamCard, options: CorpusOptions) -> Corpus:
     """The same without trials."""
+    if isinstance(corpus, Manifest):
+        return _from_manifest(corpus, card, options)
     if not isinstance(corpus, str):
         where = getattr(corpus, "__name__", "") or getattr(corpus, "name", "")
         return _from_plugin(str(where or type(corpus).__name__), corpus, card, options)
@@ -87,11 +90,20 @@ def _load(corpus: str | object, card: DownstreamCard, options: CorpusOptions) ->
         raise SuperbError(f"{name} is a file; name what is in it, such as {name}:load")
     # A separator or a suffix means a file was meant; the manifest reader says what is wrong.
     if Path(name).suffix or len(Path(name).parts) > 1:
-        from downstreams.corpora import manifest
-
-        refuse_options(name, options, "its column split says which row is in which")
-        return manifest.load(Path(name), card, options.pronunciations)
+        return _from_manifest(Manifest(Path(name)), card, options)
     raise unknown("corpus", name, corpus_names(), FORMS)
+
+
+def _from_manifest(own: Manifest, card: DownstreamCard, options: CorpusOptions) -> Corpus:
+    """A table of recordings, whose paths it has itself."""
+    from downstreams.corpora import manifest
+
+    refuse_options(str(own.path), options, "its column audio says where all is", splits=False)
+    if own.name in corpus_names():
+        raise SuperbError(f"{own.path} is called {own.name!r}, which is built in; call it otherwise")
+    return manifest.load(
+        own.path, card, options.pronunciations, name=own.name, splits=options.splits
+    )
 
 
 def check_fits(downstream: Downstream, corpus: Corpus) -> None:

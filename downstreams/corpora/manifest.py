@@ -23,16 +23,17 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.core import Corpus, DownstreamCard, StoredAudio, Utterance
+from benchmark.core import SPLITS, Corpus, DownstreamCard, StoredAudio, Utterance
 from benchmark.errors import LacksError, SuperbError
 from downstreams.corpora import MANIFEST_SUFFIXES, mixtures
 from downstreams.corpora.folds import rotated
+from downstreams.corpora.layout import choose_splits, naming
 from downstreams.corpora.pronunciation import columns_read
 from downstreams.corpora.utterances import checked
 from downstreams.corpora.words import one_form
@@ -47,6 +48,7 @@ _OTHER_NAMES: Final = {
 }
 
 
+_SPLITS: Final = {split: split for split in SPLITS}
 # Paths that differ take a bit or two each, however well they are compressed.
 _ROWS_PER_BYTE: Final = 8
 _DELIMITERS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -68,7 +70,14 @@ class Row:
         return f"{self.part}/{self.line}" if self.part else f"line {self.line}"
 
 
-def load(path: Path, card: DownstreamCard, pronunciations: Path | None = None) -> Corpus:
+def load(
+    path: Path,
+    card: DownstreamCard,
+    pronunciations: Path | None = None,
+    *,
+    name: str = "",
+    splits: Mapping[str, str] | None = None,
+) -> Corpus:
     """Read and check a manifest of one's own data for one task.
 
     Cells are text or numbers; of numbers, 1.0 is 1. What is checked, and how a missing valid split
@@ -78,14 +87,41 @@ def load(path: Path, card: DownstreamCard, pronunciations: Path | None = None) -
         path: the manifest; its suffix tells the format.
         card: the task, which says what columns it needs.
         pronunciations: a lexicon, as for `downstreams.corpora.pronunciation.columns_read`.
+        name: of the corpus; if "" that of the file, or of its folder if it is called manifest.
+        splits: our name of a split → what column ``split`` has for it, several joined by ``+``;
+            other rows are left out. If none is given, the column has our names.
 
     Raises:
         SuperbError: for whatever is wrong with the manifest, naming the first few rows.
     """
-    name = path.parent.resolve().name if path.stem == "manifest" else path.stem
-    return from_rows(
-        path, read_rows(path), card, name=name, source=str(path), pronunciations=pronunciations
+    own = path.parent.resolve().name if path.stem == "manifest" else path.stem
+    rows, note = read_rows(path), ""
+    if splits:
+        rows, note = _chosen(path, rows, splits)
+    corpus = from_rows(
+        path, rows, card, name=name or own, source=str(path), pronunciations=pronunciations
     )
+    notes = [text for text in (note, corpus.note) if text]
+    return replace(corpus, note="; ".join(notes))
+
+
+def _chosen(
+    path: Path, rows: Sequence[Row], given: Mapping[str, str]
+) -> tuple[list[Row], str]:
+    """The rows of the splits that are asked for, under our names, and a note on which."""
+    if not any("split" in row.cells for row in rows):
+        options = " and ".join(f"--{split}-split" for split in given)
+        raise SuperbError(f"{path} has no column split, of which {options} would choose values")
+    there = dict.fromkeys(one_form(_text(path, row, "split")) for row in rows)
+    wanted = choose_splits(str(path), there, _SPLITS, given, carve="valid" not in given)
+    ours = {part: split for split, parts in wanted.items() for part in parts}
+    found = [(row, one_form(_text(path, row, "split"))) for row in rows]
+    kept = [
+        replace(row, cells={**row.cells, "split": ours[split]})
+        for row, split in found
+        if split in ours
+    ]
+    return kept, naming(wanted, _SPLITS)
 
 
 def from_rows(

@@ -14,7 +14,7 @@ import soundfile
 
 from benchmark.core import DownstreamCard, Metric
 from benchmark.errors import SuperbError
-from downstreams.corpora import CorpusOptions, manifest
+from downstreams.corpora import CorpusOptions, Manifest, manifest
 from downstreams.corpora.load import load_corpus
 
 KS = DownstreamCard("ks", "Keywords", 1, (Metric("accuracy", "higher"),), "mean", ("label",), True)
@@ -161,12 +161,29 @@ def test_a_manifest_is_loaded_without_opening_audio(tmp_path, monkeypatch):
     assert opened == [path]
 
 
-def test_options_mean_nothing_to_a_manifest(tmp_path):
+def test_a_manifest_says_where_its_audio_is(tmp_path):
     path = str(write(tmp_path, make_rows(tmp_path)))
-    with pytest.raises(SuperbError, match=r"takes no --data-root: its column split says"):
+    with pytest.raises(SuperbError, match=r"takes no --data-root: its column audio says"):
         load_corpus(path, KS, CorpusOptions(tmp_path))
-    with pytest.raises(SuperbError, match=r"takes no --valid-split or --test-split"):
-        load_corpus(path, KS, CorpusOptions(None, {"valid": "a", "test": "b"}))
+
+
+def test_splits_of_a_manifest_may_be_called_otherwise(tmp_path):
+    rows = make_rows(tmp_path)
+    usual = load_corpus(Manifest(write(tmp_path, rows), "mine"), KS)
+    others = {"train": ("a", "b"), "valid": ("dev",), "test": ("eval",)}
+    for index, row in enumerate(rows):
+        names = others[row["split"]]
+        row["split"] = names[index % len(names)]
+    left_out = [{**rows[-1], "split": "unused", "audio": "none.wav"}]
+    path = write(tmp_path, [*rows, *left_out], "own.tsv")
+    given = {"train": "a+b", "valid": "dev", "test": "eval"}
+    own = load_corpus(Manifest(path, "mine"), KS, CorpusOptions(None, given))
+    assert (own.name, own.sha256, own.utterances) == ("mine", usual.sha256, usual.utterances)
+    assert "train: a+b" in own.note
+    with pytest.raises(SuperbError, match="no split 'none' .* which has a, b, dev, eval, unused"):
+        load_corpus(str(path), KS, CorpusOptions(None, given | {"test": "none"}))
+    with pytest.raises(SuperbError, match="is called 'mini', which is built in"):
+        load_corpus(Manifest(path, "mini"), KS)
 
 
 def change(column, value, rows=(0,)):

@@ -1,0 +1,1 @@
+"""Trackers: where the course of training and the scores can be watched, by libraries of others."""
