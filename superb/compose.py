@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, runtime_checkable
@@ -23,55 +23,21 @@ from benchmark.probing.budget import Budget
 from benchmark.probing.layers import expand
 from benchmark.progress import Messages, Progress
 from benchmark.protocol import LanguageModel, Protocol, load_protocol
+from benchmark.tracking.courses import Courses
 from downstreams import DOWNSTREAMS, PROTOCOLS
-from downstreams.corpora import BUNDLED, CORPORA, CorpusOptions, mini
+from downstreams.corpora import BUNDLED, CORPORA, mini
 from downstreams.corpora.load import check_fits, load_corpus
 from downstreams.corpora.pronunciation import COLUMN as PHONES
 from downstreams.corpora.pronunciation import LETTERS, Lexicon, cmu_dictionary, read_lexicons
 from downstreams.diarization import COLUMN as SEGMENTS
 from downstreams.load import load_downstream
 from downstreams.recogniser import HEADS
+from superb.spec import RunSpec
 from upstreams.loading.layouts.settings import parse_settings
 from upstreams.loading.load import is_training_file, load_upstream
 
 # Columns that say what is when in an utterance, or in which order: a crop has others.
 _OF_ALL_TIME = {"text", PHONES, "tagged", SEGMENTS}
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """A run as it was asked for; see `superb.run` for what each value means."""
-
-    upstreams: tuple[str | Upstream, ...]
-    downstreams: tuple[str | Downstream, ...]
-    corpus: str | object
-    data_root: Path | None
-    splits: tuple[tuple[str, str], ...]
-    protocol: str
-    layers: tuple[str, ...]
-    seeds: int
-    output: Path
-    cache_dir: Path | None
-    device: str
-    precision: str
-    storage: str
-    on_bad_audio: str
-    trust_remote_code: bool
-    lm: Path | None
-    lexicon: Path | None
-    log_dir: Path | None
-    channel: int | None = None
-    slots: tuple[str, ...] = ()
-    pronunciations: Path | None = None
-    trials: Path | None = None
-    heads: tuple[str, ...] = ()
-    labels: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-
-    @property
-    def options(self) -> CorpusOptions:
-        """Where the corpus lies, and how it is read."""
-        return CorpusOptions(self.data_root, dict(self.splits), self.pronunciations)
 
 
 @runtime_checkable
@@ -137,6 +103,7 @@ def build_site(
     progress: Progress | None = None,
     *,
     places: Mapping[str, int] | None = None,
+    loaded: dict[object, Encoder] | None = None,
 ) -> Site:
     """Resolve every name of a run before the first second of work.
 
@@ -145,6 +112,7 @@ def build_site(
         progress: where notes on encoders go; nowhere if None.
         places: the encoders of the same site, built before, and their places among the upstreams:
             each is loaded when it is first asked for.
+        loaded: encoders of other sites of this process, which this one adds to.
 
     Raises:
         SuperbError: for anything that does not exist or does not fit.
@@ -157,7 +125,7 @@ def build_site(
         raise SuperbError(f"channels are counted from 0; got --channel {spec.channel}")
     if spec.seeds < 1:
         raise SuperbError(f"seeds must be at least 1, got {spec.seeds}")
-    if not spec.upstreams:
+    if not spec.upstream:
         raise SuperbError("no upstream given; superb upstreams lists those with a name")
     settings = ExtractionSettings(
         spec.cache_dir or cache_folder(),
@@ -169,24 +137,38 @@ def build_site(
     )
     tasks = prepare_tasks(spec, settings.cache_dir, progress)
     of_files = parse_settings(spec.settings)
-    if of_files and not any(isinstance(u, str) and is_training_file(u) for u in spec.upstreams):
+    if of_files and not any(isinstance(u, str) and is_training_file(u) for u in spec.upstream):
         raise SuperbError("--set is for encoders in training files, such as --upstream ./model.pt")
 
+    found = {} if loaded is None else loaded
+
     def load(place: int) -> Encoder:
-        item = spec.upstreams[place]
-        upstream = item
-        if isinstance(item, str):
+        item = spec.upstream[place]
+        if not isinstance(item, str):
+            return replace(prepare_encoder(item, settings.device, progress), place=place)
+        key = (item, settings.device, spec.trust_remote_code, spec.settings)
+        if key not in found:
             upstream = load_upstream(item, spec.trust_remote_code, of_files)
-        return replace(prepare_encoder(upstream, settings.device, progress), place=place)
+            found[key] = prepare_encoder(upstream, settings.device, progress)
+        return replace(found[key], place=place)
 
     encoders = _distinct(spec, load) if places is None else _Later(places, load)
-    return Site(encoders, tasks, spec.layers, spec.seeds, spec.output, settings, spec.log_dir)
+    return Site(
+        encoders,
+        tasks,
+        spec.layers,
+        spec.seeds,
+        spec.output,
+        settings,
+        Courses(spec.track, spec.log_dir),
+        {} if spec.file is None else spec.file.record,
+    )
 
 
 def _distinct(spec: RunSpec, load: Callable[[int], Encoder]) -> dict[str, Encoder]:
     """The encoders by name, those that are asked for twice once."""
     encoders: dict[str, Encoder] = {}
-    for encoder in map(load, range(len(spec.upstreams))):
+    for encoder in map(load, range(len(spec.upstream))):
         expand(spec.layers, encoder.card.layers)
         known = [
             other.fingerprint for other in encoders.values() if other.card.name == encoder.card.name
@@ -207,21 +189,23 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
     wanted = _wanted(spec)
     if not wanted:
         raise SuperbError(f"no task given; choose from {', '.join(DOWNSTREAMS)}, or all")
-    rules = load_protocol(spec.protocol, PROTOCOLS)
+    rules = spec.protocol
+    if isinstance(rules, str):
+        rules = load_protocol(rules, PROTOCOLS)
     tasks: dict[str, Task] = {}
     lacking: dict[str, str] = {}
     budgets = [Budget.parse(text) for text in spec.labels] or [None]
-    for downstream in by_heads(map(load_downstream, wanted), spec.heads):
+    for downstream in by_heads(map(load_downstream, wanted), spec.head):
         if spec.slots and isinstance(downstream, HasSlots):
             downstream = downstream.with_slots(spec.slots)
         card = downstream.card
-        if "all" in spec.downstreams and not {card.name, card.features} & rules.tables.keys():
+        if "all" in spec.downstream and not {card.name, card.features} & rules.tables.keys():
             lacking[card.name] = f"protocol {rules.name} says nothing of {card.name}"
             continue
         try:
             task = prepare_task(downstream, spec, rules, cache_dir)
         except (LacksError, AudioError) as error:  # mixtures are heard when they are made
-            if "all" not in spec.downstreams:
+            if "all" not in spec.downstream:
                 raise
             lacking[card.name] = str(error)
             continue
@@ -286,11 +270,11 @@ def _of(tasks: Mapping[str, Task]) -> str:
 
 def _wanted(spec: RunSpec) -> list[str | Downstream]:
     """The tasks to run: those of a corpus of the table, for ``all``; what can be, of the others."""
-    if "all" in spec.downstreams:
+    if "all" in spec.downstream:
         known = CORPORA.get(spec.corpus) if isinstance(spec.corpus, str) else None
         return [task for task in DOWNSTREAMS if known is None or task in known.tasks]
-    left_out = unbundled(spec.downstreams, spec.corpus)
-    return [task for task in spec.downstreams if task not in left_out]
+    left_out = unbundled(spec.downstream, spec.corpus)
+    return [task for task in spec.downstream if task not in left_out]
 
 
 def unbundled(downstreams: Sequence[str | Downstream], corpus: str | object) -> list[str]:

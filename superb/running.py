@@ -1,27 +1,35 @@
-"""``superb.run``: encoders x tasks x layer choices → result files."""
+"""``superb.run`` and ``superb.run_file``: encoders x tasks x layer choices → result files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
+
+from rich.console import Console
 
 from benchmark.core import Downstream, Upstream
 from benchmark.encoding.arithmetic import AUTO as AUTO_PRECISION
 from benchmark.encoding.arithmetic import faster_precision, require_precision
 from benchmark.errors import SuperbError
-from benchmark.jobs.cost import AUTO, plan_run, plan_table
+from benchmark.jobs.cost import AUTO
+from benchmark.jobs.dry_run import forecast, forecast_table
 from benchmark.jobs.executors import Executor, InProcess, LocalWorkers
-from benchmark.jobs.plan import make_plan
-from benchmark.jobs.run import extractions, run_site
-from benchmark.jobs.site import find_device
+from benchmark.jobs.run import run_site
+from benchmark.jobs.site import Encoder, Site, find_device
 from benchmark.progress import Progress
+from benchmark.protocol import Protocol
 from benchmark.scoring.results import Result
 from downstreams.corpora.load import how_to_get
 from downstreams.load import load_downstream
-from superb.compose import RunSpec, build_site, unbundled
+from superb.compose import build_site, unbundled
+from superb.run_files import read_run_file
+from superb.spec import RunSpec
+from upstreams.catalogue import UPSTREAMS
 
 T = TypeVar("T")
 
@@ -35,7 +43,7 @@ def run(
     train_split: str | None = None,
     valid_split: str | None = None,
     test_split: str | None = None,
-    protocol: str = "mini",
+    protocol: str | Protocol = "mini",
     layers: str | Sequence[str] = ("last", "weighted-sum"),
     seeds: int = 1,
     output: str | Path = "results",
@@ -45,7 +53,6 @@ def run(
     storage: str = AUTO,
     on_bad_audio: str = "fail",
     channel: int | None = None,
-    plan_only: bool = False,
     trust_remote_code: bool = False,
     lm: str | Path | None = None,
     lexicon: str | Path | None = None,
@@ -55,9 +62,12 @@ def run(
     labels: str | Sequence[str] = (),
     trials: str | Path | None = None,
     settings: Sequence[str] = (),
+    checkpoint: str | Path | None = None,
+    track: str | Sequence[str] = (),
     log_dir: str | Path | None = None,
     workers: int = 1,
     cluster: str | None = None,
+    dry_run: bool = False,
     progress: Progress | None = None,
 ) -> list[Result]:
     """Score frozen encoders on tasks, with every layer choice, and write one result file each.
@@ -75,7 +85,7 @@ def run(
             official one if None. Likewise `valid_split` and `test_split`.
         valid_split: to choose on.
         test_split: to report on.
-        protocol: a name, or a TOML file.
+        protocol: a name, a TOML file, or a `Protocol`.
         layers: ``last``, ``weighted-sum``, ``weighted-sum-norm``, an index, ``each``.
         seeds: how many whole reruns, each with its own weights, dropout, masks and order of the
             data; 3 or more for anything published.
@@ -89,7 +99,6 @@ def run(
             that does, else none; earlier results of the same command decide before that.
         on_bad_audio: ``fail``, or ``skip`` and list them in the result.
         channel: the channel that is heard, counted from 0; the mean of all if None.
-        plan_only: show what features would cost, and score nothing.
         trust_remote_code: let a checkpoint run the Python code it brings; its result says so.
         lm: a word n-gram model (ARPA or KenLM binary) that transcripts of test are decoded with
             as well, for the metric ``wer_lm``; needs the extra ``superb[lm]``.
@@ -106,10 +115,15 @@ def run(
         trials: for ``asv``, a list of the test utterances that are compared, ``1 ONE OTHER`` (one
             person) or ``0 ONE OTHER`` in each line; those of the corpus, or pairs of all, if None.
         settings: of the model in a training file, for what it does not say: ``normalize=true``.
-        log_dir: folder of logs for TensorBoard; none if None.
+        checkpoint: the training file with the weights of the one upstream.
+        track: who is told of curves and scores while they come: ``tensorboard``, ``trackio`` or
+            ``wandb``; one or several.
+        log_dir: folder that they keep files in, each in its own place if None; given alone, it is
+            TensorBoard's.
         workers: processes on this machine that share the jobs; in this one if 1.
         cluster: address of a Ray cluster that does the jobs, or ``auto``; needs
             ``superb[cluster]``.
+        dry_run: show the jobs, what is done, and what the rest would take; score nothing.
         progress: where to report; standard error by default.
 
     Returns:
@@ -118,57 +132,154 @@ def run(
     Raises:
         SuperbError: for anything wrong with the input.
     """
-    progress = progress or Progress()
-    splits = {"train": train_split, "valid": valid_split, "test": test_split}
-    # both are settled once: what workers would find may be another
-    place = find_device(device)
-    require_precision(precision)
-    if precision == AUTO_PRECISION:
-        precision, why = faster_precision(place)
-        progress.note(f"precision {precision}: {why}")
     spec = RunSpec(
-        upstreams=_several(upstream),
-        downstreams=_several(downstream),
+        upstream=_several(upstream),
+        downstream=_several(downstream),
         corpus=corpus,
-        data_root=_folder(data_root),
-        splits=tuple((split, own) for split, own in splits.items() if own is not None),
+        data_root=_path(data_root),
+        train_split=train_split,
+        valid_split=valid_split,
+        test_split=test_split,
         protocol=protocol,
         layers=_several(layers),
         seeds=seeds,
         output=Path(output),
-        cache_dir=_folder(cache_dir),
-        device=place,
+        cache_dir=_path(cache_dir),
+        device=device,
         precision=precision,
         storage=storage,
         on_bad_audio=on_bad_audio,
-        trust_remote_code=trust_remote_code,
-        lm=_folder(lm),
-        lexicon=_folder(lexicon),
-        pronunciations=_folder(pronunciations),
-        trials=_folder(trials),
-        settings=tuple(settings),
-        log_dir=_folder(log_dir),
         channel=channel,
-        slots=tuple(slots),
-        heads=_several(head),
+        trust_remote_code=trust_remote_code,
+        lm=_path(lm),
+        lexicon=_path(lexicon),
+        pronunciations=_path(pronunciations),
+        slots=_several(slots),
+        head=_several(head),
         labels=_several(labels),
+        trials=_path(trials),
+        settings=_several(settings),
+        checkpoint=_path(checkpoint),
+        track=_several(track),
+        log_dir=_path(log_dir),
+        workers=workers,
+        cluster=cluster,
     )
+    (results,) = run_specs([spec], dry_run=dry_run, progress=progress)
+    return results
+
+
+def run_file(
+    path: str | Path, *, dry_run: bool = False, progress: Progress | None = None
+) -> list[Result]:
+    """Do all runs of a file, which is TOML with the options of ``superb run``.
+
+    Args:
+        path: the file; docs/experiments.md says what may stand in it.
+        dry_run: show the jobs, what is done, and what the rest would take; score nothing.
+        progress: where to report; standard error by default.
+
+    Returns:
+        The results of each run of it, as `run` gives them, one after another.
+
+    Raises:
+        SuperbError: for anything wrong with the file, with its line, or with what it names.
+    """
+    specs = [asked.spec() for asked in read_run_file(Path(path).expanduser())]
+    found = run_specs(specs, dry_run=dry_run, progress=progress)
+    return [result for results in found for result in results]
+
+
+def run_specs(
+    specs: Sequence[RunSpec], *, dry_run: bool = False, progress: Progress | None = None
+) -> list[list[Result]]:
+    """Do several runs, once it is sure that all of them can be done.
+
+    Args:
+        specs: the runs; an encoder that several have is loaded once.
+        dry_run: show the jobs, what is done, and what the rest would take; score nothing.
+        progress: where to report; standard error by default.
+
+    Returns:
+        The results of each run; none of a dry one.
+
+    Raises:
+        SuperbError: for anything wrong with the input.
+    """
+    progress = progress or Progress()
+    ready: list[tuple[RunSpec, Executor, Site]] = []
+    loaded: dict[object, Encoder] = {}
+    for asked in specs:
+        with _of_file(asked):
+            spec = _settled(asked, progress)
+            executor = _executor(spec, progress)
+            for task in unbundled(spec.downstream, spec.corpus):
+                progress.warn(f"{task} is left out: {how_to_get(load_downstream(task).card)}")
+            ready.append((spec, executor, build_site(spec, progress, loaded=loaded)))
+    if dry_run:
+        sites = [site for _, _, site in ready]
+        Console(emoji=False, highlight=False).print(forecast_table(forecast(sites, progress)))
+        return [[] for _ in ready]
+    results = []
+    for spec, executor, site in ready:
+        if len(ready) > 1 and spec.file is not None:
+            progress.note(spec.file.place)
+        results.append(run_site(site, executor, progress))
+    return results
+
+
+@contextmanager
+def _of_file(spec: RunSpec) -> Iterator[None]:
+    """Name the place in a file of what is wrong with a run."""
+    try:
+        yield
+    except SuperbError as error:
+        if spec.file is None:
+            raise
+        raise SuperbError(f"{spec.file.place}: {error}") from error
+
+
+def _settled(spec: RunSpec, progress: Progress) -> RunSpec:
+    """The same with what is found out once: workers would perhaps find something else."""
     _require_writable(spec.output)
+    track = spec.track
     if spec.log_dir is not None:
         _require_writable(spec.log_dir, "logs", "--log-dir")
-    executor = _executor(spec, workers, cluster, progress)
-    for task in unbundled(spec.downstreams, spec.corpus):
-        progress.warn(f"{task} is left out: {how_to_get(load_downstream(task).card)}")
-    site = build_site(spec, progress)
-    if plan_only:
-        for extraction, reason in extractions(site, make_plan(site, progress)):
-            progress.console.print(plan_table(plan_run(extraction, reason)))
-        return []
-    return run_site(site, executor, progress)
+        track = track or ("tensorboard",)
+    device = find_device(spec.device)
+    require_precision(spec.precision)
+    precision = spec.precision
+    if precision == AUTO_PRECISION:
+        precision, why = faster_precision(device)
+        progress.note(f"precision {precision}: {why}")
+    upstream = _with_checkpoint(spec.upstream, spec.checkpoint)
+    return replace(
+        spec, upstream=upstream, checkpoint=None, track=track, device=device, precision=precision
+    )
 
 
-def _executor(spec: RunSpec, workers: int, cluster: str | None, progress: Progress) -> Executor:
+def _with_checkpoint(
+    upstreams: tuple[str | Upstream, ...], checkpoint: Path | None
+) -> tuple[str | Upstream, ...]:
+    """The encoders asked for, the one there is with the file of its weights."""
+    if checkpoint is None:
+        return upstreams
+    if len(upstreams) != 1:
+        raise SuperbError(
+            f"--checkpoint is the file of one --upstream; got {', '.join(map(str, upstreams))}. "
+            f"Several: --upstream {upstreams[0]}:{checkpoint},…"
+        )
+    if not isinstance(upstreams[0], str) or upstreams[0] not in UPSTREAMS:
+        raise SuperbError(
+            f"--checkpoint goes with an --upstream that superb upstreams lists, such as "
+            f"av-hubert-base; got {upstreams[0]}. A file by itself: --upstream {checkpoint}"
+        )
+    return (f"{upstreams[0]}:{checkpoint}",)
+
+
+def _executor(spec: RunSpec, progress: Progress) -> Executor:
     """Who does the jobs."""
+    workers, cluster = spec.workers, spec.cluster
     if workers < 1:
         raise SuperbError(f"--workers must be at least 1, got {workers}")
     if cluster is not None and workers > 1:
@@ -188,7 +299,7 @@ def _several(given: T | Sequence[T]) -> tuple[T, ...]:
     return tuple(given)
 
 
-def _folder(path: str | Path | None) -> Path | None:
+def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path).expanduser()
 
 

@@ -273,14 +273,41 @@ def _byte_rates(rates: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(storage, rate * widths[storage]) for storage, rate in rates.items()]
 
 
-def plan_run(extraction: Extraction, reason: str) -> Plan:
-    """The plan of a run, whose encoder is timed on a few of the utterances."""
+def plan_run(extraction: Extraction, reason: str, speeds: Speeds | None = None) -> Plan:
+    """The plan of a run.
+
+    Args:
+        extraction: what it encodes.
+        reason: why it is kept as it is.
+        speeds: of this machine; if None they are measured, the encoder's on a few utterances.
+    """
     card, settings = extraction.upstream.card, extraction.settings
     whole, left = amounts(extraction.wanted), left_to_encode(extraction)
     stored = ", ".join(
         f"{amount.utterances - left[kind]} of {amount.utterances} {kind}"
         for kind, amount in whole.items()
     )
+    return draw_plan(
+        card,
+        whole,
+        settings.storage,
+        speeds or measure(extraction.upstream, some(extraction), settings),
+        layers=extraction.layers,
+        notes=(
+            f"stored already: {stored}; free for more: "
+            f"{format_bytes(free_bytes(settings.cache_dir))} in {settings.cache_dir}",
+            f"chosen: {reason}",
+        ),
+    )
+
+
+def some(extraction: Extraction) -> list[Tensor]:
+    """Waveforms of a few utterances, as many as show the encoder's speed.
+
+    Raises:
+        SuperbError: none of them can be read.
+    """
+    card, settings = extraction.upstream.card, extraction.settings
     utterances = list(extraction.utterances.values())
     mean_s = max(estimate_s(utterances) / len(utterances), 1 / card.sample_rate)
     step = -(-len(utterances) // enough(extraction.encoder, mean_s))
@@ -301,18 +328,7 @@ def plan_run(extraction: Extraction, reason: str) -> Plan:
             continue  # extraction reports it
     if not waveforms:
         raise SuperbError("none of the utterances that would time the encoder could be read")
-    return draw_plan(
-        card,
-        whole,
-        settings.storage,
-        measure(extraction.upstream, waveforms, settings),
-        layers=extraction.layers,
-        notes=(
-            f"stored already: {stored}; free for more: "
-            f"{format_bytes(free_bytes(settings.cache_dir))} in {settings.cache_dir}",
-            f"chosen: {reason}",
-        ),
-    )
+    return waveforms
 
 
 def measure(

@@ -119,9 +119,7 @@ def price_run(
     """
     amount = max(work.values(), key=lambda part: part.audio_s)
     stored = size(card, work, storage, layers)
-    encoding_s = amount.audio_s / speeds.encoder + sum(
-        values / speeds.write[way] for way, values in _values(card, work, storage, layers)
-    )
+    encoding_s = encoding_seconds(card, work, storage, speeds, layers)
     lines = [
         Line(
             "encode",
@@ -139,27 +137,21 @@ def price_run(
     for task in tasks:
         if not learns_alone(task):
             continue
-        name, training = task.downstream.card.name, task.training
-        framed = task.downstream.card.features == "frames"
-        update_s = updates[name]
-        heard = training.updates * training.batch_utterances * training.accumulate
-        trained = probe_updates(training) * seeds
-        probes = len(training.learning_rates) * seeds
-        apart = framed and head_device(task.downstream, device) == "cpu"
-        at_once = min(available_cores(), probes) if apart else 1
-        each_s = update_s * trained / at_once
-        one = {"frames" if framed else "mean": Amount(1, mean_s)}
-        read = size(card, one, storage, layers) * heard * seeds
-        note = f"{_brief(update_s)} an update and probe, {_count(at_once, 'probe')} at a time"
-        if framed and storage == NONE:
-            each_s += heard * seeds * mean_s / speeds.encoder
-            note += ", frames encoded anew for every batch"
-        elif framed:
-            way = sum(values for _, values in _values(card, one, storage, layers))
-            each_s += heard * seeds * way / speeds.read[storage]
-            note += ", frames read from the disk for every batch"
-        lines.append(Line(f"fit {name}", choices, each_s, 0, read * choices, note))
-        fits += [each_s] * choices
+        update_s = updates[task.downstream.card.name]
+        line = price_fit(
+            card,
+            task,
+            storage,
+            speeds,
+            update_s,
+            mean_s,
+            choices=choices,
+            seeds=seeds,
+            layers=layers,
+            device=device,
+        )
+        lines.append(line)
+        fits += [line.each_s] * choices
     lines.append(Line("write results", len(tasks) * choices, _WRITE_S, 0, 0, "a second each"))
     return Price(
         f"{card.name}, {_count(len(tasks), 'task')}, {_count(choices, 'layer choice')}, "
@@ -182,6 +174,74 @@ def price_run(
             f"{len(fits)} machines only encoding gets faster",
         ),
     )
+
+
+def encoding_seconds(
+    card: UpstreamCard,
+    work: Mapping[str, Amount],
+    storage: str,
+    speeds: Speeds,
+    layers: Sequence[int] | None = None,
+) -> float:
+    """How long it takes to encode some audio once and to write what is kept of it.
+
+    Args:
+        card: of the encoder.
+        work: kind of feature → how much audio; of the kinds that share an utterance, it is one.
+        storage: how features are kept.
+        speeds: of this machine.
+        layers: the only layers that frames are kept of, None for all.
+    """
+    return max(amount.audio_s for amount in work.values()) / speeds.encoder + sum(
+        values / speeds.write[way] for way, values in _values(card, work, storage, layers)
+    )
+
+
+def price_fit(
+    card: UpstreamCard,
+    task: TaskWork,
+    storage: str,
+    speeds: Speeds,
+    update_s: float,
+    mean_s: float,
+    *,
+    choices: int,
+    seeds: int,
+    layers: Sequence[int] | None,
+    device: str,
+) -> Line:
+    """Training the heads of a task, a job for each layer choice.
+
+    Args:
+        card: of the encoder.
+        task: one whose heads train on features alone (`learns_alone`).
+        storage: how features are kept.
+        speeds: of this machine.
+        update_s: seconds of an update of one probe.
+        mean_s: seconds of the mean utterance of train.
+        choices: layer choices that are not equal.
+        seeds: of the heads.
+        layers: the only layers that frames are kept of, None for all.
+        device: where encoder and heads compute.
+    """
+    training = task.training
+    framed = task.downstream.card.features == "frames"
+    heard = training.updates * training.batch_utterances * training.accumulate
+    probes = len(training.learning_rates) * seeds
+    apart = framed and head_device(task.downstream, device) == "cpu"
+    at_once = min(available_cores(), probes) if apart else 1
+    each_s = update_s * probe_updates(training) * seeds / at_once
+    one = {"frames" if framed else "mean": Amount(1, mean_s)}
+    read = size(card, one, storage, layers) * heard * seeds
+    note = f"{_brief(update_s)} an update and probe, {_count(at_once, 'probe')} at a time"
+    if framed and storage == NONE:
+        each_s += heard * seeds * mean_s / speeds.encoder
+        note += ", frames encoded anew for every batch"
+    elif framed:
+        way = sum(values for _, values in _values(card, one, storage, layers))
+        each_s += heard * seeds * way / speeds.read[storage]
+        note += ", frames read from the disk for every batch"
+    return Line(f"fit {task.downstream.card.name}", choices, each_s, 0, read * choices, note)
 
 
 def learns_alone(task: TaskWork) -> bool:

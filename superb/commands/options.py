@@ -55,15 +55,13 @@ Storage = Annotated[
         "auto: the first of float16, int8 (not on a card) and none that fits on the disk."
     ),
 ]
-Tasks = Annotated[
-    list[str],
-    typer.Option(
-        "--downstream",
-        "-d",
-        help="Task: a name (superb downstreams), file.py:Name, several with commas, or all.",
-        autocompletion=complete_downstream,
-    ),
-]
+TASKS = typer.Option(
+    "--downstream",
+    "-d",
+    help="Task: a name (superb downstreams), file.py:Name, several with commas, or all.",
+    autocompletion=complete_downstream,
+)
+Tasks = Annotated[list[str], TASKS]
 LayerChoices = Annotated[
     str,
     typer.Option("--layers", "-l", help="last, weighted-sum, weighted-sum-norm, an index, each."),

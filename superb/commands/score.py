@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
-from benchmark.errors import SuperbError
 from superb.commands.options import (
+    TASKS,
     CacheDir,
     FileSettings,
     Heads,
@@ -22,10 +23,23 @@ from superb.commands.options import (
     several,
 )
 
+if TYPE_CHECKING:
+    from benchmark.scoring.results import Result
+    from superb.spec import RunSpec
+
 
 def run(
+    context: typer.Context,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Runs written down: TOML with these options as keys, which are overruled by what "
+            "is typed (docs/experiments.md).",
+            show_default=False,
+        ),
+    ] = None,
     upstream: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--upstream",
             "-u",
@@ -33,8 +47,8 @@ def run(
             "org/model\\[@revision], file.py:Name, package.module:Name, untrained:NAME.",
             autocompletion=complete_upstream,
         ),
-    ],
-    downstream: Tasks,
+    ] = None,
+    downstream: Annotated[list[str] | None, TASKS] = None,
     layers: LayerChoices = "last,weighted-sum",
     corpus: Annotated[
         str,
@@ -98,11 +112,15 @@ def run(
         Path | None,
         typer.Option(help="asv: pairs of test utterances, 1 ONE OTHER or 0 ONE OTHER per line."),
     ] = None,
-    log_dir: Annotated[Path | None, typer.Option(help="Folder of logs for TensorBoard.")] = None,
+    track: Annotated[
+        str,
+        typer.Option(help="Show curves and scores in tensorboard, trackio or wandb, with commas."),
+    ] = "",
+    log_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of what --track writes; given alone, TensorBoard's."),
+    ] = None,
     storage: Storage = "auto",
-    plan_only: Annotated[
-        bool, typer.Option("--plan", help="Show what features would cost on disk, and stop.")
-    ] = False,
     on_bad_audio: Annotated[
         str, typer.Option(help="fail, or skip and list what was left out in the result.")
     ] = "fail",
@@ -126,6 +144,15 @@ def run(
         str | None,
         typer.Option(help="Ray cluster that does the jobs: auto, or ray://host:10001."),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Show the jobs, what is done, and what the rest would take; stop."
+        ),
+    ] = False,
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print this command as a run file, and stop.")
+    ] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result records instead of a table.")
     ] = False,
@@ -139,56 +166,68 @@ def run(
     training failed at every learning rate of some score, or a task has no bundled corpus.
     """
     from benchmark.progress import Progress
-    from superb.compose import unbundled
-    from superb.running import run as run_all
-    from superb.summary import print_summary
+    from superb.run_files import Asked, read_run_file, write_run_file
 
-    results = run_all(
-        _with_checkpoint(several(upstream), checkpoint),
-        several(downstream),
-        corpus=corpus,
-        data_root=data_root,
-        train_split=train_split,
-        valid_split=valid_split,
-        test_split=test_split,
-        protocol=protocol,
-        layers=several([layers]),
-        seeds=seeds,
-        output=output,
-        cache_dir=cache_dir,
-        device=device,
-        precision=precision,
-        lm=lm,
-        lexicon=lexicon,
-        pronunciations=pronunciations,
-        slots=several([slots]),
-        head=several([head]),
-        labels=several([labels]),
-        trials=trials,
-        log_dir=log_dir,
-        storage=storage,
-        plan_only=plan_only,
-        on_bad_audio=on_bad_audio,
-        channel=channel,
-        trust_remote_code=trust_remote_code,
-        settings=settings or (),
-        workers=workers,
-        cluster=cluster,
-        progress=Progress(quiet),
-    )
-    if plan_only:
+    progress = Progress(quiet)
+    typed = _typed(context)
+    asked = [Asked({})] if file is None else read_run_file(file)
+    for key, value in typed.items():
+        if any(own.values.get(key, value) != value for own in asked):
+            progress.note(f"--{key} as typed overrules {file}")
+    asked = [own.overruled(typed) for own in asked]
+    if print_config:
+        print(write_run_file(asked), end="")
         return
+    from superb.compose import unbundled
+    from superb.running import run_specs
+
+    specs = [own.spec() for own in asked]
+    results = run_specs(specs, dry_run=dry_run, progress=progress)
+    if dry_run:
+        return
+    _show(specs, results, as_json)
+    failed = any(result.status == "failed" for own in results for result in own)
+    if failed or any(unbundled(spec.downstream, spec.corpus) for spec in specs):
+        raise typer.Exit(1)
+
+
+def _typed(context: typer.Context) -> dict[str, Any]:
+    """The options that were typed, as a run file has them."""
+    from superb.run_files import key_of
+    from superb.spec import OPTIONS
+
+    typed: dict[str, Any] = {}
+    for name, value in context.params.items():
+        source = context.get_parameter_source(name)
+        if name not in OPTIONS or source is None or source.name != "COMMANDLINE":
+            continue
+        if str(OPTIONS[name].type).startswith("tuple"):
+            given = [value] if isinstance(value, str) else list(value)
+            value = given if name == "settings" else several(given)
+        typed[key_of(name)] = str(value) if isinstance(value, Path) else value
+    return typed
+
+
+def _show(
+    specs: Sequence[RunSpec], results: Sequence[Sequence[Result]], as_json: bool
+) -> None:
+    """Print what came of each run; those alike but for encoders and tasks as one."""
     if as_json:
         from dataclasses import asdict
 
         from benchmark.scoring.results import shown_result
 
-        print(json.dumps([asdict(shown_result(result)) for result in results], indent=1))
-    else:
-        print_summary(results, output, Console(emoji=False))
-    failed = any(result.status == "failed" for result in results)
-    if failed or unbundled(several(downstream), corpus):
-        raise typer.Exit(1)
+        records = [asdict(shown_result(result)) for own in results for result in own]
+        print(json.dumps(records, indent=1))
+        return
+    from superb.summary import print_summary
+
+    alike: dict[tuple[Path, str], dict[str, Result]] = {}
+    for spec, own in zip(specs, results, strict=True):
+        key = (spec.output, repr((spec.corpus, spec.protocol, spec.seeds)))
+        alike.setdefault(key, {}).update({result.run_id: result for result in own})
+    for (output, _), found in alike.items():
+        print_summary(list(found.values()), output, Console(emoji=False))
 
 
 def plan(
@@ -250,22 +289,3 @@ def plan(
         from benchmark.jobs.price import price_table
 
         console.print(price_table(price))
-
-
-def _with_checkpoint(upstreams: list[str], checkpoint: Path | None) -> list[str]:
-    """The encoders asked for, the one there is with the file of its weights."""
-    if checkpoint is None:
-        return upstreams
-    from upstreams.catalogue import UPSTREAMS
-
-    if len(upstreams) != 1:
-        raise SuperbError(
-            f"--checkpoint is the file of one --upstream; got {', '.join(upstreams)}. Several: "
-            f"--upstream {upstreams[0]}:{checkpoint},…"
-        )
-    if upstreams[0] not in UPSTREAMS:
-        raise SuperbError(
-            f"--checkpoint goes with an --upstream that superb upstreams lists, such as "
-            f"av-hubert-base; got {upstreams[0]}. A file by itself: --upstream {checkpoint}"
-        )
-    return [f"{upstreams[0]}:{checkpoint}"]
