@@ -135,6 +135,7 @@ def build_site(
         spec.on_bad_audio,
         spec.channel,
     )
+    courses = Courses(spec.track, spec.log_dir)
     tasks = prepare_tasks(spec, settings.cache_dir, progress)
     of_files = parse_settings(spec.settings)
     if of_files and not any(isinstance(u, str) and is_training_file(u) for u in spec.upstream):
@@ -160,7 +161,7 @@ def build_site(
         spec.seeds,
         spec.output,
         settings,
-        Courses(spec.track, spec.log_dir),
+        courses,
         {} if spec.file is None else spec.file.record,
     )
 

@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,11 +109,11 @@ def read_run_file(path: Path) -> list[Asked]:
     if not isinstance(groups, list) or not groups or not all(isinstance(g, dict) for g in groups):
         raise SuperbError(f"{path}: {GROUP} must be tables, each under a line [[{GROUP}]]")
     lines = _Lines(path, text)
-    common = _checked(table, path.parent, lambda key: lines.of(key, 0))
+    common = _checked(table, path.parent, partial(lines.of, group=0))
     digest = hashlib.sha256(data).hexdigest()
     asked = []
     for place, group in enumerate(groups, start=1):
-        own = _checked(group, path.parent, lambda key, place=place: lines.of(key, place))
+        own = _checked(group, path.parent, partial(lines.of, group=place))
         where = lines.table(place) if len(groups) > 1 else str(path)
         values = _flat({**common, **own}, where)
         asked.append(Asked(values, RunFile(path.name, digest, where)))
@@ -147,9 +148,7 @@ class _Lines:
                 yield number, line
 
 
-def _checked(
-    table: Mapping[str, Any], folder: Path, line: Callable[[str], str]
-) -> dict[str, Any]:
+def _checked(table: Mapping[str, Any], folder: Path, line: Callable[[str], str]) -> dict[str, Any]:
     """The values of a table, paths as seen from here.
 
     Raises:
@@ -166,32 +165,41 @@ def _checked(
 
 
 def _value(key: str, value: object, folder: Path, where: str) -> Any:  # noqa: ANN401 - as given
+    kind = str(OPTIONS[_OPTION[key]].type)
+    if kind.startswith("tuple"):
+        return _texts(key, value, folder, where)
     if isinstance(value, Mapping) and key == "corpus":
         return _corpus(value, folder, where)
     if isinstance(value, Mapping) and key == "protocol":
         base = value.get("base")
-        return {**value, "base": beside(base, folder)} if isinstance(base, str) else dict(value)
-    kind = str(OPTIONS[_OPTION[key]].type)
-    if kind.startswith("tuple"):
-        listed = [value] if isinstance(value, str) else value
-        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
-            raise SuperbError(f'{where}: {key} must be a list of texts, such as ["a"], got {value!r}')
-        if isinstance(value, str) and "," in value and key != "set":
-            parts = json.dumps([part.strip() for part in value.split(",")])
-            raise SuperbError(f"{where}: {key} must be a list in a file: {parts}")
-        if key in ("upstream", "downstream", "head"):
-            return [beside(item, folder, folders=key == "upstream") for item in listed]
-        return listed
-    wanted, words = {
-        "int": (int, "a whole number"),
-        "bool": (bool, "true or false"),
-    }.get(kind.split(" ")[0], (str, "text"))
-    if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
+        known = {"base": beside(base, folder, folders=False)} if isinstance(base, str) else {}
+        return {**value, **known}
+    if kind.startswith(("int", "bool")):
+        wanted, words = (int, "a whole number") if kind[0] == "i" else (bool, "true or false")
+        if type(value) is not wanted:
+            raise SuperbError(f"{where}: {key} must be {words}, got {value!r}")
+        return value
+    if not isinstance(value, str):
         also = " or a table" if key in ("corpus", "protocol") else ""
-        raise SuperbError(f"{where}: {key} must be {words}{also}, got {value!r}")
+        raise SuperbError(f"{where}: {key} must be text{also}, got {value!r}")
     if kind.startswith("Path") and value != "letters":
-        return _joined(str(value), folder)
-    return beside(value, folder) if key in ("corpus", "protocol") else value
+        return _joined(value, folder)
+    if key in ("corpus", "protocol"):
+        return beside(value, folder, folders=key == "corpus")
+    return value
+
+
+def _texts(key: str, value: object, folder: Path, where: str) -> list[str]:
+    """The value of an option that can be given several."""
+    listed = [value] if isinstance(value, str) else value
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise SuperbError(f"{where}: {key} must be a text or a list of texts, got {value!r}")
+    if isinstance(value, str) and "," in value and key != "set":
+        parts = json.dumps([part.strip() for part in value.split(",")])
+        raise SuperbError(f"{where}: several go into a list: {key} = {parts}")
+    if key in ("upstream", "downstream", "head"):
+        return [beside(item, folder, folders=key == "upstream") for item in listed]
+    return listed
 
 
 def _corpus(table: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any]:

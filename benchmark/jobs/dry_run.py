@@ -100,8 +100,8 @@ class Forecast:
     @cached_property
     def seconds(self) -> float:
         """Of all that is left, as far as it is known."""
-        known = (row.seconds for row in (*self.tasks, *self.features))
-        return sum(seconds for seconds in known if seconds is not None)
+        known = [row.seconds or 0.0 for row in self.tasks]
+        return sum(known) + sum(row.seconds for row in self.features)
 
 
 def forecast(sites: Sequence[Site], progress: Progress) -> Forecast:
@@ -118,9 +118,7 @@ def forecast(sites: Sequence[Site], progress: Progress) -> Forecast:
     clock = _Clock(progress)
     wanted: dict[str, tuple[str, str, list[Extraction]]] = {}
     for site, plan in zip(sites, plans, strict=True):
-        for (extraction, reason), encoder in zip(
-            extractions(site, plan), _encoders(plan), strict=True
-        ):
+        for encoder, extraction, reason in extractions(site, plan):
             key = json.dumps([extraction.about("frames"), str(extraction.settings.cache_dir)])
             wanted.setdefault(key, (encoder, reason, []))[2].append(extraction)
     features, tables = [], []
@@ -144,7 +142,9 @@ def forecast(sites: Sequence[Site], progress: Progress) -> Forecast:
         for encoder in site.encoders
         for task in site.tasks
     ]
-    return Forecast(tuple(tasks), tuple(features), tuple(_notes(sites, features, tasks)), tuple(tables))
+    return Forecast(
+        tuple(tasks), tuple(features), tuple(_notes(sites, features, tasks)), tuple(tables)
+    )
 
 
 class _Clock:
@@ -177,13 +177,6 @@ class _Clock:
             work = TaskWork(task.downstream, task.training)
             self._updates[key] = update_seconds(work, card, mean_s, device)
         return self._updates[key]
-
-
-def _encoders(plan: Plan) -> list[str]:
-    """Of each extraction of a plan, the encoder."""
-    from benchmark.jobs.plan import Encode
-
-    return [job.encoder for job in plan.needs if isinstance(job, Encode) and job.share == 0]
 
 
 def _together(parts: Sequence[Extraction]) -> Extraction:
@@ -249,7 +242,8 @@ def _notes(
     )
     left = sum(row.left for row in features)
     for folder in dict.fromkeys(site.settings.cache_dir for site in sites):
-        yield f"features: {format_bytes(left)} to write; {format_bytes(free_bytes(folder))} free in {folder}"
+        free = format_bytes(free_bytes(folder))
+        yield f"features: {format_bytes(left)} to write; {free} free in {folder}"
     if unknown := dict.fromkeys(row.task for row in tasks if row.seconds is None):
         yield f"{', '.join(unknown)}: not priced, since more than heads is learnt, or nothing is"
 

@@ -52,10 +52,11 @@ def run_site(site: Site, executor: Executor, progress: Progress) -> list[Result]
     return [results[cell] for name in site.encoders for cell in site.cells(name)]
 
 
-def extractions(site: Site, plan: Plan) -> list[tuple[Extraction, str]]:
-    """What a plan encodes, and why it is kept as it is."""
+def extractions(site: Site, plan: Plan) -> list[tuple[str, Extraction, str]]:
+    """What a plan encodes: by which encoder, what, and why it is kept as it is."""
     return [
         (
+            job.encoder,
             site.extraction(job.encoder, dict(job.wanted), job.storage, job.gain_db, job.layers),
             plan.reasons[job.encoder],
         )
@@ -66,7 +67,7 @@ def extractions(site: Site, plan: Plan) -> list[tuple[Extraction, str]]:
 
 def _show_big(site: Site, plan: Plan, progress: Progress) -> None:
     """Say what features will cost, where that is much."""
-    for extraction, reason in extractions(site, plan):
+    for _, extraction, reason in extractions(site, plan):
         whole, card = amounts(extraction.wanted), extraction.upstream.card
         big = size(card, whole, PREFERRED[0], extraction.layers) >= WORTH_A_TABLE
         if big and not progress.quiet:

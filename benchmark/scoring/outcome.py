@@ -202,7 +202,8 @@ def build_result(
             "throughput": first.features["throughput"],
             "rounding_error": first.features["rounding_error"],
         },
-        provenance=provenance(subject.device) | ({"file": dict(subject.file)} if subject.file else {}),
+        provenance=provenance(subject.device)
+        | ({"file": dict(subject.file)} if subject.file else {}),
         folds=[_fold_score(fold, choice, metrics) for fold, choice in folds.items() if fold],
         attention=[plain(asdict(own)) for choice in folds.values() for own in choice.attention],
     )

@@ -100,7 +100,9 @@ def _from_manifest(own: Manifest, card: DownstreamCard, options: CorpusOptions) 
 
     refuse_options(str(own.path), options, "its column audio says where all is", splits=False)
     if own.name in corpus_names():
-        raise SuperbError(f"{own.path} is called {own.name!r}, which is built in; call it otherwise")
+        raise SuperbError(
+            f"{own.path} is called {own.name!r}, which is built in; call it otherwise"
+        )
     return manifest.load(
         own.path, card, options.pronunciations, name=own.name, splits=options.splits
     )

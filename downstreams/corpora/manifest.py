@@ -105,9 +105,7 @@ def load(
     return replace(corpus, note="; ".join(notes))
 
 
-def _chosen(
-    path: Path, rows: Sequence[Row], given: Mapping[str, str]
-) -> tuple[list[Row], str]:
+def _chosen(path: Path, rows: Sequence[Row], given: Mapping[str, str]) -> tuple[list[Row], str]:
     """The rows of the splits that are asked for, under our names, and a note on which."""
     if not any("split" in row.cells for row in rows):
         options = " and ".join(f"--{split}-split" for split in given)

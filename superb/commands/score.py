@@ -208,9 +208,7 @@ def _typed(context: typer.Context) -> dict[str, Any]:
     return typed
 
 
-def _show(
-    specs: Sequence[RunSpec], results: Sequence[Sequence[Result]], as_json: bool
-) -> None:
+def _show(specs: Sequence[RunSpec], results: Sequence[Sequence[Result]], as_json: bool) -> None:
     """Print what came of each run; those alike but for encoders and tasks as one."""
     if as_json:
         from dataclasses import asdict

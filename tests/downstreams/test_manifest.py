@@ -180,7 +180,7 @@ def test_splits_of_a_manifest_may_be_called_otherwise(tmp_path):
     own = load_corpus(Manifest(path, "mine"), KS, CorpusOptions(None, given))
     assert (own.name, own.sha256, own.utterances) == ("mine", usual.sha256, usual.utterances)
     assert "train: a+b" in own.note
-    with pytest.raises(SuperbError, match="no split 'none' .* which has a, b, dev, eval, unused"):
+    with pytest.raises(SuperbError, match=r"no split 'none' .* which has a, b, dev, eval, unused"):
         load_corpus(str(path), KS, CorpusOptions(None, given | {"test": "none"}))
     with pytest.raises(SuperbError, match="is called 'mini', which is built in"):
         load_corpus(Manifest(path, "mini"), KS)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from benchmark.jobs.site import Site
-from superb.compose import RunSpec, build_site
+from superb.compose import build_site
+from superb.spec import RunSpec
 
 
 @pytest.fixture
@@ -18,21 +19,11 @@ def spec_of(places: dict[str, Any]):
     def make(*upstreams: object, tasks: tuple[object, ...] = ("ks",), **changes: Any) -> RunSpec:
         given = {
             "corpus": places["corpus"],
-            "data_root": None,
-            "splits": (),
             "protocol": places["protocol"],
-            "layers": ("last", "weighted-sum"),
-            "seeds": 1,
             "output": places["output"],
             "cache_dir": places["cache_dir"],
             "device": "cpu",
-            "precision": "float32",
             "storage": "float16",
-            "on_bad_audio": "fail",
-            "trust_remote_code": False,
-            "lm": None,
-            "lexicon": None,
-            "log_dir": None,
         }
         return RunSpec(upstreams, tasks, **{**given, **changes})
 

@@ -285,17 +285,6 @@ def test_a_full_disk_changes_the_storage_aloud_and_for_good(places, bands, monke
     assert encoder.heard == []
 
 
-def test_plan_only_scores_nothing(places, bands, capsys):
-    encoder = bands()
-    results = run(encoder, "all", plan_only=True, **{**places, "progress": Progress()})
-    assert results == []
-    assert not places["output"].exists()
-    assert len(encoder.heard) <= 5
-    said = capsys.readouterr().err
-    for word in ("bands: 72 utterances", "stored already: 0 of 72", "→", "--storage NAME"):
-        assert word in said
-
-
 def test_a_big_run_shows_its_plan_first(places, bands, monkeypatch, capsys):
     monkeypatch.setattr(driver, "WORTH_A_TABLE", 1)
     run(bands(), "ks", layers="last", **{**places, "progress": Progress()})

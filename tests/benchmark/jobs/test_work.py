@@ -136,8 +136,8 @@ def test_a_fold_without_usable_audio_in_a_split_is_named(site_of, folded):
 
 
 def test_logs_of_folds_stand_apart(site_of, folded, tmp_path):
-    run_site(
-        site_of(corpus=folded, layers=("last",), log_dir=tmp_path / "logs"), InProcess(), QUIET
-    )
+    places = {"track": ("tensorboard",), "log_dir": tmp_path / "logs"}
+    run_site(site_of(corpus=folded, layers=("last",), **places), InProcess(), QUIET)
+    runs = [path.name for path in (tmp_path / "logs" / "ks" / "bands").iterdir()]
     for fold in FOLDS:
-        assert len(list((tmp_path / "logs" / "ks" / fold / "bands").iterdir())) == 3
+        assert sum(f"fold {fold}, " in name for name in runs) == 3
