@@ -7,6 +7,7 @@ The public names, all loaded on first use::
     encoder = superb.load_upstream("hubert")           # any name, folder, hub id or plug-in
     states = encoder([waveform])                       # HiddenStates: all layers
     results = superb.run(upstream="hubert", downstream="ks", layers=["last", "weighted-sum"])
+    results = superb.run_file("experiment.toml")       # the same, written down
     table = superb.load_results("results")             # a pandas DataFrame
     checks = superb.check_upstream(encoder)            # the conformance suite
     checks = superb.check_downstream(MyTask())         # those of tasks and corpora
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from downstreams.corpora.load import load_corpus
     from downstreams.load import load_downstream
     from superb.check import check_corpus, check_downstream
-    from superb.running import run
+    from superb.running import run, run_file
     from upstreams.loading.load import load_upstream
 
 __version__ = "0.1.0"
@@ -68,6 +69,7 @@ _PUBLIC = {
     "load_upstream": "upstreams.loading.load",
     "raise_for_failures": "benchmark.conformance",
     "run": "superb.running",
+    "run_file": "superb.running",
 }
 
 __all__ = [
@@ -96,6 +98,7 @@ __all__ = [
     "load_upstream",
     "raise_for_failures",
     "run",
+    "run_file",
 ]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, runtime_checkable
 from typing import Protocol as TypingProtocol
 
-from benchmark.core import Corpus, Downstream, Upstream, hears_train
+from benchmark.core import Corpus, Downstream, hears_train
 from benchmark.encoding.arithmetic import PRECISIONS
 from benchmark.encoding.cache import cache_folder
 from benchmark.encoding.features import ExtractionSettings

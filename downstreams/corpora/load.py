@@ -47,9 +47,9 @@ def load_corpus(
         corpus: a name in `CORPORA` or of an installed plug-in; ``hf:`` with a dataset of the hub or
             a folder, or ``hf-stream:`` with a dataset of the hub; ``path.py:name`` or
             ``package.module:name``, a function, class or object; a file that ends in one of
-            `MANIFEST_SUFFIXES`, or a `Manifest`; or a function or `Corpus` itself. A function is called with those
-            of the arguments ``task`` (the card) and ``data_root`` that it has, and gives utterances
-            or a `Corpus`.
+            `MANIFEST_SUFFIXES`, or a `Manifest`; or a function or `Corpus` itself. A function is
+            called with those of the arguments ``task`` (the card) and ``data_root`` that it has,
+            and gives utterances or a `Corpus`.
         card: the task that is to read it.
         options: where it lies, and which of its splits are wanted.
 
