@@ -151,6 +151,7 @@ def test_the_printed_file_of_a_command_is_the_same_run(tmp_path, tones, quick, b
 def test_a_file_is_named_by_its_results_and_changes_none(tmp_path, places, bands_file, monkeypatch):
     speeds = dict.fromkeys(("float16", "float32", "int8"), 1e8)
     monkeypatch.setattr(dry_run, "disk_speed", lambda folder: (speeds, speeds))
+    monkeypatch.setattr(dry_run, "update_seconds", lambda *of: 0.01)
     upstream = f"{bands_file}:Bands"
     path = tmp_path / "my table.toml"
     common = f'corpus = "{places["corpus"]}"\nprotocol = "{places["protocol"]}"\n'
