@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from benchmark.progress import Progress
 from leaderboard.read.collect import collect
 from leaderboard.show.numbers import score_text
 from leaderboard.show.render import render
 from superb.cli import app
+from superb.compose import prepare_tasks
+from superb.run_files import read_run_file
+from superb.running import run_specs
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -57,6 +61,33 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES + CARDS, ids=lambda page: page.name)
 def test_nothing_is_left_to_fill_in(page):
     assert not re.search(r"@[A-Z]+@|TODO|FIXME", page.read_text())
+
+
+def test_the_experiment_of_the_page_runs(tmp_path, tones, quick, bands_file):
+    """As written, but for its encoders, which would take minutes, and a protocol of seconds."""
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "experiment.toml").write_text(example, encoding="utf-8")
+    names = iter(["studio", "street", "car"] * 100)
+    rows = [
+        re.sub("\t(train|test)\t", lambda _: f"\t{next(names)}\t", row)
+        for row in tones.read_text(encoding="utf-8").replace("\tvalid\t", "\tunused\t").splitlines()
+    ]
+    sounds = [f"{tones.parent}/{row}" for row in rows[1:]]
+    (tmp_path / "my_words.tsv").write_text("\n".join([rows[0], *sounds]), encoding="utf-8")
+    asked = read_run_file(tmp_path / "experiment.toml")
+    tasks = [prepare_tasks(own.spec(), tmp_path, Progress(quiet=True)) for own in asked]
+    assert [list(own) for own in tasks] == [
+        ["asr", "asr-transducer"],
+        ["ks-2min", "ks", "sid-2min", "sid"],
+        ["ks"],
+    ]
+    typed = {"upstream": [f"{bands_file}:Bands"], "protocol": str(quick), "seeds": 1}
+    own = asked[2].overruled({**typed, "cache-dir": str(tmp_path / "cache")})
+    ((last, whole),) = run_specs([own.spec()], progress=Progress(quiet=True))
+    assert last.corpus["name"] == whole.corpus["name"] == "my-words"
+    assert "train: studio+street" in last.corpus["note"]
+    assert len(list((tmp_path / "results").rglob("*.json"))) == 2
 
 
 def test_the_table_of_all_tasks_is_that_of_the_result_files():
