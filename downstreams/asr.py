@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from benchmark.answers import Answer
 from benchmark.core import Attention, DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
 from benchmark.protocol import LanguageModel
 from downstreams import ctc
 from downstreams.corpora.words import named
-from downstreams.recogniser import Attends, Ctc, Recogniser, load_head
+from downstreams.recogniser import Attends, Ctc, Recogniser, Times, load_head
 from downstreams.text import (
     characters,
     has_no_spaces,
@@ -183,6 +184,33 @@ class Asr:
         return [
             Transcript(text, self._words(own[:length]))
             for text, own, length in zip(heard, logits, lengths.tolist(), strict=True)
+        ]
+
+    def explain(
+        self,
+        logits: Tensor,
+        lengths: Tensor,
+        utterances: Sequence[Utterance],
+        vocabulary: Sequence[str],
+        hop_s: float,
+        settings: Mapping[str, Any],
+    ) -> list[Answer]:
+        """Transcripts; of a recogniser that knows when, words with times and confidence."""
+        said = self.answer(logits, lengths, utterances, vocabulary)
+        recogniser = self._recogniser
+        if not isinstance(recogniser, Times):
+            return [Answer(u.id, own.greedy) for u, own in zip(utterances, said, strict=True)]
+        frame_s = recogniser.frame_s(hop_s, settings)
+        return [
+            Answer(
+                utterance.id,
+                own.greedy,
+                ctc.confidence(symbols),
+                ctc.words(symbols, vocabulary, frame_s),
+            )
+            for utterance, own, symbols in zip(
+                utterances, said, recogniser.heard(logits, lengths), strict=True
+            )
         ]
 
     def attention(

@@ -133,6 +133,10 @@ class Asv:
         embeddings = logits[:, len(vocabulary) :]
         return list(torch.nn.functional.normalize(embeddings, dim=-1).cpu())
 
+    def compare(self, one: Tensor, other: Tensor) -> str:
+        """The cosine of two embeddings: the higher, the likelier one person speaks in both."""
+        return f"{float((one * other).sum(-1)):.4f}"
+
     def records(self, utterances: Sequence[Utterance], answers: Sequence[Tensor]) -> list[Record]:
         """Each trial and its cosine."""
         import torch

@@ -5,10 +5,12 @@ The first output is the blank, everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby, pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from benchmark.answers import Span
 from benchmark.errors import SuperbError
 
 if TYPE_CHECKING:  # listing tasks is to stay instant
@@ -76,6 +78,66 @@ def collapse(path: Sequence[int], vocabulary: Sequence[str]) -> list[str]:
     ['A', 'A', 'B']
     """
     return [vocabulary[index] for index, _ in groupby(path) if index != 0]
+
+
+class Heard(NamedTuple):
+    """A symbol of the best path.
+
+    Attributes:
+        place: in the vocabulary.
+        first: frame of the head in which it begins.
+        after: the frame after its last.
+        probability: the highest that it has in any of them.
+    """
+
+    place: int
+    first: int
+    after: int
+    probability: float
+
+
+def heard(logits: Tensor, lengths: Tensor) -> list[list[Heard]]:
+    """The symbols of the best path of each utterance, with their frames."""
+    most, best = (own.cpu() for own in logits.softmax(dim=-1).max(dim=-1))
+    found = []
+    for path, sure, length in zip(best.tolist(), most.tolist(), lengths.tolist(), strict=True):
+        own, start = [], 0
+        for place, run in groupby(path[:length]):
+            end = start + len(list(run))
+            if place != 0:
+                own.append(Heard(place, start, end, max(sure[start:end])))
+            start = end
+        found.append(own)
+    return found
+
+
+def confidence(symbols: Iterable[Heard]) -> float | None:
+    """Geometric mean of the probabilities of symbols; None where there is none."""
+    logs = [math.log(max(symbol.probability, 1e-30)) for symbol in symbols]
+    return math.exp(math.fsum(logs) / len(logs)) if logs else None
+
+
+def span(symbols: Sequence[Heard], text: str, frame_s: float, label: str = "") -> Span:
+    """Neighbouring symbols as a part of an answer.
+
+    Args:
+        symbols: at least one.
+        text: what they spell.
+        frame_s: seconds of a frame of the head.
+        label: what they are part of.
+    """
+    start, end = symbols[0].first * frame_s, symbols[-1].after * frame_s
+    return Span(text, round(start, 3), round(end, 3), label, confidence(symbols))
+
+
+def words(symbols: Sequence[Heard], vocabulary: Sequence[str], frame_s: float) -> tuple[Span, ...]:
+    """Words of characters: what stands between spaces."""
+    found = []
+    for blank, run in groupby(symbols, key=lambda symbol: vocabulary[symbol.place].isspace()):
+        if not blank:
+            own = list(run)
+            found.append(span(own, "".join(vocabulary[one.place] for one in own), frame_s))
+    return tuple(found)
 
 
 def stacked(hop_s: float, settings: Mapping[str, Any]) -> int:

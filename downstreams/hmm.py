@@ -9,7 +9,7 @@ go as likelihoods into the search for words, by a lexicon and an n-gram.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -38,18 +38,47 @@ _IGNORED: Final = -100
 
 
 @dataclass(frozen=True)
+class _Search:
+    """What finds words, as plain values.
+
+    Attributes:
+        words: word → its phones, between spaces.
+        phones: all of them, silence first.
+        arpa: the n-gram, as an ARPA file.
+        scale: of the scores of states beside those of the n-gram.
+    """
+
+    words: Mapping[str, str]
+    phones: tuple[str, ...]
+    arpa: str
+    scale: float
+
+    def decoding(self) -> Decoding:
+        """The same, ready to search."""
+        from downstreams.markov.alignment import PLACES
+        from downstreams.markov.graph import Decoding
+        from downstreams.markov.tying import Monophones
+        from downstreams.markov.units import Pronouncing
+
+        words = Pronouncing({word: tuple(own.split()) for word, own in self.words.items()}, {}, "")
+        return Decoding(words, Monophones(self.phones, PLACES), self.arpa, self.scale, skips=True)
+
+
+@dataclass(frozen=True)
 class _Learnt:
     """What train teaches before the network learns.
 
     Attributes:
         states: utterance id → its state at each 10 ms.
         priors: log share of each state ``[state]``.
-        decoding: finds words.
+        search: finds words, as values.
+        decoding: the same, ready.
         frame_s: seconds of a frame of the head.
     """
 
     states: Mapping[str, NDArray[np.int16]]
     priors: Tensor
+    search: _Search
     decoding: Decoding
     frame_s: float
 
@@ -123,10 +152,8 @@ class Hybrid:
         import torch
 
         from downstreams.markov.alignment import HOP_S, PLACES, alignments, at_frames
-        from downstreams.markov.graph import Decoding
         from downstreams.markov.ngram import bigrams, read_arpa, words_of
         from downstreams.markov.training import Recipe
-        from downstreams.markov.tying import Monophones
         from downstreams.markov.units import pronouncing, searched, sentences
 
         phones = tuple(name.rpartition(".")[0] for name in material.vocabulary[::PLACES])
@@ -147,15 +174,33 @@ class Hybrid:
             if self.model is None
             else searched(words_of(arpa), self.lexicon, phones)
         )
-        decoding = Decoding(
-            words,
-            Monophones(phones, PLACES),
+        search = _Search(
+            {word: " ".join(own) for word, own in words.words.items()},
+            phones,
             arpa,
             float(material.settings["scale"]),
-            skips=True,
         )
         priors = torch.tensor(np.log(counts / counts.sum()), dtype=torch.float32)
-        return replace(self, learnt=_Learnt(states, priors, decoding, frame_s))
+        return replace(self, learnt=_Learnt(states, priors, search, search.decoding(), frame_s))
+
+    def kept(self) -> Mapping[str, Any]:
+        """Priors, and what finds words; not the alignment of train, which answers do not need."""
+        assert self.learnt is not None
+        return {
+            "priors": self.learnt.priors.tolist(),
+            "search": asdict(self.learnt.search),
+            "frame_s": self.learnt.frame_s,
+        }
+
+    def with_kept(self, kept: Mapping[str, Any]) -> Hybrid:
+        """The same with what another had learnt, ready to answer."""
+        import torch
+
+        own = kept["search"]
+        search = _Search(dict(own["words"]), tuple(own["phones"]), own["arpa"], float(own["scale"]))
+        priors = torch.tensor(kept["priors"], dtype=torch.float32)
+        learnt = _Learnt({}, priors, search, search.decoding(), float(kept["frame_s"]))
+        return replace(self, learnt=learnt)
 
     def head(
         self,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from benchmark.answers import Answer
 from benchmark.arpabet import PHONES, without_stress
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
@@ -116,6 +117,26 @@ class Pr:
     ) -> list[list[str]]:
         """The phones that are heard in each utterance."""
         return ctc.best_paths(logits, lengths, vocabulary)
+
+    def explain(
+        self,
+        logits: Tensor,
+        lengths: Tensor,
+        utterances: Sequence[Utterance],
+        vocabulary: Sequence[str],
+        hop_s: float,
+        settings: Mapping[str, Any],
+    ) -> list[Answer]:
+        """The phones of each utterance, with times and confidence."""
+        return [
+            Answer(
+                utterance.id,
+                " ".join(vocabulary[symbol.place] for symbol in symbols),
+                ctc.confidence(symbols),
+                tuple(ctc.span([symbol], vocabulary[symbol.place], hop_s) for symbol in symbols),
+            )
+            for utterance, symbols in zip(utterances, ctc.heard(logits, lengths), strict=True)
+        ]
 
     def records(
         self, utterances: Sequence[Utterance], answers: Sequence[Sequence[str]]

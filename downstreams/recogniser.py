@@ -95,6 +95,23 @@ class Attends(Recogniser, Protocol):
         ...
 
 
+@runtime_checkable
+class Times(Recogniser, Protocol):
+    """A head that knows when it heard each symbol, and how sure it was."""
+
+    def heard(
+        self,
+        heard: Any,  # noqa: ANN401 - whatever its module gives
+        lengths: Tensor,
+    ) -> list[list[ctc.Heard]]:
+        """The symbols of `transcribe`, with their frames."""
+        ...
+
+    def frame_s(self, hop_s: float, settings: Mapping[str, Any]) -> float:
+        """Seconds of a frame of the head, of an encoder's and its settings."""
+        ...
+
+
 class Ctc:
     """CTC over a recurrent head, greedy: what SUPERB has for speech recognition."""
 
@@ -126,6 +143,14 @@ class Ctc:
             [place for place, _ in groupby(path[:length].tolist()) if place != 0]
             for path, length in zip(best, lengths.tolist(), strict=True)
         ]
+
+    def heard(self, heard: Tensor, lengths: Tensor) -> list[list[ctc.Heard]]:
+        """The symbols of the best path, with their frames."""
+        return ctc.heard(heard, lengths)
+
+    def frame_s(self, hop_s: float, settings: Mapping[str, Any]) -> float:
+        """Seconds of the frames that are stacked."""
+        return ctc.stacked(hop_s, settings) * hop_s
 
     def notes(
         self,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmark.answers import Answer, Span
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
 from downstreams import diarization
@@ -73,6 +74,14 @@ class Sd:
             )
 
         return min(grid, key=error)
+
+    def kept(self) -> Mapping[str, Any]:
+        """The threshold and the filter."""
+        return {"threshold": self.threshold, "median": self.median}
+
+    def with_kept(self, kept: Mapping[str, Any]) -> Sd:
+        """The same task with a threshold and a filter that were chosen."""
+        return replace(self, threshold=float(kept["threshold"]), median=int(kept["median"]))
 
     def vocabulary(self, train: Sequence[Utterance]) -> tuple[str, ...]:
         """The two tracks, whoever speaks."""
@@ -169,6 +178,30 @@ class Sd:
         return [
             own[:length].copy() for own, length in zip(probabilities, lengths.tolist(), strict=True)
         ]
+
+    def explain(
+        self,
+        logits: Tensor,
+        lengths: Tensor,
+        utterances: Sequence[Utterance],
+        vocabulary: Sequence[str],
+        hop_s: float,
+        settings: Mapping[str, Any],
+    ) -> list[Answer]:
+        """Who speaks when, whatever their names are."""
+        found = []
+        answers = self.answer(logits, lengths, utterances, vocabulary)
+        for utterance, answer in zip(utterances, answers, strict=True):
+            segments = diarization.segments_of(self._heard(answer), vocabulary)
+            ordered = sorted(segments, key=lambda segment: (segment.start_s, segment.speaker))
+            found.append(
+                Answer(
+                    utterance.id,
+                    diarization.shown(segments),
+                    spans=tuple(Span(who, start, end) for who, start, end in ordered),
+                )
+            )
+        return found
 
     def records(
         self, utterances: Sequence[Utterance], answers: Sequence[NDArray[np.float32]]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from benchmark.answers import Answer, Span
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
 from benchmark.scoring import slots
@@ -132,6 +134,30 @@ class Sf:
         """What is heard in each utterance, with its tags."""
         return [joined(heard) for heard in ctc.best_paths(logits, lengths, vocabulary)]
 
+    def explain(
+        self,
+        logits: Tensor,
+        lengths: Tensor,
+        utterances: Sequence[Utterance],
+        vocabulary: Sequence[str],
+        hop_s: float,
+        settings: Mapping[str, Any],
+    ) -> list[Answer]:
+        """What is heard in each utterance; words with times, and the slot that each fills."""
+        frame_s = ctc.stacked(hop_s, settings) * hop_s
+        answers = self.answer(logits, lengths, utterances, vocabulary)
+        return [
+            Answer(
+                utterance.id,
+                answer,
+                ctc.confidence(symbols),
+                _words(symbols, vocabulary, frame_s),
+            )
+            for utterance, answer, symbols in zip(
+                utterances, answers, ctc.heard(logits, lengths), strict=True
+            )
+        ]
+
     def records(self, utterances: Sequence[Utterance], answers: Sequence[str]) -> list[Record]:
         """F1 of slots and character errors of their values, of each utterance."""
         records = []
@@ -148,3 +174,34 @@ class Sf:
 
 def _symbols(utterance: Utterance) -> list[str]:
     return symbols(utterance.value("tagged"))
+
+
+def _words(
+    symbols: Sequence[ctc.Heard], vocabulary: Sequence[str], frame_s: float
+) -> tuple[Span, ...]:
+    """Words that were heard, with their slots as `slots.values` reads them."""
+    tags = [slots.TAG.fullmatch(vocabulary[symbol.place]) for symbol in symbols]
+    found: list[Span] = []
+    start, end, slot = 0, -1, ""  # of the words under way; where their slot is closed
+
+    def words(until: int) -> None:
+        for word in ctc.words(symbols[start:until], vocabulary, frame_s):
+            found.append(replace(word, label=slot))
+
+    for place, tag in enumerate(tags):
+        if tag is None:
+            continue
+        words(place)
+        start = place + 1
+        if place == end:
+            slot = ""
+        elif not slot and not tag[1]:
+            closing = (
+                later
+                for later in range(place + 2, len(tags))
+                if (own := tags[later]) is not None and own[1] and own[2] == tag[2]
+            )
+            end = next(closing, -1)
+            slot = tag[2] if end >= 0 else ""
+    words(len(symbols))
+    return tuple(found)

@@ -9,6 +9,8 @@ The public names, all loaded on first use::
     results = superb.run(upstream="hubert", downstream="ks", layers=["last", "weighted-sum"])
     results = superb.run_file("experiment.toml")       # the same, written down
     table = superb.load_results("results")             # a pandas DataFrame
+    head = superb.load_head(result)                    # of a run with save_heads=True
+    answer = head(waveform)                            # a transcript, a label: superb.Answer
     checks = superb.check_upstream(encoder)            # the conformance suite
     checks = superb.check_downstream(MyTask())         # those of tasks and corpora
 """
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from benchmark.answers import Answer, Span
     from benchmark.conformance import Check, check_upstream, raise_for_failures
     from benchmark.core import (
         Corpus,
@@ -39,12 +42,14 @@ if TYPE_CHECKING:
     from downstreams.corpora.load import load_corpus
     from downstreams.load import load_downstream
     from superb.check import check_corpus, check_downstream
+    from superb.predict import load_head
     from superb.running import run, run_file
     from upstreams.loading.load import load_upstream
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Answer": "benchmark.answers",
     "AudioError": "benchmark.errors",
     "Check": "benchmark.conformance",
     "Classification": "downstreams.classification",
@@ -55,6 +60,7 @@ _PUBLIC = {
     "Metric": "benchmark.core",
     "Record": "benchmark.core",
     "Result": "benchmark.scoring.results",
+    "Span": "benchmark.answers",
     "SuperbError": "benchmark.errors",
     "Upstream": "benchmark.core",
     "UpstreamCard": "benchmark.core",
@@ -65,6 +71,7 @@ _PUBLIC = {
     "check_upstream": "benchmark.conformance",
     "load_corpus": "downstreams.corpora.load",
     "load_downstream": "downstreams.load",
+    "load_head": "superb.predict",
     "load_results": "benchmark.scoring.results",
     "load_upstream": "upstreams.loading.load",
     "raise_for_failures": "benchmark.conformance",
@@ -73,6 +80,7 @@ _PUBLIC = {
 }
 
 __all__ = [
+    "Answer",
     "AudioError",
     "Check",
     "Classification",
@@ -83,6 +91,7 @@ __all__ = [
     "Metric",
     "Record",
     "Result",
+    "Span",
     "SuperbError",
     "Upstream",
     "UpstreamCard",
@@ -94,6 +103,7 @@ __all__ = [
     "check_upstream",
     "load_corpus",
     "load_downstream",
+    "load_head",
     "load_results",
     "load_upstream",
     "raise_for_failures",

@@ -20,6 +20,7 @@ from superb.commands import encoders, lists, results, score
 from superb.commands.cache import cache_app
 from superb.commands.data import data_app
 from superb.commands.export import export_app
+from superb.commands.predict import demo, predict
 
 FIRST_STEPS: Final = """\
 superb scores self-supervised speech encoders: frozen layers, light heads,
@@ -43,6 +44,7 @@ app = typer.Typer(
 
 COMMANDS: Final[dict[str, tuple[Callable[..., None], ...]]] = {
     "Score encoders": (score.run, score.plan),
+    "Use trained heads": (predict, demo),
     "Read results": (
         results.leaderboard,
         results.compare,

@@ -151,7 +151,8 @@ def build_site(
         if key not in found:
             upstream = load_upstream(item, spec.trust_remote_code, of_files)
             found[key] = prepare_encoder(upstream, settings.device, progress)
-        return replace(found[key], place=place)
+        typed = {"name": item, "settings": dict(of_files), "remote": spec.trust_remote_code}
+        return replace(found[key], place=place, typed=typed)
 
     encoders = _distinct(spec, load) if places is None else _Later(places, load)
     return Site(
@@ -163,6 +164,7 @@ def build_site(
         settings,
         courses,
         {} if spec.file is None else spec.file.record,
+        save_heads=spec.save_heads,
     )
 
 
@@ -196,7 +198,8 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
     tasks: dict[str, Task] = {}
     lacking: dict[str, str] = {}
     budgets = [Budget.parse(text) for text in spec.labels] or [None]
-    for downstream in by_heads(map(load_downstream, wanted), spec.head):
+    for place, head, downstream in by_heads(map(load_downstream, wanted), spec.head):
+        asked = wanted[place]
         if spec.slots and isinstance(downstream, HasSlots):
             downstream = downstream.with_slots(spec.slots)
         card = downstream.card
@@ -211,7 +214,14 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
             lacking[card.name] = str(error)
             continue
         for budget in budgets if hears_train(downstream) else [None]:
-            own = replace(task, budget=budget, reruns=spec.seeds if card.trained else 1)
+            own = replace(
+                task,
+                budget=budget,
+                reruns=spec.seeds if card.trained else 1,
+                typed={"name": asked, "head": head, "slots": list(spec.slots)}
+                if isinstance(asked, str)
+                else None,
+            )
             if own.name in tasks and tasks[own.name].source != own.source:
                 raise SuperbError(f"two tasks are called {own.name!r}; rename one on its card")
             for fold in own.partitions:
@@ -246,8 +256,14 @@ def prepare_tasks(spec: RunSpec, cache_dir: Path, progress: Progress) -> dict[st
     return tasks
 
 
-def by_heads(downstreams: Iterable[Downstream], heads: Sequence[str]) -> Iterator[Downstream]:
+def by_heads(
+    downstreams: Iterable[Downstream], heads: Sequence[str]
+) -> Iterator[tuple[int, str, Downstream]]:
     """Each task, by each head where it can have several.
+
+    Returns:
+        The place of the task among those that were given, the head that it is done by, "" for its
+        own, and the task.
 
     Raises:
         SuperbError: none can.
@@ -258,11 +274,11 @@ def by_heads(downstreams: Iterable[Downstream], heads: Sequence[str]) -> Iterato
         raise SuperbError(
             f"--head is for tasks that several heads can do, such as asr; got {names}"
         )
-    for task in found:
+    for place, task in enumerate(found):
         if heads and isinstance(task, HasHeads):
-            yield from map(task.with_head, heads)
+            yield from ((place, head, task.with_head(head)) for head in heads)
         else:
-            yield task
+            yield place, "", task
 
 
 def _of(tasks: Mapping[str, Task]) -> str:
@@ -335,7 +351,7 @@ def prepare_task(downstream: Downstream, spec: RunSpec, rules: Protocol, cache_d
         training,
         partitions,
         cache_dir,
-        source=_source(downstream),
+        source=source_of(downstream),
         lexicon=lexicon,
     )
 
@@ -359,7 +375,7 @@ def _lexicon_of(corpus: object, given: Path | None) -> Lexicon | None:
     return cmu_dictionary()
 
 
-def _source(downstream: Downstream) -> str:
+def source_of(downstream: Downstream) -> str:
     """What tells a task from others of its name and version; "" for one of ours as it stands."""
     found = source_sha256(downstream)
     name, _, head = downstream.card.name.partition("-")

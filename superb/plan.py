@@ -191,7 +191,7 @@ def resolve(question: Question, progress: Progress, encoder: Encoder | None = No
         raise SuperbError(f"no task given; choose from {', '.join(DOWNSTREAMS)}, or all")
     rules = load_protocol(question.protocol, PROTOCOLS)
     tasks = {}
-    for task in by_heads(map(load_downstream, given), question.heads):
+    for _, _, task in by_heads(map(load_downstream, given), question.heads):
         card = task.card
         training = rules.training(card.name, card.features, task.training, card.base)
         tasks[card.name] = TaskWork(task, training)

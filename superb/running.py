@@ -65,6 +65,7 @@ def run(
     checkpoint: str | Path | None = None,
     track: str | Sequence[str] = (),
     log_dir: str | Path | None = None,
+    save_heads: bool = False,
     workers: int = 1,
     cluster: str | None = None,
     dry_run: bool = False,
@@ -120,6 +121,8 @@ def run(
             ``wandb``; one or several.
         log_dir: folder that they keep files in, each in its own place if None; given alone, it is
             TensorBoard's.
+        save_heads: keep the heads of the chosen learning rate beside each result, one of each
+            seed, for `superb.load_head`; scores stay as they are.
         workers: processes on this machine that share the jobs; in this one if 1.
         cluster: address of a Ray cluster that does the jobs, or ``auto``; needs
             ``superb[cluster]``.
@@ -162,6 +165,7 @@ def run(
         checkpoint=_path(checkpoint),
         track=_several(track),
         log_dir=_path(log_dir),
+        save_heads=save_heads,
         workers=workers,
         cluster=cluster,
     )

@@ -71,6 +71,7 @@ class RunSpec:
     checkpoint: Path | None = None
     track: tuple[str, ...] = ()
     log_dir: Path | None = None
+    save_heads: bool = False
     workers: int = 1
     cluster: str | None = None
     file: RunFile | None = None

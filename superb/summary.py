@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmark.errors import SuperbError, unknown
-from benchmark.scoring.results import card_metrics
+from benchmark.scoring.results import card_metrics, result_path
 from leaderboard.read.board import BEST, MAIN_LAYERS
 from leaderboard.read.fields import (
     identity_of,
@@ -90,6 +91,18 @@ def print_summary(results: Sequence[Result], output: Path, console: Console) -> 
         for note in notes:
             console.print(f"  {escape(printable(note))}", style="dim", soft_wrap=True)
     console.print(f"  results: {escape(str(output))}/", style="dim", soft_wrap=True)
+
+
+def print_heads(results: Sequence[Result], output: Path) -> None:
+    """What to type to have recordings answered by the heads of results, a line for each."""
+    from benchmark.answering.saved import heads_of
+
+    for result in results:
+        path = result_path(
+            output, result.downstream["name"], result.upstream["name"], result.run_id
+        )
+        if heads_of(path):
+            print(f"  superb predict {shlex.quote(printable(str(path)))} clip.wav")
 
 
 def _folds(result: Result) -> str:

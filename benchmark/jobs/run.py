@@ -9,6 +9,7 @@ from benchmark.encoding.features import Encoded, Extraction, Skipped
 from benchmark.jobs.claim import claimed
 from benchmark.jobs.cost import PREFERRED, WORTH_A_TABLE, amounts, plan_run, plan_table, size
 from benchmark.jobs.executors import Executor
+from benchmark.jobs.keep import require_heads
 from benchmark.jobs.plan import Encode, Job, Plan, Write, make_plan
 from benchmark.jobs.site import Cell, Site
 from benchmark.jobs.work import Outcome, Written
@@ -32,6 +33,8 @@ def run_site(site: Site, executor: Executor, progress: Progress) -> list[Result]
         SuperbError: for anything wrong with the input; what was finished is kept.
     """
     plan = make_plan(site, progress, executor.workers)
+    if site.save_heads:
+        require_heads(site, plan.found, progress)
     _show_big(site, plan, progress)
     skipped: dict[tuple[str, float], list[tuple[int, list[Skipped]]]] = {}
     runs = _runs(site, plan)
@@ -39,6 +42,8 @@ def run_site(site: Site, executor: Executor, progress: Progress) -> list[Result]
         clear_partial(site.output, runs)
         if any(path.exists() for path in runs.values()):  # another process has just made them
             plan = make_plan(site, progress, executor.workers)
+            if site.save_heads:
+                require_heads(site, plan.found, progress)
         results: dict[Cell, Result] = dict(plan.found)
         for result in results.values():  # whoever made them may have been killed before this
             clear(site.settings.cache_dir / TRAINING, result.run_id)

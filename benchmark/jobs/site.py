@@ -55,6 +55,7 @@ class Encoder:
         parameters: how many, where that is known.
         device: where it computes.
         place: among the upstreams that were asked for, from 0.
+        typed: how it was asked for, for whoever loads it again; None for an object.
     """
 
     upstream: Upstream
@@ -62,6 +63,7 @@ class Encoder:
     parameters: int | None
     device: str
     place: int = 0
+    typed: Mapping[str, Any] | None = None
 
     @property
     def card(self) -> UpstreamCard:
@@ -106,6 +108,7 @@ class Task:
         budget: how much of train its heads are told the labels of; None for all.
         lexicon: hash of the phones of words that it recognises by; "" without.
         reruns: how many seeds its heads have; each has labels of its own in a budget.
+        typed: how the task was asked for, for whoever loads it again; None for an object.
     """
 
     downstream: Downstream
@@ -119,6 +122,7 @@ class Task:
     budget: Budget | None = None
     lexicon: str = ""
     reruns: int = 1
+    typed: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -233,6 +237,7 @@ class Site:
         courses: what trackers are told of results that are under way.
         file: name and hash of the file that says what is run; empty without.
         cores: of the processor, for the heads of one job; None for all.
+        save_heads: whether heads are kept beside their results.
     """
 
     encoders: Mapping[str, Encoder]
@@ -244,6 +249,7 @@ class Site:
     courses: Courses = field(default_factory=Courses)
     file: Mapping[str, str] = field(default_factory=dict)
     cores: int | None = None
+    save_heads: bool = False
 
     def mixes(self, encoder: str, task: str) -> dict[str, Mix]:
         """Layer choice → mix, for an encoder on a task."""

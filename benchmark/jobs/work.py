@@ -36,6 +36,7 @@ from benchmark.encoding.features import Encoded, Features, extract, find_feature
 from benchmark.encoding.recordings import Hashes, file_hashes, joint_sha256
 from benchmark.errors import SuperbError
 from benchmark.identity import code_sha256
+from benchmark.jobs.keep import Chosen, keep_heads
 from benchmark.jobs.plan import Encode, Fit, Job, Write
 from benchmark.jobs.site import Encoder, Partition, Site, Task, head_device
 from benchmark.metrics import check_record, score
@@ -185,10 +186,15 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
             cores=site.cores,
         )
         training_s = time.perf_counter() - started
-        trained = {
-            mix: _choice(probes, mix, chosen_on, data["test"], task, scorers, partition)
-            for mix in set(mixes.values())
-        }
+        trained: dict[Mix, Choice] = {}
+        chosen: dict[Mix, Chosen] = {}
+        for mix in dict.fromkeys(mixes.values()):
+            trained[mix], chosen[mix] = _choice(
+                probes, mix, chosen_on, data["test"], task, scorers, partition
+            )
+        if site.save_heads:
+            for label, mix in mixes.items():
+                keep_heads(site, job, label, chosen[mix], data["test"])
         return fitted(trained, training_s)
 
 
@@ -494,8 +500,11 @@ def _choice(
     task: Task,
     scorers: Mapping[int, Downstream],
     partition: Partition,
-) -> Choice:
-    """The learning rate chosen on valid, and the test records of its seeds: looked at once."""
+) -> tuple[Choice, Chosen]:
+    """The learning rate chosen on valid, and the test records of its seeds: looked at once.
+
+    With them the heads themselves, and what they were scored by.
+    """
     own = [probe for probe in probes if probe.spec.mix == mix]
     order = ranked_rates(own, task.downstream.card.metric.direction)
     kept = {probe.spec.learning_rate for probe in own if probe.status == "finished"}
@@ -503,6 +512,7 @@ def _choice(
     rate = next((candidate for candidate in order if candidate in kept), next(iter(order), None))
     records: dict[int, list[Record]] = {}
     looked: list[Attention] = []
+    chosen: dict[int, tuple[Probe, Downstream]] = {}
     if rate is not None:
         size = task.training.batch_utterances
         for probe in own:
@@ -511,6 +521,7 @@ def _choice(
                 if isinstance(scorer, TunesOnValid):
                     answers = answers_of(probe, valid, scorer, partition.vocabulary, size)
                     scorer = scorer.tuned(valid.utterances, answers)
+                chosen[probe.spec.seed] = probe, scorer
                 records[probe.spec.seed] = evaluate(probe, test, scorer, partition.vocabulary, size)
                 if not looked and isinstance(scorer, Attends):
                     looked = _attention(probe, scorer, test, partition.vocabulary)
@@ -527,7 +538,7 @@ def _choice(
         )
         for probe in own
     )
-    return Choice(trained, rate, records, looked)
+    return Choice(trained, rate, records, looked), chosen
 
 
 def _attention(

@@ -16,7 +16,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -229,12 +229,7 @@ class Probe:
         """Logits and their lengths."""
         states = batch.normalised if self.spec.mix.normalised else batch.plain
         assert states is not None
-        frames = self.mix(states)
-        halved = torch.autocast(frames.device.type, torch.bfloat16) if self.half else nullcontext()
-        with halved:
-            logits, lengths = self.head(frames, states.lengths)
-        # a head may give more than logits, if its task knows what to do with it
-        return logits.float() if isinstance(logits, Tensor) else logits, lengths
+        return logits_of(self.mix, self.head, states, self.half)
 
     def keep(self, look: Look) -> None:
         """Remember these weights as the best so far."""
@@ -289,6 +284,39 @@ class Probe:
         self._best_state = state["best_state"]
 
 
+def logits_of(
+    mix: LayerMix, head: nn.Module, states: HiddenStates, half: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Logits and their lengths, of states that are normalised already if the mix wants that.
+
+    `half` has the head compute in bfloat16 where that is safe (autocast).
+    """
+    frames = mix(states)
+    halved = torch.autocast(frames.device.type, torch.bfloat16) if half else nullcontext()
+    with halved:
+        logits, lengths = head(frames, states.lengths)
+    # a head may give more than logits, if its task knows what to do with it
+    return logits.float() if isinstance(logits, Tensor) else logits, lengths
+
+
+def build_head(
+    downstream: Downstream,
+    settings: Mapping[str, Any],
+    seed: int,
+    *,
+    dim: int,
+    hop_s: float,
+    outputs: int,
+    device: str = "cpu",
+) -> tuple[nn.Module, torch.Generator]:
+    """A fresh head, and the generator of its dropout. Its weights depend on its seed alone."""
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        head = downstream.head(dim, hop_s, outputs, settings, generator).to(device)
+    return head, generator
+
+
 def build_probe(
     spec: ProbeSpec,
     downstream: Downstream,
@@ -306,10 +334,9 @@ def build_probe(
 
     `placed` is its mix by the layers that are stored, where those are not all (`SplitData.placed`).
     """
-    generator = torch.Generator(device).manual_seed(spec.seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed)
-        head = downstream.head(dim, hop_s, outputs, training.head, generator).to(device)
+    head, generator = build_head(
+        downstream, training.head, spec.seed, dim=dim, hop_s=hop_s, outputs=outputs, device=device
+    )
     mix = LayerMix(placed or spec.mix, layers, scaling).to(device)
     parameters = [*mix.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=spec.learning_rate, fused=True)
@@ -574,7 +601,7 @@ def answers_of(
     """The answers of one probe to a split, in its order."""
     probe.head.eval()
     answers: dict[str, Any] = {}
-    with _in_parallel(False), torch.inference_mode():
+    with one_thread(), torch.inference_mode():
         for indices in evaluation_batches(data.lengths, size):
             batch = data.batch(indices, probe.spec.mix.normalised)
             logits, lengths = probe.answer(batch)
@@ -789,6 +816,11 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Have heads compute on one thread, as they do wherever a score comes from."""
+    return _in_parallel(False)
 
 
 def _one_after_another(work: Callable[[Probe], None], probes: Sequence[Probe]) -> None:

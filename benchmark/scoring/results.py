@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import errno
 import gzip
 import hashlib
 import io
@@ -17,20 +16,19 @@ import json
 import logging
 import math
 import operator
-import os
 import sys
-import uuid
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, NotRequired, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, NotRequired, TypedDict, get_args
 from urllib.parse import quote
 
 from benchmark.core import Direction, Metric, Record
 from benchmark.errors import SuperbError
 from benchmark.metrics import check_record, find_statistic
+from benchmark.scoring.files import PARTIAL, explained, intact, replace_together, signed
 
 if TYPE_CHECKING:
     import pandas
@@ -60,7 +58,9 @@ MOST_PERCENT = 1000.0
 Status = Literal["finished", "failed"]
 PointStatus = Literal["finished", "dropped", "failed"]
 
-_PARTIAL = ".tmp"
+HEAD_CARD: Final = ".head.json"
+"""What the name of a head's card ends in, which may lie beside a result (`answering.saved`)."""
+
 _NAME_LIMIT = 150  # file systems allow 255 bytes a name; the rest is for the hash and safety
 
 _log = logging.getLogger(__name__)
@@ -331,15 +331,15 @@ def write_result(
     # The schema comes first: it says how to read the rest.
     document = {"schema": SCHEMA, **document}
     _refuse_not_finite(document, "result")
-    with _explained(path):
+    with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace_together([(utterances_path(path), table), (path, _signed(document))])
+        replace_together([(utterances_path(path), table), (path, signed(document))])
     return path
 
 
 def clear_partial(output: Path | str, run_ids: Collection[str]) -> None:
     """Remove what killed writers of some runs left half-written; nobody may be writing them now."""
-    for path in Path(output).glob(f"*/*/.*{_PARTIAL}"):
+    for path in Path(output).glob(f"*/*/.*{PARTIAL}"):
         if path.name[1:].partition(".")[0] in run_ids:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -390,12 +390,12 @@ def read_result(path: Path | str, *, history: bool = True) -> Result:
     _check_schema(path, document)
     if document["schema"] == 1:  # its checksum is of everything
         document = _parse(path, data)
-        intact = _intact_first_schema(document)
+        whole = _intact_first_schema(document)
         if not history:
             document["history"] = []
     else:
-        intact = data == _with_checksum(data.rpartition(_LAST)[0])
-    if not intact:
+        whole = intact(data)
+    if not whole:
         raise DamagedResultError(
             f"{path} does not match its checksum: it was edited or damaged after it was written. "
             "Delete it and run again to get it back."
@@ -419,7 +419,7 @@ def read_records(path: Path | str) -> dict[int, list[Record]]:
 
 
 def result_files(folder: Path | str) -> list[Path]:
-    """Every JSON file in a folder of results, in a fixed order.
+    """Every JSON file in a folder of results, in a fixed order; cards of heads are none of them.
 
     Raises:
         SuperbError: when there is none.
@@ -430,7 +430,7 @@ def result_files(folder: Path | str) -> list[Path]:
         raise SuperbError(
             f"{folder} {kind}; a folder of results is expected, e.g.: superb leaderboard results"
         )
-    paths = sorted(folder.rglob("*.json"))
+    paths = sorted(path for path in folder.rglob("*.json") if not path.name.endswith(HEAD_CARD))
     if not paths:
         raise SuperbError(
             f"{folder} holds no results yet. Make one with: "
@@ -566,7 +566,6 @@ def _parse(path: Path, data: bytes) -> dict[str, Any]:
 
 # Line breaks inside JSON strings are escaped, so these marks are found in no string.
 _HISTORY, _AFTER_HISTORY = b'\n "history": [', b'\n "layer_weights": '
-_LAST = b',\n "checksum": '
 
 
 def _without_history(data: bytes) -> bytes:
@@ -839,16 +838,6 @@ def _is_int(number: object) -> bool:
     return True
 
 
-def _signed(document: Mapping[str, Any]) -> bytes:
-    """The file: the document, and last the checksum of all that stands before it."""
-    text = json.dumps(document, indent=1, allow_nan=False)
-    return _with_checksum(text.removesuffix("\n}").encode())
-
-
-def _with_checksum(text: bytes) -> bytes:
-    return text + _LAST + f'"{hashlib.sha256(text).hexdigest()}"\n}}\n'.encode()
-
-
 def _refuse_not_finite(value: object, where: str) -> None:
     if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
         raise ValueError(f"{where} is {value!s:.40}: a result holds finite numbers or null")
@@ -858,37 +847,3 @@ def _refuse_not_finite(value: object, where: str) -> None:
     elif isinstance(value, list | tuple):
         for position, entry in enumerate(value):
             _refuse_not_finite(entry, f"{where}[{position}]")
-
-
-def _replace_together(files: Sequence[tuple[Path, bytes]]) -> None:
-    """Give all files their content, in order, once all of it is on disk."""
-    # Two processes may write the same run at once; each has temporary files of its own.
-    token = uuid.uuid4().hex[:12]
-    pairs = [(path.with_name(f".{path.name}.{token}{_PARTIAL}"), path) for path, _ in files]
-    try:
-        for (temporary, _), (_, data) in zip(pairs, files, strict=True):
-            with temporary.open("xb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-        for temporary, path in pairs:
-            temporary.replace(path)
-    finally:
-        for temporary, _ in pairs:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SuperbError(
-                f"the disk is full: the result {path} was not written. Free some space and run "
-                "the same command again, or choose another disk with --output."
-            ) from error
-        raise SuperbError(
-            f"the result {path} cannot be written: {error.strerror}. "
-            "Choose a folder that you can write to with --output."
-        ) from error

@@ -178,6 +178,30 @@ def from_rows(
     )
 
 
+def recordings(path: Path, card: DownstreamCard) -> list[Utterance]:
+    """What a manifest lists, to be answered: no column but ``audio`` need be there.
+
+    Args:
+        path: the manifest.
+        card: the task, whose columns are read where they are there.
+
+    Raises:
+        SuperbError: it cannot be read, has no column ``audio``, or an id twice.
+    """
+    rows = read_rows(path)
+    columns = list(dict.fromkeys(name for row in rows for name in row.cells))
+    if "audio" not in columns:
+        raise SuperbError(
+            f"{path} lacks the column audio, which holds paths relative to its folder. It has: "
+            f"{', '.join(columns)}"
+        )
+    found = [_utterance(path, row, card, "fold") for row in rows]
+    twice = [name for name, count in Counter(u.id for u in found).items() if count > 1]
+    if twice:
+        raise SuperbError(f"{path}: ids that occur twice: {', '.join(twice[:3])}; see column id")
+    return found
+
+
 # Reading ---------------------------------------------------------------------------------------
 
 

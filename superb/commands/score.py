@@ -120,6 +120,10 @@ def run(
         Path | None,
         typer.Option(help="Folder of what --track writes; given alone, TensorBoard's."),
     ] = None,
+    save_heads: Annotated[
+        bool,
+        typer.Option("--save-heads", help="Keep trained heads beside results, for superb predict."),
+    ] = False,
     storage: Storage = "auto",
     on_bad_audio: Annotated[
         str, typer.Option(help="fail, or skip and list what was left out in the result.")
@@ -218,7 +222,7 @@ def _show(specs: Sequence[RunSpec], results: Sequence[Sequence[Result]], as_json
         records = [asdict(shown_result(result)) for own in results for result in own]
         print(json.dumps(records, indent=1))
         return
-    from superb.summary import print_summary
+    from superb.summary import print_heads, print_summary
 
     alike: dict[tuple[Path, str], dict[str, Result]] = {}
     for spec, own in zip(specs, results, strict=True):
@@ -226,6 +230,8 @@ def _show(specs: Sequence[RunSpec], results: Sequence[Sequence[Result]], as_json
         alike.setdefault(key, {}).update({result.run_id: result for result in own})
     for (output, _), found in alike.items():
         print_summary(list(found.values()), output, Console(emoji=False))
+        if any(spec.save_heads for spec in specs):
+            print_heads(list(found.values()), output)
 
 
 def plan(

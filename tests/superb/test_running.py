@@ -15,12 +15,14 @@ import soundfile
 import torch
 
 import superb
+from benchmark.answering.saved import head_path, weights_path
 from benchmark.errors import SuperbError
 from benchmark.probing import fit
 from benchmark.probing import snapshot as resume
 from benchmark.progress import Progress
 from benchmark.scoring.results import find_result, read_records, read_result, result_path
 from downstreams.load import load_downstream
+from superb.predict import answer_all
 from superb.running import run
 from tests.made import RATE, SPEAKERS, WORDS, tone
 
@@ -162,8 +164,10 @@ def test_audio_that_changed_in_place_is_not_taken_for_what_was_scored(
 
 @pytest.mark.parametrize("task", ["asr", "ks"])
 def test_an_interrupted_run_goes_on_to_the_same_result(places, bands, monkeypatch, tmp_path, task):
+    """And to the same head."""
     monkeypatch.setattr(resume.Snapshot, "due", True)
-    places |= {"seeds": 2}
+    places |= {"seeds": 2, "save_heads": True}
+    before = places["output"]
     whole = run(bands(), task, **places)
     states = tmp_path / "cut" / "training"
     assert list((places["cache_dir"] / "training").iterdir()) == []
@@ -191,6 +195,11 @@ def test_an_interrupted_run_goes_on_to_the_same_result(places, bands, monkeypatc
         assert one.per_seed == other.per_seed
         assert one.utterances_sha256 == other.utterances_sha256
         assert find_result(places["output"], task, "bands", one.run_id) is not None
+        heads = [
+            weights_path(head_path(result_path(folder, task, "bands", one.run_id))).read_bytes()
+            for folder in (before, places["output"])
+        ]
+        assert heads[0] == heads[1]
 
 
 @pytest.mark.parametrize(
@@ -394,7 +403,7 @@ def test_heads_of_recognition_are_tasks_of_their_own(places, bands):
 
 def test_hidden_markov_models_are_heads_too(places, bands, monkeypatch):
     pytest.importorskip("kaldi_hmm_gmm", reason="needs the extra hmm")
-    options = {**places, "pronunciations": "letters"}
+    options = {**places, "pronunciations": "letters", "save_heads": True}
     found = run(bands(), "asr", head=("hmm", "gmm-hmm"), **options)
     assert [(r.downstream["name"], r.layer) for r in found] == [
         ("asr-hmm", "last"),
@@ -404,6 +413,12 @@ def test_hidden_markov_models_are_heads_too(places, bands, monkeypatch):
     ]
     assert {r.status for r in found} == {"finished"}
     assert all("letters in place of phones" in r.warnings for r in found)
+    path = result_path(places["output"], "asr-hmm", "bands", found[0].run_id)
+    head = superb.load_head(path, upstream=bands())
+    test = superb.load_corpus(places["corpus"], head.downstream.card).split("test")
+    answered, _ = answer_all(head, test)
+    heard = {record.id: record.hypothesis for record in records_of(places["output"], found[0])[0]}
+    assert {own.answer.utterance: own.answer.text for own in answered} == heard
     monkeypatch.setitem(sys.modules, "kaldi_hmm_gmm", None)
     with pytest.raises(SuperbError, match=r"pip install 'superb\[hmm\]', or choose --head ctc"):
         run(bands(), "asr", head="hmm", **options)

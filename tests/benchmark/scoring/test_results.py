@@ -269,7 +269,7 @@ def resigned(path: Path, **changes) -> None:
     document = json.loads(path.read_text())
     document.pop("checksum")
     document.update(changes)
-    path.write_bytes(module._signed(document))
+    path.write_bytes(module.signed(document))
 
 
 def card(metric) -> dict:
@@ -471,7 +471,7 @@ def test_cards_of_older_files_are_read_in_todays_form(tmp_path):
         del document[name]
     document |= {"schema": 2}
     document["downstream"] |= {"metrics": ["accuracy", "top5"], "direction": "higher"}
-    path.write_bytes(module._signed(document))
+    path.write_bytes(module.signed(document))
     read = read_result(path)
     assert (read.schema, read.folds) == (2, [])
     assert "direction" not in read.downstream
