@@ -254,6 +254,7 @@ _NEUTRAL: Mapping[str, Any] = {
     "lm": None,
 }
 
+_NAMES = ("name", "version", "sha256")
 
 KINDS: Final = ("frames", "mean")
 """Tables of a protocol that hold for all tasks of a kind."""
@@ -315,14 +316,25 @@ class Protocol:
     def record(self, training: Training) -> dict[str, Any]:
         """Name, version, hash and every value used, for results."""
         values = asdict(training)
-        telling = {
-            name: value
-            for name, value in values.items()
-            if name not in _NEUTRAL or value != _NEUTRAL[name]
-        }
-        text = json.dumps(telling, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        return {"name": self.name, "version": self.version, "sha256": digest, **values}
+        named = {"name": self.name, "version": self.version, "sha256": content_sha256(values)}
+        return {**named, **values}
+
+
+def content(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What counts of a protocol's values for one task, from a file of results too.
+
+    That is neither its name nor what changes nothing.
+    """
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in _NAMES and (name not in _NEUTRAL or value != _NEUTRAL[name])
+    }
+
+
+def content_sha256(values: Mapping[str, Any]) -> str:
+    """Hash of `content`."""
+    return hashlib.sha256(json.dumps(content(values), sort_keys=True).encode()).hexdigest()
 
 
 def load_protocol(name: str, folder: Path) -> Protocol:

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 import superb
 from benchmark.errors import SuperbError
-from superb.commands import encoders, lists, results, score
+from superb.commands import encoders, lists, results, score, share
 from superb.commands.cache import cache_app
 from superb.commands.data import data_app
 from superb.commands.export import export_app
@@ -53,7 +53,9 @@ COMMANDS: Final[dict[str, tuple[Callable[..., None], ...]]] = {
         results.labels,
         results.reproduce,
         results.report,
+        share.diff,
     ),
+    "Share results": (share.submit,),
     "Encoders of one's own": (
         encoders.pretrain,
         encoders.convert,

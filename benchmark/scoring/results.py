@@ -409,13 +409,17 @@ def read_result(path: Path | str, *, history: bool = True) -> Result:
     return Result(**document, checksum=checksum)
 
 
-def read_records(path: Path | str) -> dict[int, list[Record]]:
+def read_records(path: Path | str, result: Result | None = None) -> dict[int, list[Record]]:
     """The records of the test set by seed, for the JSON file at `path`.
+
+    Args:
+        path: of the JSON file.
+        result: what was read of it already.
 
     Raises:
         DamagedResultError: when the CSV file is missing, damaged, or belongs to another result.
     """
-    return _read_table(Path(path), read_result(path, history=False))
+    return _read_table(Path(path), result or read_result(path, history=False))
 
 
 def result_files(folder: Path | str) -> list[Path]:
@@ -719,12 +723,18 @@ def _check_entries(
 _MOST_BYTES = 1 << 31
 
 
-def _read_table(path: Path, result: Result) -> dict[int, list[Record]]:
+def table_file(path: Path | str) -> Path:
+    """Where the utterances of the JSON file at `path` are: plain, or compressed if only that is."""
     table = utterances_path(path)
     packed = table.with_name(f"{table.name}.gz")
+    return packed if packed.exists() and not table.exists() else table
+
+
+def _read_table(path: Path, result: Result) -> dict[int, list[Record]]:
+    table = table_file(path)
     try:
-        if packed.exists() and not table.exists():
-            with gzip.open(packed) as file:
+        if table.suffix == ".gz":
+            with gzip.open(table) as file:
                 data = file.read(_MOST_BYTES)
         else:
             data = table.read_bytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +18,7 @@ from benchmark.scoring.results import (
     read_result,
 )
 from leaderboard.read.fields import (
+    base_of,
     channel_of,
     columns_of,
     counts_of,
@@ -87,26 +89,67 @@ def pair_results(a: Path | str, b: Path | str, *, metric: str | None = None) -> 
     Raises:
         SuperbError: when the two cannot be compared.
     """
+    return pair(Scored(a), Scored(b), metric=metric)
+
+
+class Scored:
+    """A result, and its test utterances once somebody asks for them.
+
+    Attributes:
+        path: of the JSON file.
+        result: what it holds, without the history.
+    """
+
+    def __init__(self, path: Path | str, result: Result | None = None) -> None:
+        self.path = Path(path)
+        self.result = result or read_result(path, history=False)
+
+    @cached_property
+    def rows(self) -> dict[tuple[int, str, str], Record]:
+        """By seed, fold and id.
+
+        Raises:
+            SuperbError: when the table is missing or damaged.
+        """
+        try:
+            records = read_records(self.path, self.result)
+        except DamagedResultError as error:
+            raise SuperbError(f"{error} The superb run that made it writes it anew.") from error
+        return {(seed, row.fold, row.id): row for seed, rows in records.items() for row in rows}
+
+
+def pair(
+    first: Scored, second: Scored, *, metric: str | None = None, any_rules: bool = False
+) -> Pair:
+    """Compare two results that are read already; see `pair_results`.
+
+    Args:
+        first: the result a.
+        second: the result b.
+        metric: one of the task's; the ranking one by default.
+        any_rules: True where head, protocol and engine may differ, so that the difference is of
+            all of it together.
+    """
     from benchmark.scoring.statistics import difference_of
 
-    first, second = (read_result(path, history=False) for path in (a, b))
-    metric = metric or metric_of(first)
-    _refuse_incomparable(first, second, metric)
-    if metric not in first.metrics or metric not in second.metrics:
-        known = ", ".join(sorted(set(first.metrics) & set(second.metrics))) or "none"
+    metric = metric or metric_of(first.result)
+    _refuse_incomparable(first.result, second.result, metric, any_rules)
+    both = set(first.result.metrics) & set(second.result.metrics)
+    if metric not in both:
+        known = ", ".join(sorted(both)) or "none"
         raise SuperbError(f"no metric {metric!r} in both results; those in both: {known}")
-    a_rows, b_rows = _rows(a), _rows(b)
+    a_rows, b_rows = first.rows, second.rows
     if a_rows.keys() != b_rows.keys():
         odd = len(a_rows.keys() ^ b_rows.keys())
         raise SuperbError(
-            f"{a} and {b} do not hold the same test utterances: {odd} differ. "
+            f"{first.path} and {second.path} do not hold the same test utterances: {odd} differ. "
             "Run both on the same corpus."
         )
     # Seed by seed, the utterances sorted within each, as the statistics want them stacked.
     keys = sorted(a_rows)
     one, other = [a_rows[key] for key in keys], [b_rows[key] for key in keys]
-    ranked = find_metric(first, metric)
-    found = difference_of(one, other, ranked, seeds=len(first.seeds))
+    ranked = find_metric(first.result, metric)
+    found = difference_of(one, other, ranked, seeds=len(first.result.seeds))
     identical = all(
         a.values[metric] == b.values[metric] and a.hypothesis == b.hypothesis
         for a, b in zip(one, other, strict=True)
@@ -115,7 +158,7 @@ def pair_results(a: Path | str, b: Path | str, *, metric: str | None = None) -> 
         found = dataclasses.replace(found, low=0.0, high=0.0)
     check, check_p_value = "", None
     if ranked.statistic in SUMS:
-        check, check_p_value = _check(one, other, metric, len(first.seeds))
+        check, check_p_value = _check(one, other, metric, len(first.result.seeds))
     return Pair(metric, found, check, check_p_value, identical)
 
 
@@ -136,14 +179,6 @@ def right_or_wrong(counts: Iterable[tuple[float, float]]) -> bool:
     return all(bottom == 1 and top in (0, 1) for top, bottom in counts)
 
 
-def _rows(path: Path | str) -> dict[tuple[int, str, str], Record]:
-    try:
-        records = read_records(path)
-    except DamagedResultError as error:
-        raise SuperbError(f"{error} The superb run that made it writes it anew.") from error
-    return {(seed, row.fold, row.id): row for seed, rows in records.items() for row in rows}
-
-
 def _by_utterance(records: Sequence[Record], metric: str) -> list[float]:
     """Numerators added over seeds and folds, in a fixed order of utterances."""
     sums: dict[str, float] = {}
@@ -152,7 +187,7 @@ def _by_utterance(records: Sequence[Record], metric: str) -> list[float]:
     return [sums[place] for place in sorted(sums)]
 
 
-def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
+def _refuse_incomparable(a: Result, b: Result, metric: str, any_rules: bool) -> None:
     # earlier results do not all say
     audio = (a.corpus.get("audio_sha256"), b.corpus.get("audio_sha256"))
     pairs = {
@@ -167,6 +202,9 @@ def _refuse_incomparable(a: Result, b: Result, metric: str) -> None:
         "engine version": (a.identity.get("engine"), b.identity.get("engine")),
         "seeds": (sorted(a.seeds), sorted(b.seeds)),
     }
+    if any_rules:
+        pairs["downstream"] = (base_of(a), base_of(b))
+        del pairs["protocol"], pairs["engine version"]
     skipped = (skipped_utterances(a), skipped_utterances(b))
     differing = [
         f"{name} ({one} and {other})" for name, (one, other) in pairs.items() if one != other

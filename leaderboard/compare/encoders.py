@@ -6,9 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmark.errors import SuperbError, unknown
-from leaderboard.compare.difference import Pair, adjusted, pair_results
+from leaderboard.compare.difference import Pair, Scored, adjusted, pair
 from leaderboard.read.board import Board, Cell, Row, Table
 from leaderboard.read.collect import Run, notes_about, read_board, tables_of
 from leaderboard.read.names import printable
@@ -149,35 +150,50 @@ def paired(
         layer: the layer choice.
         notes: what a reader must know already.
     """
-    pairs = [
-        pair_results(*(runs[row.cells[layer].run_id].path for row in rows)) for _, *rows in found
-    ]
-    tests = [pair.p_value for pair in pairs]
-    checks = [None if pair.p_value is None else pair.check_p_value for pair in pairs]
-    count = sum(p_value is not None for p_value in tests)
+    scored: dict[str, Scored] = {}  # each is read once, whomever it is compared with
+
+    def of(row: Row) -> Scored:
+        run_id = row.cells[layer].run_id
+        return scored.setdefault(run_id, Scored(runs[run_id].path, runs[run_id].result))
+
+    pairs = [Paired(table, layer, a, b, pair(of(a), of(b))) for table, a, b in found]
     used = {row.cells[layer].run_id for _, *rows in found for row in rows}
-    return Comparisons(
-        tuple(
-            Comparison(
-                table=table,
-                layer=layer,
-                a=a.label,
-                b=b.label,
-                a_cell=a.cells[layer],
-                b_cell=b.cells[layer],
-                pair=pair,
-                p_value=p_value,
-                check_p_value=check_p_value,
-                detectable=None
-                if p_value is None
-                else pair.difference.detectable(LEVEL / count, POWER),
-            )
-            for (table, a, b), pair, p_value, check_p_value in zip(
-                found, pairs, adjusted(tests), adjusted(checks), strict=True
-            )
-        ),
-        (*notes, *notes_about(board, used)),
-        board.problems,
+    return Comparisons(judged(pairs), (*notes, *notes_about(board, used)), board.problems)
+
+
+class Paired(NamedTuple):
+    """Two rows of a table and the paired difference of a layer choice, before it is judged."""
+
+    table: Table
+    layer: str
+    a: Row
+    b: Row
+    pair: Pair
+
+
+def judged(pairs: Sequence[Paired]) -> tuple[Comparison, ...]:
+    """All comparisons that are shown together, corrected for their number."""
+    tests = [entry.pair.p_value for entry in pairs]
+    checks = [None if entry.pair.p_value is None else entry.pair.check_p_value for entry in pairs]
+    tested = sum(p_value is not None for p_value in tests)
+    return tuple(
+        Comparison(
+            table=table,
+            layer=layer,
+            a=a.label,
+            b=b.label,
+            a_cell=a.cells[layer],
+            b_cell=b.cells[layer],
+            pair=pair,
+            p_value=p_value,
+            check_p_value=check_p_value,
+            detectable=None
+            if p_value is None
+            else pair.difference.detectable(LEVEL / tested, POWER),
+        )
+        for (table, layer, a, b, pair), p_value, check_p_value in zip(
+            pairs, adjusted(tests), adjusted(checks), strict=True
+        )
     )
 
 
