@@ -16,7 +16,7 @@ from benchmark.errors import SuperbError
 from benchmark.protocol import content
 from benchmark.scoring.results import Result, card_metrics
 from leaderboard.compare.difference import Pair, Scored, pair
-from leaderboard.read.fields import base_of, learning_rate_of, metric_of
+from leaderboard.read.fields import base_of, learning_rate_of, metric_of, skipped_utterances
 
 Effect = Literal["yes", "rounding", "maybe", "no"]
 """Whether something can change a score; ``rounding``: by what arithmetic leaves in the last digits,
@@ -205,11 +205,13 @@ def _changes(first: Scored, second: Scored, metric: str) -> tuple[int, tuple[Cha
     changed = []
     for name in both:
         a, b = one[name], other[name]
-        values = [_mean(records, metric) for records in (a, b)]
-        texts = [records[0].hypothesis for records in (a, b)]
-        if values[0] != values[1] or texts[0] != texts[1]:
+        before, after = _mean(a, metric), _mean(b, metric)
+        texts = a[0].hypothesis, b[0].hypothesis
+        if before != after or texts[0] != texts[1]:
             speaker = " and ".join(filter(None, a[0].clusters))
-            changed.append(Changed(name, speaker, *values, a[0].reference, *texts))
+            changed.append(
+                Changed(name, speaker, before, after, a[0].reference, texts[0], texts[1])
+            )
     sign = 1 if lower else -1
     changed.sort(key=lambda c: (-abs(c.b - c.a), sign * (c.a - c.b), c.utterance))
     return len(both), tuple(changed)

@@ -57,9 +57,7 @@ def diff(
     a: Annotated[Path, typer.Argument(help="JSON file of a result.")],
     b: Annotated[Path, typer.Argument(help="JSON file of another, of the same task.")],
     utterances: Annotated[int, typer.Option(help="How many changed utterances to show.")] = 5,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print a record, all utterances.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as a record.")] = False,
 ) -> None:
     """Why do two results differ? What they do not share, and the utterances that changed most."""
     from leaderboard.compare.causes import causes
