@@ -141,11 +141,9 @@ def _apart(a: Result, b: Result) -> Iterator[Apart]:
             yield Apart(f"{part} {name}", one, other, "yes" if audio else "no")
     if learning_rate_of(a) != learning_rate_of(b):
         yield Apart("learning_rate, chosen", learning_rate_of(a), learning_rate_of(b), "yes")
-    skipped = [[entry["utterance"] for entry in result.skipped_audio] for result in (a, b)]
-    if skipped[0] != skipped[1]:
-        yield Apart(
-            "skipped_audio", *(", ".join(map(str, own)) or ABSENT for own in skipped), "yes"
-        )
+    left_out = [", ".join(skipped_utterances(result)) or ABSENT for result in (a, b)]
+    if left_out[0] != left_out[1]:
+        yield Apart("skipped_audio", left_out[0], left_out[1], "yes")
     for name, one, other in _differing(_told(a.provenance), _told(b.provenance)):
         yield Apart(name, one, other, _of_origin(name))
     yield from (

@@ -20,6 +20,9 @@ UNTRAINED = "†"
 OVERLAP = "‡"
 UNDISCLOSED = "§"
 
+FACTS = ("family", "parameters", "MACs/s", "throughput")
+"""Columns of a summary that are about the encoder, and no score."""
+
 _MOST_NOTES = 20
 
 

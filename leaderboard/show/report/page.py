@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,27 +13,23 @@ from string import Template
 from typing import Final, TypeAlias
 
 from benchmark.errors import SuperbError
-from benchmark.scoring.results import no_interval
-from leaderboard.compare.contamination import judge
 from leaderboard.compare.twins import twins_of
 from leaderboard.compare.variants import Study
-from leaderboard.read.board import MAIN_LAYERS, Board, Row, Table
+from leaderboard.read.board import MAIN_LAYERS, Board, Cell, Row, Table
 from leaderboard.read.collect import Run, read_board, warn_left_out
 from leaderboard.show.board import label_of, notes_of, table_grid
-from leaderboard.show.grid import GridRow
-from leaderboard.show.report import audio, charts, details
+from leaderboard.show.report import audio, details
 from leaderboard.show.report.analysis import Mistake, Seeds
 from leaderboard.show.report.markup import Html, element, embedded_json, join
 from leaderboard.show.report.provenance import pooled
 from leaderboard.show.report.studies import studies_of, study_sections, study_title
 from leaderboard.show.report.tables import (
-    HEARD,
+    about_bars,
     footnotes,
-    plain_cell,
     protocol_of,
-    score_parts,
-    sortable,
+    score_table,
     summaries,
+    title_of,
     twin_section,
 )
 
@@ -103,7 +98,7 @@ def build_report(
         **pooled({run_id: runs[run_id] for run_id in sorted(shown)}, Path(folder)),
         "audio": playable,
     }
-    script = _asset("report.js")
+    script = _asset("sort.js") + _asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return Template(_asset("page.html")).substitute(
         script_hash=f"'sha256-{digest}'",
@@ -114,7 +109,7 @@ def build_report(
         navigation=_navigation(board, studies),
         filters=_filters(board),
         sections=join(
-            summaries(board),
+            summaries(board, hint="where a score comes from: press it in the table of its task"),
             twin_section(twins_of(board, runs, board.tables, MAIN_LAYERS[1])),
             study_sections(studies),
             *(section.html(playable) for section in sections),
@@ -174,64 +169,27 @@ class _Section:
     def html(self, playable: Mapping[str, str]) -> Html:
         """The table and the details below it."""
         table, grid = self.table, table_grid(self.table)
-        low, high = self._ends
-        bars = f"bars: value and interval on a scale from {low:g} to {high:g} {table.unit}"
+        title = f"{self.id}-title"
+
+        def named(place: int) -> Html | str:
+            name = grid.rows[place].labels[0]
+            if place >= len(self.rows):
+                return name
+            return element("a", name, href=f"#{self._detail_id(place)}")
+
         return element(
             "section",
-            element("h2", _title(table), id=f"{self.id}-title"),
+            element("h2", title_of(table), id=title),
             *(element("p", line) for line in (grid.title, *grid.details)),
-            sortable(
-                f"{self.id}-title",
-                [*grid.labels, *grid.columns, HEARD],
-                [self._row(place, row) for place, row in enumerate(grid.rows)],
-            ),
-            footnotes(grid, bars),
+            score_table(table, grid, title, named, _button),
+            footnotes(grid, about_bars(table)),
             self._details(playable),
             id=self.id,
-            aria_labelledby=f"{self.id}-title",
+            aria_labelledby=title,
             data_task=table.downstream,
             data_protocol=protocol_of(table.protocol, table.protocol_version),
             data_corpus=table.corpus,
         )
-
-    @property
-    def _ends(self) -> tuple[float, float]:
-        """Of the bars below the scores, in percent: tens, so that the reader can place them."""
-        scores = [cell.score for cell in self.table.cells if cell.score is not None]
-        known = [score for score in scores if not no_interval(score, self.table.unit)]
-        values = [score["value"] for score in scores]
-        low = min([*values, *(score["low"] for score in known)], default=0.0)
-        high = max([*values, *(score["high"] for score in known)], default=100.0)
-        return 10 * math.floor(low / 10), 10 * math.ceil(max(high, low + 1) / 10)
-
-    def _row(self, place: int, shown: GridRow) -> Html:
-        row = self.table.rows[place]
-        name: Html | str = shown.labels[0]
-        if place < len(self.rows):
-            name = element("a", name, href=f"#{self._detail_id(place)}")
-        cells = [element("th", name, scope="row", data_value=row.label)]
-        for layer, item in zip(self.table.layers, shown.items, strict=True):
-            cell = row.cells.get(layer)
-            if cell is None:
-                cells.append(plain_cell(item, None))
-                continue
-            button = element(
-                "button",
-                *score_parts(item),
-                type="button",
-                class_="score",
-                data_run=cell.run_id,
-                aria_haspopup="dialog",
-            )
-            bar, value = None, None
-            if cell.score is not None:
-                bar = charts.interval_bar(cell.score, self.table.unit, self._ends)
-                value = repr(float(cell.score["value"]))
-            kind = "close" if item.bold else None
-            cells.append(element("td", button, bar, class_=kind, data_value=value))
-        verdict = _heard(row, self.table)
-        cells.append(element("td", verdict, class_="words", data_value=verdict))
-        return element("tr", *cells, data_name=row.label.lower())
 
     def _detail_id(self, place: int) -> str:
         return f"{self.id}-row-{place}"
@@ -276,20 +234,16 @@ def _wanted(sections: Sequence[_Section]) -> list[tuple[str, bytes]]:
     return [pair for rank in ranks for section in sections for pair in section.stored_at(rank)]
 
 
-def _heard(row: Row, table: Table) -> str:
-    """Only names can be compared, so nothing more than what a card lists is said."""
-    found = judge(row.trained_on, table.corpus)
-    if found.verdict == "overlap":
-        return f"{'yes' if found.itself else 'maybe'}: {', '.join(found.heard)}"
-    return "not on its card" if found.verdict == "clean" else "not disclosed"
-
-
-def _title(table: Table) -> str:
-    protocol = protocol_of(table.protocol, table.protocol_version)
-    name = table.title or table.downstream
-    if table.title and table.downstream != table.base:
-        name += f" ({table.downstream})"  # whose title is that of the task which it varies
-    return f"{name} on {table.corpus}, protocol {protocol}"
+def _button(cell: Cell, parts: Sequence[Html]) -> Html:
+    """A score that tells where it comes from when it is pressed."""
+    return element(
+        "button",
+        *parts,
+        type="button",
+        class_="score",
+        data_run=cell.run_id,
+        aria_haspopup="dialog",
+    )
 
 
 def _summary(board: Board, runs: int) -> Html:
@@ -302,7 +256,7 @@ def _summary(board: Board, runs: int) -> Html:
 
 def _navigation(board: Board, studies: Sequence[Study]) -> Html:
     targets = [(f"study-{place}", study_title(study)) for place, study in enumerate(studies)]
-    targets += [(f"table-{place}", _title(table)) for place, table in enumerate(board.tables)]
+    targets += [(f"table-{place}", title_of(table)) for place, table in enumerate(board.tables)]
     return join(*(element("li", element("a", text, href=f"#{id}")) for id, text in targets))
 
 

@@ -27,7 +27,7 @@ def pooled(runs: Mapping[str, Run], folder: Path) -> dict[str, Any]:
     indexed = {
         run_id: [
             places.setdefault(printable(text), len(places))
-            for pair in _facts(run.path.relative_to(folder).as_posix(), run.result)
+            for pair in facts(run.path.relative_to(folder).as_posix(), run.result)
             if pair[1]
             for text in pair
         ]
@@ -36,7 +36,8 @@ def pooled(runs: Mapping[str, Run], folder: Path) -> dict[str, Any]:
     return {"texts": list(places), "runs": indexed}
 
 
-def _facts(file: str, result: Result) -> Iterator[tuple[str, str]]:
+def facts(file: str, result: Result) -> Iterator[tuple[str, str]]:
+    """Name and text of each fact; the text is "" of what the result does not say."""
     card, protocol, origin = result.downstream, result.protocol, result.provenance
     identity, content = result.identity, identity_of(result, "protocol", "sha256")
     yield "upstream", str(result.upstream["name"])

@@ -3,24 +3,6 @@
   const all = (selector, root = document) => [...root.querySelectorAll(selector)];
   const data = JSON.parse(document.getElementById("data").textContent);
 
-  // Sorting: numbers by value, names by letter, empty cells always last.
-  const collator = new Intl.Collator("en", { numeric: true });
-  const sort = (head) => {
-    const table = head.closest("table");
-    const column = head.cellIndex;
-    const down = head.getAttribute("aria-sort") === "ascending";
-    all("thead th", table).forEach((other) => other.setAttribute("aria-sort", "none"));
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const value = (row) => row.cells[column].dataset.value;
-    const compare = (a, b) => {
-      if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
-      const order = Number(a) - Number(b) || collator.compare(a, b); // NaN: they are names
-      return down ? -order : order;
-    };
-    const body = table.tBodies[0];
-    body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b))));
-  };
-
   // Filtering: whole tables by task, protocol and corpus, rows and details by upstream.
   const field = (name) => document.getElementById(`filter-${name}`);
   const filter = () => {
@@ -36,8 +18,10 @@
       }
       const rows = all("tbody tr", section);
       const left = right ? rows.filter((row) => !row.hidden).length : 0;
-      total += rows.length;
-      shown += left;
+      if (!section.matches(".summary")) { // whose rows are those of the tables below
+        total += rows.length;
+        shown += left;
+      }
       section.hidden = left === 0;
     }
     document.getElementById("shown").textContent = `${shown} of ${total} rows`;
@@ -100,7 +84,6 @@
     if (event.target === dialog) dialog.close();
     if (event.target.closest('a[href^="#"]')) setTimeout(open);
     if (!button) return;
-    if (button.matches("thead button")) sort(button.closest("th"));
     if (button.dataset.run) explain(button.dataset.run);
     if (button.dataset.audio) play(button);
   });
