@@ -55,7 +55,7 @@ COMMANDS: Final[dict[str, tuple[Callable[..., None], ...]]] = {
         results.report,
         share.diff,
     ),
-    "Share results": (share.submit,),
+    "Share results": (share.submit, share.site),
     "Encoders of one's own": (
         encoders.pretrain,
         encoders.convert,

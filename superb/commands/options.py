@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -112,3 +114,15 @@ def deliver(text: str, output: Path | None) -> None:
         raise SuperbError(
             f"{output} cannot be written: {error.strerror}. Choose another file with --output."
         ) from error
+
+
+@contextmanager
+def no_garbage() -> Iterator[None]:
+    """Spare the collector walking thousands of results, all kept: a quarter of the time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

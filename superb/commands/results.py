@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmark.errors import SuperbError
-from superb.commands.options import PictureFolder, deliver, several
+from superb.commands.options import PictureFolder, deliver, no_garbage, several
 
 
 def leaderboard(
@@ -37,7 +34,7 @@ def leaderboard(
     from leaderboard.show.render import render
     from leaderboard.show.terminal import show_board
 
-    with _no_garbage():
+    with no_garbage():
         board = collect(results)
         if format == "terminal" and output is None:
             show_board(board, Console(emoji=False), with_published=with_published, wide=wide)
@@ -45,18 +42,6 @@ def leaderboard(
             if format == "csv":
                 warn_left_out(board.problems)
             deliver(render(board, format, with_published=with_published, wide=wide), output)
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Spare the collector walking thousands of results, all kept: a quarter of the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
 
 
 def reproduce(

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from benchmark.errors import SuperbError
+from superb.commands.options import no_garbage
 
 
 def submit(
@@ -51,6 +52,27 @@ def submit(
     _print(f"{counts}, {len(found.refused)} refused")
     if found.refused:
         raise typer.Exit(1)
+
+
+def site(
+    leaderboard: Annotated[Path, typer.Argument(help="Folder of a leaderboard, or of results.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path(
+        "public"
+    ),
+    title: Annotated[
+        str, typer.Option(help="Heading of the first page.")
+    ] = "Frozen speech encoders compared",
+    url: Annotated[str, typer.Option(help="Where it will be, for the feed: https://…/")] = "",
+    pairs: Annotated[
+        int, typer.Option(help="Most pages of two encoders, the best of each table first.")
+    ] = 1_000,
+) -> None:
+    """A static site of a leaderboard: pages, downloads and a feed, with no server or network."""
+    from leaderboard.show.site import SiteOptions, write_site
+
+    with no_garbage():
+        path, pages = write_site(leaderboard, output, SiteOptions(title, url, pairs))
+    _print(f"{path}: {pages} pages; open it in a browser")
 
 
 def diff(

@@ -1,5 +1,5 @@
 """One HTML file that shows a folder of results: it needs no network and no other file."""
 
-from leaderboard.show.report.page import build_report, write_report
+from leaderboard.show.report.page import asset, build_report, write_report
 
-__all__ = ["build_report", "write_report"]
+__all__ = ["asset", "build_report", "write_report"]

@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist
+from typing import TYPE_CHECKING
 
 from benchmark.scoring.results import MetricValue, no_interval
 from leaderboard.show.curves import Chart, spread, stagger
 from leaderboard.show.report.markup import Html, element, join
+
+if TYPE_CHECKING:
+    from benchmark.scoring.statistics import Difference
 
 WIDTH = 340.0
 _HEIGHT = 190.0
@@ -54,6 +58,22 @@ def interval_bar(score: MetricValue, unit: str, ends: tuple[float, float]) -> Ht
         element("line", x1=2, x2=98, y1=5, y2=5, class_="track"),
         None if no_interval(score, unit) else reach,
         element("line", x1=x(score["value"]), x2=x(score["value"]), y1=1, y2=9, class_="tick"),
+        viewBox="0 0 100 10",
+        class_="interval",
+        aria_hidden="true",
+    )
+
+
+def difference_bar(found: Difference, unit: str, reach: float) -> Html:
+    """A difference and its interval, if it has one, on a scale of `reach` to either side of 0."""
+    x = _Scale(-reach, reach, 2, 98)
+    ends = element("line", x1=x(found.low), x2=x(found.high), y1=5, y2=5, class_="reach")
+    return element(
+        "svg",
+        element("line", x1=2, x2=98, y1=5, y2=5, class_="track"),
+        element("line", x1=50, x2=50, y1=0, y2=10, class_="zero"),
+        None if no_interval(found, unit) else ends,
+        element("line", x1=x(found.value), x2=x(found.value), y1=1, y2=9, class_="tick"),
         viewBox="0 0 100 10",
         class_="interval",
         aria_hidden="true",

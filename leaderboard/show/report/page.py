@@ -98,11 +98,11 @@ def build_report(
         **pooled({run_id: runs[run_id] for run_id in sorted(shown)}, Path(folder)),
         "audio": playable,
     }
-    script = _asset("sort.js") + _asset("report.js")
+    script = asset("sort.js") + asset("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return Template(_asset("page.html")).substitute(
+    return Template(asset("page.html")).substitute(
         script_hash=f"'sha256-{digest}'",
-        style=_asset("style.css"),
+        style=asset("style.css"),
         script=script,
         data=embedded_json(data),
         summary=_summary(board, len(shown)),
@@ -132,7 +132,8 @@ def _section(
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """The text of a file beside this one: style and scripts, which a site has too."""
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
