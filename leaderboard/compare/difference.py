@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from benchmark.errors import SuperbError
 from benchmark.scoring.results import (
@@ -103,6 +103,7 @@ class Scored:
     def __init__(self, path: Path | str, result: Result | None = None) -> None:
         self.path = Path(path)
         self.result = result or read_result(path, history=False)
+        self._totals: dict[str, Totals] = {}
 
     @cached_property
     def rows(self) -> dict[tuple[int, str, str], Record]:
@@ -116,6 +117,27 @@ class Scored:
         except DamagedResultError as error:
             raise SuperbError(f"{error} The superb run that made it writes it anew.") from error
         return {(seed, row.fold, row.id): row for seed, rows in records.items() for row in rows}
+
+    def totals(self, metric: str) -> Totals:
+        """What its utterances add to a metric, computed once."""
+        if metric not in self._totals:
+            rows = [self.rows[key] for key in sorted(self.rows)]
+            answers = right_or_wrong(counts_of(record, metric) for record in rows)
+            once = len({record.id for record in rows}) == len(rows)
+            self._totals[metric] = Totals(_by_utterance(rows, metric), answers and once)
+        return self._totals[metric]
+
+
+class Totals(NamedTuple):
+    """What utterances add to a metric.
+
+    Attributes:
+        sums: numerators added over seeds and folds, in a fixed order of utterances.
+        answers: whether each is there once, as one answer that is right or wrong.
+    """
+
+    sums: list[float]
+    answers: bool
 
 
 def pair(
@@ -158,20 +180,17 @@ def pair(
         found = dataclasses.replace(found, low=0.0, high=0.0)
     check, check_p_value = "", None
     if ranked.statistic in SUMS:
-        check, check_p_value = _check(one, other, metric, len(first.result.seeds))
+        check, check_p_value = _check(first.totals(metric), second.totals(metric))
     return Pair(metric, found, check, check_p_value, identical)
 
 
-def _check(
-    one: Sequence[Record], other: Sequence[Record], metric: str, seeds: int
-) -> tuple[str, float]:
+def _check(a: Totals, b: Totals) -> tuple[str, float]:
     """The field's usual test on counts, and its p-value."""
     from benchmark.scoring.statistics import matched_pairs, mcnemar
 
-    once = seeds == 1 and len({record.id for record in one}) == len(one)
-    answers = once and right_or_wrong(counts_of(record, metric) for record in (*one, *other))
-    sums = _by_utterance(one, metric), _by_utterance(other, metric)
-    return ("McNemar", mcnemar(*sums)) if answers else ("matched pairs", matched_pairs(*sums))
+    if a.answers and b.answers:
+        return "McNemar", mcnemar(a.sums, b.sums)
+    return "matched pairs", matched_pairs(a.sums, b.sums)
 
 
 def right_or_wrong(counts: Iterable[tuple[float, float]]) -> bool:

@@ -10,6 +10,8 @@ _UNTRAINED = "untrained:"
 
 def printable(text: str) -> str:
     """Text with everything that could move the cursor, break a line or reverse it spelled out."""
+    if text.isprintable():  # nearly all are
+        return text
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

@@ -47,9 +47,11 @@ def join(*children: Child) -> Html:
     """Several pieces one after the other; what is not `Html` is escaped."""
     return Html(
         "".join(
-            child if isinstance(child, Html) else html.escape(printable(child))
-            for child in children
-            if child is not None
+            [
+                child if isinstance(child, Html) else html.escape(printable(child))
+                for child in children
+                if child is not None
+            ]
         )
     )
 

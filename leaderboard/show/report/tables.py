@@ -22,7 +22,11 @@ from leaderboard.show.report.markup import Html, element, join
 HEARD: Final = "corpus heard in training"
 """Heading of the column that tells clean encoders from others."""
 
-_WORDS = ("upstream", "layers", "family", HEARD)  # columns of text rather than numbers
+# Columns of text rather than numbers.
+_WORDS = (
+    *("upstream", "layers", "family", HEARD, "metric", "better", "corpus", "protocol"),
+    *("features", "what", "first row", "trained on"),
+)
 
 
 def sortable(title_id: str, headings: Sequence[str], rows: Sequence[Html]) -> Html:

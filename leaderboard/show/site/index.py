@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from leaderboard.compare.ranks import SummaryRow
-from leaderboard.read.board import Table
+from leaderboard.compare.twins import twins_of
+from leaderboard.read.board import MAIN_LAYERS, Table
 from leaderboard.show.board import notes_of
 from leaderboard.show.numbers import score_text
 from leaderboard.show.report.markup import Html, element, join
 from leaderboard.show.report.studies import studies_of
-from leaderboard.show.report.tables import sortable, summaries
+from leaderboard.show.report.tables import sortable, summaries, twin_section
 from leaderboard.show.site.addresses import run_link, task_page
 from leaderboard.show.site.content import Content
 from leaderboard.show.site.downloads import FILES
@@ -42,6 +43,9 @@ def index_text(content: Content, place: Place, title: str, about_pairs: str) -> 
         title,
         [
             summaries(content.board, named, hint="where a score comes from: on the task's page"),
+            twin_section(
+                twins_of(content.board, content.runs, content.board.tables, MAIN_LAYERS[1])
+            ),
             _studies(content),
             _tasks(content, place),
             _encoders(content, place, about_pairs),

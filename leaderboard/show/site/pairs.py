@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import combinations
+from collections.abc import Iterator, Mapping, Sequence
 
 from benchmark.errors import SuperbError
 from leaderboard.compare.difference import Scored, pair
@@ -11,7 +10,7 @@ from leaderboard.compare.encoders import Comparison, Comparisons, Paired, judged
 from leaderboard.read.board import MAIN_LAYERS, Row, Table
 from leaderboard.read.collect import Run
 from leaderboard.show.comparison import footnotes, in_words
-from leaderboard.show.numbers import difference_text, p_text, score_text
+from leaderboard.show.numbers import difference_text, p_text, score_text, step_of
 from leaderboard.show.report.charts import difference_bar
 from leaderboard.show.report.markup import Html, element, join
 from leaderboard.show.report.tables import sortable
@@ -52,12 +51,11 @@ def compare_pairs(content: Content, wanted: list[Two]) -> dict[Two, Comparisons]
     Table by table and layer choice by layer choice, so that each table of utterances is read once
     and only those of one column are in memory.
     """
-    pairs = set(wanted)
     found: dict[Two, list[Paired]] = {two: [] for two in wanted}
     notes: dict[Two, dict[str, None]] = {two: {} for two in wanted}
     for table in content.board.tables:
         for layer in dict.fromkeys(table.stands_for(layer) for layer in MAIN_LAYERS):
-            for two, a, b in _in_column(content, table, layer, pairs):
+            for two, a, b in _in_column(content, table, layer, wanted):
                 try:
                     found[two].append(Paired(table, layer, a[0], b[0], pair(a[1], b[1])))
                 except SuperbError as error:
@@ -66,7 +64,7 @@ def compare_pairs(content: Content, wanted: list[Two]) -> dict[Two, Comparisons]
 
 
 def _in_column(
-    content: Content, table: Table, layer: str, wanted: set[Two]
+    content: Content, table: Table, layer: str, wanted: Sequence[Two]
 ) -> Iterator[tuple[Two, tuple[Row, Scored], tuple[Row, Scored]]]:
     """Pairs of finished runs in one column, one row for each encoder: the best."""
     rows: dict[Encoder, Row] = {}
@@ -74,10 +72,10 @@ def _in_column(
         cell = row.cells.get(layer)
         if cell is not None and cell.status == "finished":
             rows.setdefault(content.encoder(row.upstream, row.fingerprint), row)
-    scored = {encoder: _scored(content.runs, row, layer) for encoder, row in rows.items()}
-    for a, b in combinations(sorted(rows), 2):
-        if (a, b) in wanted:
-            yield (a, b), (rows[a], scored[a]), (rows[b], scored[b])
+    both = [(a, b) for a, b in wanted if a in rows and b in rows]
+    scored = {one: _scored(content.runs, rows[one], layer) for two in both for one in two}
+    for a, b in both:
+        yield (a, b), (rows[a], scored[a]), (rows[b], scored[b])
 
 
 def _scored(runs: Mapping[str, Run], row: Row, layer: str) -> Scored:
@@ -108,7 +106,7 @@ def pair_text(two: Two, found: Comparisons, place: Place) -> str:
     tested = sum(one.p_value is not None for one in found.pairs)
     words = [element("li", in_words(one, tested)) for one in found.pairs]
     notes = [element("li", line) for line in (*footnotes(found, checks=False), *found.notes)]
-    scale = ", ".join(f"{reach:.3g} {unit}" for unit, reach in ends.items())
+    scale = ", ".join(f"{reach:.3g} {step_of(unit)}" for unit, reach in ends.items())
     notes.append(
         element(
             "li",
