@@ -118,10 +118,16 @@ class Scored:
             raise SuperbError(f"{error} The superb run that made it writes it anew.") from error
         return {(seed, row.fold, row.id): row for seed, rows in records.items() for row in rows}
 
+    @cached_property
+    def ordered(self) -> tuple[list[tuple[int, str, str]], list[Record]]:
+        """Keys and rows, seed by seed, the utterances sorted within each."""
+        keys = sorted(self.rows)
+        return keys, [self.rows[key] for key in keys]
+
     def totals(self, metric: str) -> Totals:
         """What its utterances add to a metric, computed once."""
         if metric not in self._totals:
-            rows = [self.rows[key] for key in sorted(self.rows)]
+            _, rows = self.ordered
             answers = right_or_wrong(counts_of(record, metric) for record in rows)
             once = len({record.id for record in rows}) == len(rows)
             self._totals[metric] = Totals(_by_utterance(rows, metric), answers and once)
@@ -160,16 +166,13 @@ def pair(
     if metric not in both:
         known = ", ".join(sorted(both)) or "none"
         raise SuperbError(f"no metric {metric!r} in both results; those in both: {known}")
-    a_rows, b_rows = first.rows, second.rows
-    if a_rows.keys() != b_rows.keys():
-        odd = len(a_rows.keys() ^ b_rows.keys())
+    (a_keys, one), (b_keys, other) = first.ordered, second.ordered
+    if a_keys != b_keys:
+        odd = len(first.rows.keys() ^ second.rows.keys())
         raise SuperbError(
             f"{first.path} and {second.path} do not hold the same test utterances: {odd} differ. "
             "Run both on the same corpus."
         )
-    # Seed by seed, the utterances sorted within each, as the statistics want them stacked.
-    keys = sorted(a_rows)
-    one, other = [a_rows[key] for key in keys], [b_rows[key] for key in keys]
     ranked = find_metric(first.result, metric)
     found = difference_of(one, other, ranked, seeds=len(first.result.seeds))
     identical = all(

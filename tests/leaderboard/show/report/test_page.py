@@ -21,7 +21,7 @@ from superb.recordings import bundled_recordings
 from tests.leaderboard.conftest import variant
 
 HOSTILE = "<script>alert(1)</script>"
-VOID = {"meta", "input", "br", "hr"}
+VOID = {"meta", "link", "input", "br", "hr"}
 
 
 class Page(HTMLParser):
