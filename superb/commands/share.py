@@ -65,7 +65,7 @@ def site(
     url: Annotated[str, typer.Option(help="Where it will be, for the feed: https://…/")] = "",
     pairs: Annotated[
         int, typer.Option(help="Most pages of two encoders, the best of each table first.")
-    ] = 1_000,
+    ] = 500,
 ) -> None:
     """A static site of a leaderboard: pages, downloads and a feed, with no server or network."""
     from leaderboard.show.site import SiteOptions, write_site

@@ -114,9 +114,8 @@ def summaries(board: Board, named: Named | None = None, hint: str = "") -> Html:
             element(
                 "section",
                 element("h2", grid.title, id=title),
-                *(element("p", line) for line in grid.details),
                 sortable(title, [*grid.labels, *headings], rows),
-                footnotes(grid, *filter(None, (hint,))),
+                footnotes(grid, *filter(None, (hint,)), *grid.details),
                 _facts(f"summary-{place}-facts", grid, facts, summary, named),
                 class_="summary",
                 aria_labelledby=title,

@@ -23,7 +23,7 @@ from leaderboard.show.site.pairs import choose_pairs, compare_pairs, pair_text
 from leaderboard.show.site.tasks import task_text
 from leaderboard.submit import results_of
 
-PAIRS: Final = 1_000
+PAIRS: Final = 500
 """Most pages of two encoders that a site has, unless more are asked for."""
 
 _MARK: Final = "assets/superb-site.txt"

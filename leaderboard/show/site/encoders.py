@@ -99,7 +99,8 @@ def _scores(rows: Sequence[tuple[Table, Row]], place: Place) -> Html:
             )
         )
     headings = ["task", "layers", "metric", "score", "corpus", "protocol", "features", "made"]
-    return _section("scores", "All scores", sortable("scores", headings, shown))
+    table = element("div", sortable("scores", headings, shown), class_="tight")
+    return _section("scores", "All scores", table)
 
 
 def _words(text: str) -> Html:
