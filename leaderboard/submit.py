@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmark.errors import SuperbError
+from benchmark.scoring.files import replace_together
 from benchmark.scoring.results import (
-    replace_together,
     result_files,
     result_path,
     table_file,

@@ -164,8 +164,8 @@ _CARDS: Final[Mapping[str, tuple[str, ...]]] = {
 def _of_origin(name: str) -> Effect:
     if name in ("commit", "dirty", "superb"):
         return "maybe"
-    if name in ("command", "cpus"):
-        return "no"
+    if name in ("command", "cpus") or name.startswith("file."):
+        return "no"  # what it asked for is in the identity
     return "rounding"  # versions of packages, processor, card
 
 

@@ -99,8 +99,8 @@ def _scores(rows: Sequence[tuple[Table, Row]], place: Place) -> Html:
             )
         )
     headings = ["task", "layers", "metric", "score", "corpus", "protocol", "features", "made"]
-    table = element("div", sortable("scores", headings, shown), class_="tight")
-    return _section("scores", "All scores", table)
+    tight = element("div", sortable("scores", headings, shown), class_="tight")
+    return _section("scores", "All scores", tight)
 
 
 def _words(text: str) -> Html:
