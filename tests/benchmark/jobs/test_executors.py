@@ -267,7 +267,7 @@ def test_an_object_that_only_this_process_can_read_is_refused_by_the_worker(
     spec = spec_of(load_upstream(plugin("pass")))
     site = build_site(spec)
     order = make_order(partial(build_site, spec), site)
-    monkeypatch.delitem(sys.modules, type(spec.upstreams[0]).__module__)
+    monkeypatch.delitem(sys.modules, type(spec.upstream[0]).__module__)
     with pytest.raises(SuperbError, match=r"cannot be sent.*ModuleNotFound.*my_file\.py:Name"):
         done_by(work_on(order, first_job(site)))
 
@@ -288,8 +288,8 @@ def test_a_worker_that_sees_something_else_does_no_job(
     there = {
         "corpus": {"corpus": str(tones)[:-4] + "-other.tsv"},
         "protocol": {"protocol": changed(("[ks]\nupdates = 60", "[ks]\nupdates = 80"))},
-        "upstream": {"upstreams": (plugin("pass").replace(":Own", ":Other"),)},
-        "tasks": {"downstreams": ("ks", "sid")},
+        "upstream": {"upstream": (plugin("pass").replace(":Own", ":Other"),)},
+        "tasks": {"downstream": ("ks", "sid")},
     }[other]
     own = tmp_path / "own.py"
     own.write_text(own.read_text() + "\n\nclass Other(Bands):\n    fingerprint = 'other'\n")
