@@ -50,8 +50,14 @@ class Submission:
 
 
 def results_of(leaderboard: Path | str) -> Path:
-    """The folder of results of a leaderboard; a plain folder of results is one too."""
+    """The folder of results of a leaderboard; a plain folder of results is one too.
+
+    Raises:
+        SuperbError: it is a link.
+    """
     inner = Path(leaderboard) / RESULTS
+    if inner.is_symlink():
+        raise SuperbError(f"{inner} is a link: the results of a leaderboard are no links")
     return inner if inner.is_dir() else Path(leaderboard)
 
 
@@ -93,7 +99,8 @@ def submit(
         check: True to write nothing.
 
     Raises:
-        SuperbError: when there are no results, no such leaderboard, or it cannot be written.
+        SuperbError: when there are no results, no such leaderboard, a folder in either that is a
+            link, or it cannot be written.
     """
     results, leaderboard = Path(results), Path(leaderboard)
     board = leaderboard / RESULTS
@@ -102,6 +109,10 @@ def submit(
             f"{leaderboard} is no leaderboard: it has no folder {RESULTS}. Start one with: "
             f"superb submit --init {leaderboard}"
         )
+    # what a linked folder leads to is not what git keeps; links to files are refused one by one
+    for place in (board, *sorted(board.rglob("*")), *sorted(results.rglob("*"))):
+        if place.is_symlink() and (place == board or place.is_dir()):
+            raise SuperbError(f"{place} is a link; put the folder itself in its place")
     taken, there, refused = [], [], []
     files = [results] if results.is_file() else result_files(results)
     accepted = {path.name: path for path in board.rglob("*.json")}

@@ -38,6 +38,8 @@ from upstreams.loading.load import is_training_file, load_upstream
 
 # Columns that say what is when in an utterance, or in which order: a crop has others.
 _OF_ALL_TIME = {"text", PHONES, "tagged", SEGMENTS}
+# More whole reruns than anybody waits for; a slip of the keyboard must not fill the memory.
+MOST_SEEDS = 1_000
 
 
 @runtime_checkable
@@ -123,8 +125,8 @@ def build_site(
     _require("on-bad-audio", spec.on_bad_audio, ("fail", "skip"))
     if spec.channel is not None and spec.channel < 0:
         raise SuperbError(f"channels are counted from 0; got --channel {spec.channel}")
-    if spec.seeds < 1:
-        raise SuperbError(f"seeds must be at least 1, got {spec.seeds}")
+    if not 1 <= spec.seeds <= MOST_SEEDS:
+        raise SuperbError(f"seeds must be from 1 to {MOST_SEEDS}, got {spec.seeds}")
     if not spec.upstream:
         raise SuperbError("no upstream given; superb upstreams lists those with a name")
     settings = ExtractionSettings(

@@ -262,8 +262,10 @@ def _followed(
             f"{path}: the {what} was handed over as an object; hand it over again, "
             f"superb.load_head(…, {keyword}=…), or name it with {option}"
         )
-    name = str(typed["name"])
-    plain = name.removeprefix(UNTRAINED)
+    name = str(typed["name"]).strip()  # as loaders do: what looks like no code here is none there
+    plain = name
+    while plain.startswith(UNTRAINED):
+        plain = plain.removeprefix(UNTRAINED).strip()
     if is_target(plain) and not plain.startswith(TORCHAUDIO):
         raise SuperbError(
             f"{path}: the {what} is code, {name}, which is run only if you name it: add "

@@ -165,6 +165,7 @@ def _checked(table: Mapping[str, Any], folder: Path, line: Callable[[str], str])
 
 
 def _value(key: str, value: object, folder: Path, where: str) -> Any:  # noqa: ANN401 - as given
+    _require_plain(key, value, where)
     kind = str(OPTIONS[_OPTION[key]].type)
     if kind.startswith("tuple"):
         return _texts(key, value, folder, where)
@@ -187,6 +188,26 @@ def _value(key: str, value: object, folder: Path, where: str) -> Any:  # noqa: A
     if key in ("corpus", "protocol"):
         return beside(value, folder, folders=key == "corpus")
     return value
+
+
+def _require_plain(key: str, value: object, where: str) -> None:
+    """Refuse what no option has: dates, and texts that no path or name can be.
+
+    Raises:
+        SuperbError: it is one, or holds one.
+    """
+    if isinstance(value, Mapping):
+        for own in value.values():
+            _require_plain(key, own, where)
+    elif isinstance(value, list):
+        for own in value:
+            _require_plain(key, own, where)
+    elif isinstance(value, str) and "\0" in value:
+        raise SuperbError(f"{where}: {key} holds a character of code 0, which no name has")
+    elif not isinstance(value, str | int | float):
+        raise SuperbError(
+            f"{where}: {key} holds {value}; allowed are text, numbers, true, false, lists, tables"
+        )
 
 
 def _texts(key: str, value: object, folder: Path, where: str) -> list[str]:

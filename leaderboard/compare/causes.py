@@ -198,6 +198,8 @@ def _differing(a: Mapping[str, str], b: Mapping[str, str]) -> Iterator[tuple[str
 def _changes(first: Scored, second: Scored, metric: str) -> tuple[int, tuple[Changed, ...]]:
     """How many utterances both have, and those that came out otherwise."""
     one, other = _by_utterance(first), _by_utterance(second)
+    if metric not in {own.name for own in card_metrics(second.result)}:
+        return 0, ()  # of another metric: nothing to set beside one another
     both = [name for name in one if name in other]
     lower = card_metrics(first.result)[0].direction == "lower"
     changed = []

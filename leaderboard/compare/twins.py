@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmark.errors import SuperbError
-from leaderboard.compare.encoders import Comparisons, paired
+from leaderboard.compare.difference import Scored, pair
+from leaderboard.compare.encoders import Comparisons, Paired, judged
 from leaderboard.read.board import Board, Row, Table
-from leaderboard.read.collect import Run, read_board, tables_of
+from leaderboard.read.collect import Run, notes_about, read_board, tables_of
 from leaderboard.read.names import list_some, printable
 
 TWIN: Final = "untrained:"
@@ -49,24 +50,34 @@ def twins_of(
     board: Board, runs: Mapping[str, Run], tables: Sequence[Table], layer: str
 ) -> Comparisons:
     """The same of a board that was read; without pairs where no encoder has its twin."""
-    found, alone = [], set()
+    pairs, alone, unpaired = [], set(), []
     for table in tables:
+        choice = table.stands_for(layer)
         finished = [
             row
             for row in table.rows
-            if (cell := row.cells.get(layer)) is not None and cell.status == "finished"
+            if (cell := row.cells.get(choice)) is not None and cell.status == "finished"
         ]
+        scored = {row.label: Scored(runs[row.cells[choice].run_id].path) for row in finished}
         for row in finished:
             if row.untrained or row.parameters == 0:  # nothing that could be drawn at random
                 continue
             twins = [other for other in finished if _are_twins(row, other)]
-            found += [(table, twin, row) for twin in twins]
             if not twins:
                 alone.add(row.label)
-    notes = []
-    if found and alone:
-        notes.append(f"without a twin in some task: {printable(list_some(sorted(alone)))}")
-    return paired(board, runs, found, layer, notes)
+            for twin in twins:
+                try:
+                    found = pair(scored[twin.label], scored[row.label])
+                except SuperbError as error:
+                    unpaired.append(f"{row.label} and its twin in {table.downstream}: {error}")
+                else:
+                    pairs.append(Paired(table, choice, twin, row, found))
+    used = {row.cells[entry.layer].run_id for entry in pairs for row in (entry.a, entry.b)}
+    notes = [*unpaired]
+    if pairs and alone:
+        notes.append(f"without a twin in some task: {list_some(sorted(alone))}")
+    notes += notes_about(board, used)
+    return Comparisons(judged(pairs), tuple(map(printable, notes)), board.problems)
 
 
 def _are_twins(row: Row, other: Row) -> bool:
@@ -74,6 +85,7 @@ def _are_twins(row: Row, other: Row) -> bool:
     return (
         other.untrained
         and other.upstream == TWIN + row.upstream
+        and (other.parameters, other.macs) == (row.parameters, row.macs)
         and (other.precision, other.storage, other.device)
         == (row.precision, row.storage, row.device)
     )

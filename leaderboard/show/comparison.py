@@ -60,19 +60,22 @@ def twin_grid(comparisons: Comparisons) -> Grid:
     tables = list({id(found.table): found.table for found in comparisons.pairs}.values())
     tasks = [table.downstream for table in tables]
 
-    def task(table: Table) -> str:
-        recurs = tasks.count(table.downstream) > 1
-        return f"{table.downstream}{f' on {table.corpus}' if recurs else ''} {arrow(table)}"
+    first = comparisons.pairs[0].layer
+
+    def task(table: Table, layer: str) -> str:
+        recurs = f" on {table.corpus}" if tasks.count(table.downstream) > 1 else ""
+        other = f", {layer}" if layer != first else ""  # where no sum is trained
+        return f"{table.downstream}{recurs}{other} {arrow(table)}"
 
     return Grid(
-        title=f"encoders beside their untrained twins, {comparisons.pairs[0].layer}",
+        title=f"encoders beside their untrained twins, {first}",
         details=tuple(map(headline, tables)),
         labels=("task", "upstream"),
         columns=("score", "twin", "score − twin [95 %]", "p"),
         groups=("",) * 4,
         rows=tuple(
             GridRow(
-                (task(found.table), printable(found.b)),
+                (task(found.table, found.layer), printable(found.b)),
                 (
                     Item(f"{_score(found.b_cell)['value']:.1f}"),
                     Item(f"{_score(found.a_cell)['value']:.1f}"),

@@ -22,7 +22,7 @@ from benchmark.scoring.results import (
 )
 from benchmark.scoring.statistics import interval_of, seed_std
 from leaderboard.read.collect import collect
-from leaderboard.submit import start, submit
+from leaderboard.submit import results_of, start, submit
 from superb.cli import app
 from superb.standard import standard
 
@@ -253,9 +253,24 @@ def test_a_link_on_the_leaderboard_leads_nowhere(mine, board, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
     (board / "results" / "sid").symlink_to(outside)
-    (why,) = hand_in(mine, board).refused
-    assert "leads out" in why
+    with pytest.raises(SuperbError, match="sid is a link"):
+        hand_in(mine, board)
     assert not list(outside.iterdir())
+
+
+def test_a_linked_folder_is_not_taken_for_results(mine, board, tmp_path):
+    """A link to what was accepted would pass every check, and lead nowhere once it is merged."""
+    hand_in(mine, board)
+    proposed = tmp_path / "proposed"
+    proposed.mkdir()
+    (proposed / "results").symlink_to(board / "results")
+    with pytest.raises(SuperbError, match="results is a link"):
+        results_of(proposed)
+    (proposed / "results").unlink()
+    (proposed / "results").mkdir()
+    (proposed / "results" / "sid").symlink_to(board / "results" / "sid")
+    with pytest.raises(SuperbError, match="sid is a link"):
+        hand_in(proposed / "results", board)
 
 
 def test_the_command(mine, board, tmp_path):

@@ -253,6 +253,26 @@ def test_a_head_that_was_changed_is_refused(made, copied):
         load_head(copied, upstream=encoder)
 
 
+@pytest.mark.parametrize("kind", ["upstream", "downstream"])
+def test_a_name_in_a_card_never_runs_code(made, copied, tmp_path, monkeypatch, kind):
+    """However it is written: what a loader would take for code is none to follow."""
+    (tmp_path / "theirs.py").write_text(
+        "from pathlib import Path\n\n\ndef Own():\n    Path('ran').touch()\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    card = head_path(copied)
+    typed = json.loads(card.read_text())["typed"]
+    plain = ("theirs:Own", "theirs:Own ", " theirs:Own", "theirs.py:Own\t")
+    for name in (*plain, *(f"untrained: {name}" for name in plain)):
+        entry = {"settings": {}, "remote": False, "head": "", "slots": []} | (typed[kind] or {})
+        altered(card, typed=typed | {kind: entry | {"name": name}})
+        stated = {} if kind == "upstream" else {"upstream": made[1]}
+        with pytest.raises(SuperbError):
+            load_head(copied, **stated)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_encoder_that_is_gone_or_changed_is_refused(made, bands, copied):
     with pytest.raises(SuperbError, match=r"is code, .*Bands, which is run only if you name it"):
         load_head(copied)

@@ -100,6 +100,8 @@ def test_tables_inherit_and_paths_start_from_the_file(tmp_path, monkeypatch):
         ("[corpus]\nfile = 'a'", "line 1: unknown key of corpus 'file'"),
         ("[corpus]\ndata-root = 'a'", "corpus needs a name"),
         ("data-root = 'a'\ncorpus = {name = 'b', data-root = 'c'}", "data-root is in the table"),
+        ('output = "a\\u0000b"', "line 1: output holds a character of code 0"),
+        ("[protocol.asr]\nsteps = 2020-01-01", "protocol holds 2020-01-01; allowed are text"),
         ("quiet = true", "quiet says what is shown: type --quiet instead"),
         ("run = 3", "run must be tables, each under a line [[run]]"),
         ("seeds = 1\nseeds = 2", "is not valid TOML"),

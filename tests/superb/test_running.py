@@ -217,7 +217,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(places, bands, monkeypatc
         ({"precision": "float8"}, "value of --precision"),
         ({"storage": "int4"}, "value of --storage"),
         ({"on_bad_audio": "ignore"}, "value of --on-bad-audio"),
-        ({"seeds": 0}, "seeds must be at least 1"),
+        ({"seeds": 0}, "seeds must be from 1 to 1000"),
         ({"device": "quantum"}, "--device cpu, cuda or auto"),
         ({"workers": 0}, "--workers must be at least 1, got 0"),
         ({"workers": 2, "cluster": "auto"}, "--workers is for this machine, --cluster for others"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ SHARE = 0.05
 def differing(run: Run, output: Path) -> list[str]:
     """What other runs in the same folder do not share with this one, a line each.
 
-    Schools are told apart by encoders of one body that heard the same seconds; a line says of
-    which runs beside this one that is not so.
+    Schools are told apart by encoders of one body that heard the same seconds of the same audio,
+    from no other's weights or features; a line says of which runs beside this one that is not so.
 
     Args:
         run: whose steps are known.
@@ -36,6 +36,14 @@ def differing(run: Run, output: Path) -> list[str]:
             what.append(f"another body, {_described(their_body)} in place of {_described(body)}")
         if abs(their_s - heard_s) > SHARE * max(their_s, heard_s):
             what.append(f"{their_s:,.0f} s of audio heard in place of {heard_s:,.0f}")
+        if other.get("audio", run.audio) != run.audio:
+            what.append("other recordings")
+        for name, theirs, own in (
+            ("started", other.get("initial", ""), run.initial),
+            ("taught", _teacher(other.get("settings")), _teacher(run.settings)),
+        ):
+            if theirs != own:
+                what.append(f"{name} by {theirs or 'none'} in place of {own or 'none'}")
         if what:
             lines.append(f"{folder.name} ({other['objective']}) beside it: {'; '.join(what)}")
     return lines
@@ -59,6 +67,11 @@ def _beside(output: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _body(objective: str, size: str) -> Architecture:
     body: Architecture = objective_class(objective).sizes[size]
     return body
+
+
+def _teacher(settings: Any) -> str:  # noqa: ANN401 - of any file
+    """The encoder that gave the targets; "" for none that was trained."""
+    return str(settings.get("teacher", "")) if isinstance(settings, Mapping) else ""
 
 
 def _heard_s(steps: int | None, batch_seconds: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -67,6 +67,8 @@ def write_site(
         raise SuperbError(f"the number of pages of pairs is at least 0; got {options.pairs}")
     if options.url and not options.url.startswith(("https://", "http://")):
         raise SuperbError(f"--url is where the site will be, https://…/; got {options.url}")
+    if options.url and not options.url.endswith("/"):
+        options = replace(options, url=f"{options.url}/")
     output = Path(output)
     _refuse_other(output)
     content = read_content(results_of(leaderboard))
@@ -89,6 +91,8 @@ def write_site(
 
 def _refuse_other(output: Path) -> None:
     """Only a site gives way to a site."""
+    if not output.name:
+        raise SuperbError(f"{output} is where you are; choose a folder of its own with --output")
     if not output.exists():
         return
     if not output.is_dir() or output.is_symlink():

@@ -63,6 +63,21 @@ def test_nothing_differs(two):
     assert found.pair.identical
 
 
+def test_another_metric_is_not_paired_but_shown(two, result, tmp_path):
+    """As after a task was revised."""
+    made = result("hubert", "ks", "last", 50.0, seeds=(0,), version=2)
+    metrics = [{**own, "name": "f1"} for own in made.downstream["metrics"]]
+    made = dataclasses.replace(
+        made,
+        downstream={**made.downstream, "metrics": metrics},
+        metrics={"f1": made.metrics["accuracy"]},
+    )
+    rows = [Record(f"u{n}", (f"s{n % 4}",), "on", "on", {"f1": (1, 1)}) for n in range(8)]
+    found = causes(two[0], write_result(tmp_path / "revised", made, {0: rows}))
+    assert found.pair is None
+    assert (found.shared, found.changed) == (0, ())
+
+
 def test_other_seeds_are_not_paired_but_shown(save, result):
     found = causes(save("a", "ks", "last", 50.0), save("a", "ks", "last", 50.0, seeds=(0,)))
     assert found.pair is None

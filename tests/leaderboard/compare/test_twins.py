@@ -60,6 +60,21 @@ def test_the_table_has_both_scores_and_fits_80_columns(folder):
     assert max(map(len, lines[:8])) <= 80
 
 
+def test_a_twin_that_cannot_be_paired_is_a_note(folder, write, tmp_path):
+    """One result with other seeds must not hide the rest, nor end a report."""
+    write("cpc", 0.6, 5)
+    write("untrained:cpc", 0.5, 7, seeds=(0, 1))
+    found = compare_twins(folder)
+    assert {pair.b for pair in found.pairs} == {"hubert", "apc"}
+    assert any("cpc" in note and "seeds" in note for note in found.notes)
+    assert 'id="twins"' in build_report(folder)
+
+
+def test_a_network_of_another_shape_is_no_twin(folder, write):
+    write("untrained:hubert", 0.9, 8, fingerprint="of another", macs=5.0)
+    assert [pair.b for pair in compare_twins(folder).pairs].count("hubert") == 1
+
+
 def test_twins_computed_in_another_way_are_none(write, tmp_path):
     write("hubert", 0.9, 1)
     write("untrained:hubert", 0.5, 2, precision="bfloat16")

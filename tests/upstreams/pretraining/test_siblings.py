@@ -11,11 +11,11 @@ from upstreams.pretraining.siblings import differing
 
 @pytest.fixture
 def write(tmp_path):
-    def made(name, objective, size, steps, batch_seconds=60.0):
+    def made(name, objective, size, steps, batch_seconds=60.0, **more):
         path = tmp_path / name / TRAINING / "run.json"
         path.parent.mkdir(parents=True)
         recipe = {"batch_seconds": batch_seconds}
-        run = {"objective": objective, "size": size, "steps": steps, "recipe": recipe}
+        run = {"objective": objective, "size": size, "steps": steps, "recipe": recipe, **more}
         path.write_text(json.dumps(run), encoding="utf-8")
 
     return made
@@ -44,3 +44,11 @@ def test_another_body_and_other_seconds_are_said(write, tmp_path):
     assert apc == ("apc (apc) beside it: another body, APC of 2.9 M in place of Encoder of 3.0 M")
     assert "0 s of audio" in early
     assert wav2vec2 == "wav2vec2 (wav2vec2) beside it: 24,000 s of audio heard in place of 6,000"
+
+
+def test_other_recordings_and_other_encoders_behind_a_run_are_said(write, tmp_path):
+    write("apc", "apc", "mini-recurrent", 100, audio="others", initial="runs/old")
+    write("hubert-1", "hubert", "mini-recurrent", 100, settings={"teacher": "runs/hubert-0"})
+    first, second = differing(asked("mini-recurrent"), tmp_path / "hubert")
+    assert first.endswith("other recordings; started by runs/old in place of none")
+    assert second.endswith("taught by runs/hubert-0 in place of none")

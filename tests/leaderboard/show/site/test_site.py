@@ -161,7 +161,7 @@ def test_the_feed_is_atom_with_the_newest_first(site, results, tmp_path):
     assert moments == sorted(moments, reverse=True)
     ids = [entry.findtext(f"{atom}id") for entry in feed.iter(f"{atom}entry")]
     assert len(ids) == len(set(ids)) == 14
-    place = SiteOptions(url="https://example.org/board/", pairs=0)
+    place = SiteOptions(url="https://example.org/board", pairs=0)
     write_site(results, tmp_path / "site", place)
     text = (tmp_path / "site" / "feed.xml").read_text()
     assert 'href="https://example.org/board/encoders/' in text
@@ -177,7 +177,7 @@ def test_again_the_same_bytes_in_place_of_the_old(results, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["public"]
 
 
-def test_other_folders_are_left_alone(results, tmp_path):
+def test_other_folders_are_left_alone(results, tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     refused = CliRunner().invoke(app, ["site", str(results), "-o", str(tmp_path / "mine")])
@@ -187,6 +187,9 @@ def test_other_folders_are_left_alone(results, tmp_path):
         with pytest.raises(SuperbError):
             write_site(results, tmp_path / "new", wrong)
     assert not (tmp_path / "new").exists()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SuperbError, match="where you are"):
+        write_site(results, ".")
 
 
 def test_a_link_out_of_the_folder_is_refused(results, tmp_path):
