@@ -56,29 +56,35 @@ class Answer:
     attention: Attention | None = None
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What a head gives for one recording, before anybody explains it.
+
+    Attributes:
+        utterance: the recording.
+        answer: of the task, as `Downstream.answer` has it.
+        logits: of the head, ``[1, …]``.
+        lengths: likewise, ``[1]``.
+        vocabulary: the output symbols.
+        hop_s: seconds between frames of the encoder.
+        settings: the head's, as `Downstream.head` got them.
+    """
+
+    utterance: Utterance
+    answer: Any
+    logits: Any
+    lengths: Tensor
+    vocabulary: Sequence[str]
+    hop_s: float
+    settings: Mapping[str, Any]
+
+
 @runtime_checkable
 class Explains(Downstream, Protocol):
     """A task that can say more of an answer than its text."""
 
-    def explain(
-        self,
-        logits: Tensor,
-        lengths: Tensor,
-        utterances: Sequence[Utterance],
-        vocabulary: Sequence[str],
-        hop_s: float,
-        settings: Mapping[str, Any],
-    ) -> list[Answer]:
-        """The answer to each utterance of a batch, of whose columns nothing is known.
-
-        Args:
-            logits: as for `Downstream.answer`.
-            lengths: likewise.
-            utterances: likewise.
-            vocabulary: likewise.
-            hop_s: seconds between frames of the encoder.
-            settings: the head's, as `Downstream.head` got them.
-        """
+    def explain(self, reply: Reply) -> Answer:
+        """The answer to one recording, of whose columns nothing is known."""
         ...
 
 

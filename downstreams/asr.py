@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from benchmark.answers import Answer
+from benchmark.answers import Answer, Reply
 from benchmark.core import Attention, DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
 from benchmark.protocol import LanguageModel
@@ -186,32 +186,18 @@ class Asr:
             for text, own, length in zip(heard, logits, lengths.tolist(), strict=True)
         ]
 
-    def explain(
-        self,
-        logits: Tensor,
-        lengths: Tensor,
-        utterances: Sequence[Utterance],
-        vocabulary: Sequence[str],
-        hop_s: float,
-        settings: Mapping[str, Any],
-    ) -> list[Answer]:
-        """Transcripts; of a recogniser that knows when, words with times and confidence."""
-        said = self.answer(logits, lengths, utterances, vocabulary)
-        recogniser = self._recogniser
+    def explain(self, reply: Reply) -> Answer:
+        """The transcript; of a recogniser that knows when, its words with times and confidence."""
+        text, recogniser = reply.answer.greedy, self._recogniser
         if not isinstance(recogniser, Times):
-            return [Answer(u.id, own.greedy) for u, own in zip(utterances, said, strict=True)]
-        frame_s = recogniser.frame_s(hop_s, settings)
-        return [
-            Answer(
-                utterance.id,
-                own.greedy,
-                ctc.confidence(symbols),
-                ctc.words(symbols, vocabulary, frame_s),
-            )
-            for utterance, own, symbols in zip(
-                utterances, said, recogniser.heard(logits, lengths), strict=True
-            )
-        ]
+            return Answer(reply.utterance.id, text)
+        (symbols,) = recogniser.heard(reply.logits, reply.lengths)
+        return Answer(
+            reply.utterance.id,
+            text,
+            ctc.confidence(symbols),
+            ctc.words(symbols, reply.vocabulary, recogniser.frame_s(reply.hop_s, reply.settings)),
+        )
 
     def attention(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmark.answers import Answer
+from benchmark.answers import Answer, Reply
 from benchmark.core import DownstreamCard, Record, Utterance
 from benchmark.errors import SuperbError
 
@@ -113,23 +113,17 @@ class Classification:
         """The most probable label of each utterance."""
         return [vocabulary[index] for index in logits.argmax(dim=-1).tolist()]
 
-    def explain(
-        self,
-        logits: Tensor,
-        lengths: Tensor,
-        utterances: Sequence[Utterance],
-        vocabulary: Sequence[str],
-        hop_s: float,
-        settings: Mapping[str, Any],
-    ) -> list[Answer]:
-        """The answer to each utterance, and the probability of every label."""
-        answers = self.answer(logits, lengths, utterances, vocabulary)
-        rows = [dict(zip(vocabulary, own, strict=True)) for own in logits.softmax(dim=-1).tolist()]
-        return [
-            # an answer of a subclass may be none of the labels
-            Answer(u.id, str(own), row.get(own), probabilities={self.card.label_from: row})
-            for u, own, row in zip(utterances, answers, rows, strict=True)
-        ]
+    def explain(self, reply: Reply) -> Answer:
+        """The label, and the probability of every label."""
+        (shares,) = reply.logits.softmax(dim=-1).tolist()
+        row = dict(zip(reply.vocabulary, shares, strict=True))
+        # an answer of a subclass may be none of the labels
+        return Answer(
+            reply.utterance.id,
+            str(reply.answer),
+            row.get(reply.answer),
+            probabilities={self.card.label_from: row},
+        )
 
     def records(self, utterances: Sequence[Utterance], answers: Sequence[str]) -> list[Record]:
         """Each answer, right or wrong."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmark.answers import Answer
+from benchmark.answers import Answer, Reply
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
 
@@ -111,34 +111,22 @@ class Ic:
             tuple(name.partition("=")[2] for name in names) for names in zip(*columns, strict=True)
         ]
 
-    def explain(
-        self,
-        logits: Tensor,
-        lengths: Tensor,
-        utterances: Sequence[Utterance],
-        vocabulary: Sequence[str],
-        hop_s: float,
-        settings: Mapping[str, Any],
-    ) -> list[Answer]:
-        """The answer to each utterance, and the probability of every value of every slot.
+    def explain(self, reply: Reply) -> Answer:
+        """The value of every slot, and the probability of every value.
 
         The confidence is that of all slots being right, were they independent.
         """
-        answers = self.answer(logits, lengths, utterances, vocabulary)
-        rows: list[dict[str, dict[str, float]]] = [{} for _ in utterances]
-        for slot, part in _parts(vocabulary):
-            names = [name.partition("=")[2] for name in vocabulary[part]]
-            for row, own in zip(rows, logits[:, part].softmax(dim=-1).tolist(), strict=True):
-                row[slot] = dict(zip(names, own, strict=True))
-        return [
-            Answer(
-                utterance.id,
-                ", ".join(answer),
-                math.prod(max(values.values()) for values in row.values()),
-                probabilities=row,
-            )
-            for utterance, answer, row in zip(utterances, answers, rows, strict=True)
-        ]
+        slots: dict[str, dict[str, float]] = {}
+        for slot, part in _parts(reply.vocabulary):
+            names = [name.partition("=")[2] for name in reply.vocabulary[part]]
+            (shares,) = reply.logits[:, part].softmax(dim=-1).tolist()
+            slots[slot] = dict(zip(names, shares, strict=True))
+        return Answer(
+            reply.utterance.id,
+            ", ".join(reply.answer),
+            math.prod(max(values.values()) for values in slots.values()),
+            probabilities=slots,
+        )
 
     def records(
         self, utterances: Sequence[Utterance], answers: Sequence[Sequence[str]]

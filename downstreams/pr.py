@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmark.answers import Answer
+from benchmark.answers import Answer, Reply
 from benchmark.arpabet import PHONES, without_stress
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
@@ -118,25 +118,16 @@ class Pr:
         """The phones that are heard in each utterance."""
         return ctc.best_paths(logits, lengths, vocabulary)
 
-    def explain(
-        self,
-        logits: Tensor,
-        lengths: Tensor,
-        utterances: Sequence[Utterance],
-        vocabulary: Sequence[str],
-        hop_s: float,
-        settings: Mapping[str, Any],
-    ) -> list[Answer]:
-        """The phones of each utterance, with times and confidence."""
-        return [
-            Answer(
-                utterance.id,
-                " ".join(vocabulary[symbol.place] for symbol in symbols),
-                ctc.confidence(symbols),
-                tuple(ctc.span([symbol], vocabulary[symbol.place], hop_s) for symbol in symbols),
-            )
-            for utterance, symbols in zip(utterances, ctc.heard(logits, lengths), strict=True)
-        ]
+    def explain(self, reply: Reply) -> Answer:
+        """The phones, with times and confidence."""
+        (symbols,) = ctc.heard(reply.logits, reply.lengths)
+        phones = [(symbol, reply.vocabulary[symbol.place]) for symbol in symbols]
+        return Answer(
+            reply.utterance.id,
+            " ".join(reply.answer),
+            ctc.confidence(symbols),
+            tuple(ctc.span([symbol], phone, reply.hop_s) for symbol, phone in phones),
+        )
 
     def records(
         self, utterances: Sequence[Utterance], answers: Sequence[Sequence[str]]

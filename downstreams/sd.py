@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmark.answers import Answer, Span
+from benchmark.answers import Answer, Reply, Span
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
 from downstreams import diarization
@@ -179,29 +179,15 @@ class Sd:
             own[:length].copy() for own, length in zip(probabilities, lengths.tolist(), strict=True)
         ]
 
-    def explain(
-        self,
-        logits: Tensor,
-        lengths: Tensor,
-        utterances: Sequence[Utterance],
-        vocabulary: Sequence[str],
-        hop_s: float,
-        settings: Mapping[str, Any],
-    ) -> list[Answer]:
+    def explain(self, reply: Reply) -> Answer:
         """Who speaks when, whatever their names are."""
-        found = []
-        answers = self.answer(logits, lengths, utterances, vocabulary)
-        for utterance, answer in zip(utterances, answers, strict=True):
-            segments = diarization.segments_of(self._heard(answer), vocabulary)
-            ordered = sorted(segments, key=lambda segment: (segment.start_s, segment.speaker))
-            found.append(
-                Answer(
-                    utterance.id,
-                    diarization.shown(segments),
-                    spans=tuple(Span(who, start, end) for who, start, end in ordered),
-                )
-            )
-        return found
+        segments = diarization.segments_of(self._heard(reply.answer), reply.vocabulary)
+        ordered = sorted(segments, key=lambda segment: (segment.start_s, segment.speaker))
+        return Answer(
+            reply.utterance.id,
+            diarization.shown(segments),
+            spans=tuple(Span(who, start, end) for who, start, end in ordered),
+        )
 
     def records(
         self, utterances: Sequence[Utterance], answers: Sequence[NDArray[np.float32]]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from benchmark.answers import Answer, Span
+from benchmark.answers import Answer, Reply, Span
 from benchmark.core import DownstreamCard, Metric, Record, Utterance
 from benchmark.errors import SuperbError
 from benchmark.scoring import slots
@@ -134,29 +134,16 @@ class Sf:
         """What is heard in each utterance, with its tags."""
         return [joined(heard) for heard in ctc.best_paths(logits, lengths, vocabulary)]
 
-    def explain(
-        self,
-        logits: Tensor,
-        lengths: Tensor,
-        utterances: Sequence[Utterance],
-        vocabulary: Sequence[str],
-        hop_s: float,
-        settings: Mapping[str, Any],
-    ) -> list[Answer]:
-        """What is heard in each utterance; words with times, and the slot that each fills."""
-        frame_s = ctc.stacked(hop_s, settings) * hop_s
-        answers = self.answer(logits, lengths, utterances, vocabulary)
-        return [
-            Answer(
-                utterance.id,
-                answer,
-                ctc.confidence(symbols),
-                _words(symbols, vocabulary, frame_s),
-            )
-            for utterance, answer, symbols in zip(
-                utterances, answers, ctc.heard(logits, lengths), strict=True
-            )
-        ]
+    def explain(self, reply: Reply) -> Answer:
+        """What is heard; words with times, and the slot that each fills."""
+        (symbols,) = ctc.heard(reply.logits, reply.lengths)
+        frame_s = ctc.stacked(reply.hop_s, reply.settings) * reply.hop_s
+        return Answer(
+            reply.utterance.id,
+            reply.answer,
+            ctc.confidence(symbols),
+            _words(symbols, reply.vocabulary, frame_s),
+        )
 
     def records(self, utterances: Sequence[Utterance], answers: Sequence[str]) -> list[Record]:
         """F1 of slots and character errors of their values, of each utterance."""

@@ -9,20 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from benchmark.core import DownstreamCard, Utterance
+from benchmark.encoding import folders
 from benchmark.encoding.audio import opened
-from benchmark.encoding.folders import visible
 from benchmark.errors import SuperbError
 from downstreams.corpora import MANIFEST_SUFFIXES
 from downstreams.corpora.manifest import recordings
 
 STANDARD_INPUT: Final = "-"
-# As decoders name them; a file that is named by itself may be called anything.
-_SUFFIXES: Final = frozenset(
-    (
-        *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc"),
-        *(".au", ".snd", ".caf", ".sph", ".nist", ".w64", ".rf64"),
-    )
-)
 
 
 def gather(names: Sequence[str], card: DownstreamCard) -> list[Utterance]:
@@ -57,11 +50,10 @@ def _recordings(name: str, card: DownstreamCard) -> list[Utterance]:
         return [Utterance(STANDARD_INPUT, data, "test")]
     path = Path(name).expanduser()
     if path.is_dir():
-        files = [own for own in visible(path, "**/*") if own.suffix.lower() in _SUFFIXES]
+        files = folders.recordings(path)
         if not files:
-            raise SuperbError(
-                f"no recording in the folder {name}: looked for {', '.join(sorted(_SUFFIXES))}"
-            )
+            known = ", ".join(sorted(folders.SUFFIXES))
+            raise SuperbError(f"no recording in the folder {name}: looked for {known}")
         return [Utterance(str(own), own, "test") for own in files]
     if not path.is_file():
         raise SuperbError(f"there is no file or folder {name}")

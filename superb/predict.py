@@ -8,9 +8,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-from benchmark.answering.restored import Reply, RestoredHead, restore
+from benchmark.answering.restored import RestoredHead, restore
 from benchmark.answering.saved import HeadCard, heads_of, mix_of, read_card, read_weights
-from benchmark.answers import Answer, Compares, Keeps
+from benchmark.answers import Answer, Compares, Keeps, Reply
 from benchmark.core import Downstream, Upstream, Utterance, at_hop
 from benchmark.encoding.forward import FrozenEncoder
 from benchmark.encoding.gain import Amplified

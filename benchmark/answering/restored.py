@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from benchmark.answering.saved import Weights
-from benchmark.answers import Answer, Compares, Explains
+from benchmark.answers import Answer, Compares, Explains, Reply
 from benchmark.core import Attends, Downstream, HiddenStates, Utterance
 from benchmark.encoding.ahead import arithmetic_threads
 from benchmark.encoding.arithmetic import exact
@@ -29,16 +29,6 @@ from benchmark.encoding.packing import NONE, pack, unpack
 from benchmark.errors import SuperbError
 from benchmark.probing.fit import build_head, logits_of, one_thread
 from benchmark.probing.layers import LayerMix, Mix
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What comes out for one recording, before anybody explains it."""
-
-    utterance: Utterance
-    logits: Any
-    lengths: Tensor
-    answer: Any
 
 
 @dataclass(frozen=True)
@@ -160,7 +150,7 @@ class RestoredHead:
             with one_thread():
                 logits, lengths = logits_of(self.mix, self.head, states, self.half)
                 (answer,) = self.downstream.answer(logits, lengths, [utterance], self.vocabulary)
-        return Reply(utterance, logits, lengths, answer)
+        return Reply(utterance, answer, logits, lengths, self.vocabulary, self.hop_s, self.settings)
 
     @property
     def _rate(self) -> int:
@@ -189,15 +179,7 @@ class RestoredHead:
         task, utterance = self.downstream, reply.utterance
         if isinstance(task, Explains):
             with one_thread(), torch.inference_mode():
-                (found,) = task.explain(
-                    reply.logits,
-                    reply.lengths,
-                    [utterance],
-                    self.vocabulary,
-                    self.hop_s,
-                    self.settings,
-                )
-            return found
+                return task.explain(reply)
         try:  # what the table of utterances would have, though nobody knows the right answer
             records = task.records([utterance], [reply.answer])
         except Exception:  # a task of somebody else's, which may want that answer

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmark.errors import SuperbError
+from superb.commands.options import Quiet
 
 data_app = typer.Typer(help="Check a corpus on disk, or download one.", no_args_is_help=True)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of a corpus that has a name.")
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
 
 
 @data_app.command()

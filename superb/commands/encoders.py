@@ -15,7 +15,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmark.errors import SuperbError
-from superb.commands.options import CacheDir, FileSettings, complete_upstream, several
+from superb.commands.options import (
+    CacheDir,
+    FileSettings,
+    Quiet,
+    complete_upstream,
+    several,
+)
 
 
 def pretrain(
@@ -62,9 +68,7 @@ def pretrain(
     ] = "",
     licence: Annotated[str, typer.Option(help="Of the weights, for the card.")] = "",
     attribution: Annotated[str, typer.Option(help="To the audio's owners, for the card.")] = "",
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Pretrain an encoder on recordings without labels; the same command again goes on with it.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from superb.commands.options import deliver
+from superb.commands.options import Results, deliver
 
 export_app = typer.Typer(help="Results as a model card's metadata or as a table.")
 
@@ -17,7 +17,7 @@ def model_card(
     upstream: Annotated[
         str, typer.Option("--upstream", "-u", help="Name of the encoder in the leaderboard.")
     ],
-    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    results: Results = Path("results"),
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here.")] = None,
 ) -> None:
     """Metadata for the start of a Hugging Face model card: scores as its model-index."""
@@ -28,7 +28,7 @@ def model_card(
 
 @export_app.command(name="csv")
 def csv_(
-    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    results: Results = Path("results"),
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here.")] = None,
 ) -> None:
     """All results as tidy CSV: one row per result and metric."""

@@ -78,6 +78,12 @@ FileSettings = Annotated[
     list[str] | None,
     typer.Option("--set", help="What a training file does not say, name=value; may be repeated."),
 ]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
+RemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
+Results = Annotated[Path, typer.Argument(help="Folder of results.")]
 PictureFolder = Annotated[
     Path | None, typer.Option("--output", "-o", help="Draw pictures into this folder.")
 ]

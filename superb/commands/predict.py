@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from superb.commands.options import deliver
+from superb.commands.options import Device, Quiet, RemoteCode, deliver
 
 ResultFile = Annotated[
     Path, typer.Argument(help="JSON file of a result made with --save-heads.", show_default=False)
@@ -25,10 +25,6 @@ Encoder = Annotated[
 ]
 Task = Annotated[str | None, typer.Option("--downstream", "-d", help="The task, where it is code.")]
 Head = Annotated[str | None, typer.Option(help="The head of asr, where it is code.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")]
-RemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code.")
-]
 
 
 def predict(
@@ -55,9 +51,7 @@ def predict(
         int | None, typer.Option(help="The channel to hear, from 0; that of the run if none.")
     ] = None,
     trust_remote_code: RemoteCode = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Answer recordings by the head of a result: transcripts, labels, speakers, scores of pairs.
 

@@ -11,11 +11,17 @@ from rich.console import Console
 from rich.markup import escape
 
 from benchmark.errors import SuperbError
-from superb.commands.options import PictureFolder, deliver, no_garbage, several
+from superb.commands.options import (
+    PictureFolder,
+    Results,
+    deliver,
+    no_garbage,
+    several,
+)
 
 
 def leaderboard(
-    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    results: Results = Path("results"),
     format: Annotated[
         str, typer.Option(help="terminal, markdown, csv, latex (booktabs) or html (a fragment).")
     ] = "terminal",
@@ -48,7 +54,7 @@ def reproduce(
     upstream: Annotated[
         str, typer.Argument(help="A published encoder, such as hubert-base.", show_default=False)
     ],
-    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    results: Results = Path("results"),
 ) -> None:
     """Measured scores beside those that SUPERB published, and what to run for what is missing."""
     from leaderboard.compare.reproduction import reproduce as compare
@@ -114,7 +120,7 @@ def compare(
 
 
 def layers(
-    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    results: Results = Path("results"),
     downstream: Annotated[
         list[str] | None,
         typer.Option("--downstream", "-d", help="Task, or several with commas; all if none."),
@@ -135,7 +141,7 @@ def layers(
 
 
 def heads(
-    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    results: Results = Path("results"),
     output: PictureFolder = None,
 ) -> None:
     """Does the rank of encoders depend on the head? Scores, rank correlation, what flips."""
@@ -143,7 +149,7 @@ def heads(
 
 
 def labels(
-    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    results: Results = Path("results"),
     output: PictureFolder = None,
 ) -> None:
     """Does the rank of encoders depend on how many labels there are? Scores, what flips."""
@@ -164,7 +170,7 @@ def _show_variants(results: Path, by: Literal["heads", "labels"], output: Path |
 
 
 def report(
-    results: Annotated[Path, typer.Argument(help="Folder of results.")] = Path("results"),
+    results: Results = Path("results"),
     output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path(
         "report.html"
     ),

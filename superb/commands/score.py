@@ -13,9 +13,12 @@ from rich.console import Console
 from superb.commands.options import (
     TASKS,
     CacheDir,
+    Device,
     FileSettings,
     Heads,
     LayerChoices,
+    Quiet,
+    RemoteCode,
     Storage,
     Tasks,
     complete_corpus,
@@ -80,7 +83,7 @@ def run(
         "results"
     ),
     cache_dir: CacheDir = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         str, typer.Option(help="Arithmetic of the encoder: float32, bfloat16, auto.")
     ] = "float32",
@@ -132,10 +135,7 @@ def run(
         int | None,
         typer.Option(help="The channel to hear, counted from 0; the mean of all if none is given."),
     ] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option("--trust-remote-code", help="Let a checkpoint run its own Python code."),
-    ] = False,
+    trust_remote_code: RemoteCode = False,
     settings: FileSettings = None,
     checkpoint: Annotated[
         Path | None,
@@ -160,9 +160,7 @@ def run(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the result records instead of a table.")
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score frozen encoders on tasks: last layer beside the weighted sum, with intervals.
 
@@ -260,7 +258,7 @@ def plan(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds per probe, for --nodes.")] = 1,
     cache_dir: CacheDir = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
 ) -> None:
     """Price a run on a corpus of some size, from measured speeds; it need not be there."""

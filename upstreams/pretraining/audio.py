@@ -21,12 +21,11 @@ from torch import Tensor
 from torchaudio.functional import resample
 
 from benchmark.encoding.audio import opened
-from benchmark.encoding.folders import visible
+from benchmark.encoding.folders import SUFFIXES, recordings
 from benchmark.errors import AudioError, SuperbError
 from upstreams.models.batch import SAMPLE_RATE
 from upstreams.pretraining.objective import Batch
 
-SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".sph"})
 # LibriSpeech ("84/121123/84-121123-0000.flac") and VoxCeleb ("id10001/xxx/00001.wav") say who
 # speaks; of other names nothing is assumed.
 SPEAKER_PATTERN = r"(?:^|/)(id\d+|\d+)[/_-]"
@@ -88,11 +87,7 @@ def scan(folders: list[Path], speaker_pattern: str = SPEAKER_PATTERN) -> list[Cl
                 raise SuperbError(f"--audio {folder} is in --audio {other}; give each folder once")
         if not folder.is_dir():
             raise SuperbError(f"--audio {folder}: there is no such folder; give one with audio")
-        paths = [
-            path
-            for path in visible(folder, "**/*")
-            if path.suffix.lower() in SUFFIXES and path.is_file()
-        ]
+        paths = recordings(folder)
         if not paths:
             raise SuperbError(
                 f"--audio {folder} holds no audio; these names are looked for: "
