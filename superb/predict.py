@@ -196,8 +196,8 @@ def _encoder(
             upstream = load_upstream(upstream, stated.trust_remote_code, settings)
         except SuperbError as error:
             raise SuperbError(
-                f"the encoder of {path} cannot be loaded: {error}. If it is elsewhere now, name it "
-                "with --upstream"
+                f"the encoder of {path} cannot be loaded: {str(error).rstrip('.')}. If it is "
+                "elsewhere now, name it with --upstream"
             ) from error
     found = prepare_encoder(upstream, device, progress)
     wanted = card.identity["upstream"]["fingerprint"]
