@@ -18,6 +18,9 @@ from tests.made import QUICK, RATE, SPEAKERS, WORDS, tone
 
 # As the command line does, and before torch is imported: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Tests that run beside one another share the cores.
+if beside := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // beside)))
 
 TINY = {
     "hidden_size": 32,
