@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import soundfile
 
-from tests.made import QUICK, RATE, SPEAKERS, WORDS, tone
+from tests.made import FOLDS, QUICK, RATE, SPEAKERS, WORDS, tone
 
 # As the command line does, and before torch is imported: waiting threads must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -79,6 +79,28 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = folder / "tones.tsv"
     manifest.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return manifest
+
+
+@pytest.fixture(scope="session")
+def folded(tones: Path) -> Any:
+    """A corpus of three folds over the tones, by speaker; in the last nobody says stop."""
+    from benchmark.core import Corpus, Utterance
+
+    utterances = []
+    for row in tones.read_text().splitlines()[1:]:
+        name, _, speaker, text, label = row.split("\t")
+        utterances.append(
+            Utterance(name, tones.parent / name, "train", speaker, text=text, label=label)
+        )
+    folds = {
+        fold: {
+            u.id: {test: "test", valid: "valid"}.get(u.speaker, "train")
+            for u in utterances
+            if fold != "c" or u.label != "stop"
+        }
+        for fold, (test, valid) in FOLDS.items()
+    }
+    return Corpus("folded", utterances=tuple(utterances), folds=folds)
 
 
 @pytest.fixture(scope="session")

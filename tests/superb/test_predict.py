@@ -146,6 +146,29 @@ def test_each_seed_has_a_head_of_its_own(made, spoken):
         heard(made, "ks-seeds", seed=7)
 
 
+def test_each_fold_has_a_head_of_its_own(made, folded, tmp_path):
+    options = made[2] | {"corpus": folded, "output": tmp_path}
+    (result,) = run(made[1], "ks", layers="last", **options)
+    path = result_path(tmp_path, "ks", result.upstream["name"], result.run_id)
+    records = read_records(path)[0]
+    answers = set()
+    for fold, part in folded.partitions().items():
+        head = load_head(path, fold=fold, upstream=made[1])
+        found, bad = answer_all(head, part.split("test"))
+        own = {record.id: record.hypothesis for record in records if record.fold == fold}
+        assert {one.answer.utterance: one.answer.text for one in found} == own
+        assert not bad
+        answers |= {(fold, *found[0].answer.probabilities["label"])}
+    assert ("c", "no", "yes") in {(fold, *sorted(words)) for fold, *words in answers}
+    first = load_head(path, upstream=made[1]).head.state_dict()
+    assert torch.equal(
+        first["classify.weight"],
+        load_head(path, fold="a", upstream=made[1]).head.state_dict()["classify.weight"],
+    )
+    with pytest.raises(SuperbError, match="no fold 'd'; it has a, b, c"):
+        load_head(path, fold="d", upstream=made[1])
+
+
 def test_two_recordings_are_compared(made, spoken):
     wanted = {record.id: record.hypothesis for record in read_records(made[0]["asv"])[0]}
     head = heard(made, "asv")

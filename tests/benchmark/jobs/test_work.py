@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from benchmark.core import Corpus, Utterance
 from benchmark.errors import SuperbError
 from benchmark.jobs.executors import InProcess
 from benchmark.jobs.plan import Encode, Fit, Write, make_plan
@@ -17,30 +15,9 @@ from benchmark.metrics import score
 from benchmark.progress import Messages
 from benchmark.scoring.outcome import Choice
 from benchmark.scoring.results import read_records, result_path
+from tests.made import FOLDS
 
 QUIET = Messages()
-# fold → speakers of test and of valid; the others are train
-FOLDS = {"a": ("ada", "ben"), "b": ("ben", "cy"), "c": ("cy", "dora")}
-
-
-@pytest.fixture(scope="module")
-def folded(tones: Path) -> Corpus:
-    """Three folds over the tones, by speaker; in the last nobody says stop."""
-    utterances = []
-    for row in tones.read_text().splitlines()[1:]:
-        name, _, speaker, text, label = row.split("\t")
-        utterances.append(
-            Utterance(name, tones.parent / name, "train", speaker, text=text, label=label)
-        )
-    folds = {
-        fold: {
-            u.id: {test: "test", valid: "valid"}.get(u.speaker, "train")
-            for u in utterances
-            if fold != "c" or u.label != "stop"
-        }
-        for fold, (test, valid) in FOLDS.items()
-    }
-    return Corpus("folded", utterances=tuple(utterances), folds=folds)
 
 
 def fitted(site):
