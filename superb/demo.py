@@ -13,13 +13,14 @@ from benchmark.answers import Answer, Compares
 from benchmark.core import Attends, Attention, Utterance
 from benchmark.errors import SuperbError
 from benchmark.probing.layers import Mix
+from benchmark.progress import Progress
 
 _HERE: Final = "127.0.0.1"
 _SPANS: Final = ("from s", "to s", "heard", "sure")
 
 
-def serve(head: RestoredHead, port: int) -> None:
-    """Show the page until Ctrl-C.
+def serve(head: RestoredHead, port: int, progress: Progress) -> None:
+    """Show the page until Ctrl-C, and say where.
 
     Raises:
         SuperbError: gradio is not installed, or the port is taken.
@@ -29,11 +30,20 @@ def serve(head: RestoredHead, port: int) -> None:
     # system fonts: a page of one's own machine asks no other one for anything
     theme = gradio.themes.Base(font=["system-ui", "sans-serif"], font_mono=["monospace"])
     try:
-        page.launch(server_name=_HERE, server_port=port, theme=theme, footer_links=[])
+        page.launch(
+            server_name=_HERE,
+            server_port=port,
+            theme=theme,
+            footer_links=[],
+            quiet=True,
+            prevent_thread_lock=True,
+        )
     except OSError as error:
         raise SuperbError(
-            f"port {port} cannot be had: {error}. Choose another with --port"
+            f"port {port} is taken, or this account may not have it. Choose another with --port"
         ) from error
+    progress.note(f"http://{_HERE}:{port} (Ctrl-C ends it)")
+    page.block_thread()
 
 
 def build_page(head: RestoredHead) -> Any:  # noqa: ANN401 - of gradio

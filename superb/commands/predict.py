@@ -108,6 +108,7 @@ def demo(
     from superb.demo import serve
     from superb.predict import load_head
 
+    progress = Progress()
     restored = load_head(
         result,
         seed=seed,
@@ -117,6 +118,6 @@ def demo(
         head=head,
         device=device,
         trust_remote_code=trust_remote_code,
-        progress=Progress(),
+        progress=progress,
     )
-    serve(restored, port)
+    serve(restored, port, progress)
