@@ -173,6 +173,10 @@ def _about_standard(result: Result, expected: Expected) -> Iterator[str]:
     named = f"protocol {result.protocol['name']} version {result.protocol['version']}"
     if content_sha256(result.protocol) != result.protocol.get("sha256"):
         yield f"the values of its protocol do not have the hash that it gives for {named}"
+    finished = [row for row in result.learning_rate_curve if row["status"] == "finished"]
+    trained = {row["learning_rate"] for row in finished} & set(result.protocol["learning_rates"])
+    if result.learning_rate_curve and result.learning_rate not in {*trained, None}:
+        yield f"no head was trained to the end at its learning rate, {result.learning_rate:g}"
     if result.protocol["sha256"] != expected.protocol_sha256:
         yield (
             f"its values are not those of {named} for {result.downstream['name']}: give a protocol "

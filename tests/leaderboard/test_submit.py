@@ -120,6 +120,7 @@ REMADE = {
     "the score": (lambda r: {"metrics": with_score(r, value=99.0)}, "value is 99"),
     "the interval": (lambda r: {"metrics": with_score(r, low=40.0)}, "low is 40"),
     "speakers": (lambda r: {"metrics": with_score(r, clusters=999)}, "clusters is 999"),
+    "a learning rate": (lambda r: {"learning_rate": 0.5}, "no head was trained to the end"),
     "a seed's score": (
         lambda r: {"per_seed": [{**entry, "metrics": {"accuracy": 99.0}} for entry in r.per_seed]},
         "by seed",
