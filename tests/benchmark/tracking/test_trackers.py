@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -76,6 +77,29 @@ def test_a_tracker_without_its_package_says_what_to_type(monkeypatch):
         require_tracker("wandb")
     with pytest.raises(SuperbError, match="Did you mean wandb"):
         Courses(["wandbb"])
+
+
+def test_tensorboard_keeps_runs_apart_and_takes_back_what_comes_again(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for run_id, values in (("1", (1.0, 2.0)), ("2", (3.0,))):
+        for _ in range(2):  # as if cut off after the first
+            course = load_tracker("tensorboard", tmp_path).open(replace(ABOUT, run_id=run_id))
+            for step, value in enumerate(values, start=1):
+                course.look("0.1, seed 0", step, {"train/loss": value})
+            course.score({"status": "finished", "test/accuracy": sum(values)})
+            course.close()
+    for run_id, values in (("1", (1.0, 2.0)), ("2", (3.0,))):
+        place = tmp_path / "ks" / "hubert" / run_id
+        curve, score = (
+            EventAccumulator(f"{place}/last, 0.1, seed 0"),
+            EventAccumulator(f"{place}/last"),
+        )
+        curve.Reload(), score.Reload()
+        points = [(point.step, point.value) for point in curve.Scalars("train/loss")]
+        assert points == list(enumerate(values, start=1))
+        assert [point.value for point in score.Scalars("test/accuracy")] == [sum(values)]
 
 
 def test_trackio_keeps_courses_that_are_open_together(tmp_path, monkeypatch, capfd):
