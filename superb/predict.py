@@ -102,7 +102,11 @@ def find_card(path: Path, fold: str | None = None) -> tuple[Path, HeadCard]:
         SuperbError: there is none; the message says what to do.
     """
     if path.name.endswith(HEAD_CARD):
-        return path, read_card(path)
+        card = read_card(path)
+        if fold not in (None, card.fold):
+            own = f"fold {card.fold!r}" if card.fold else "no fold"
+            raise SuperbError(f"{path} is of {own}, not of {fold!r}; give the file of the result")
+        return path, card
     if path.is_dir() or not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise SuperbError(
@@ -116,10 +120,17 @@ def find_card(path: Path, fold: str | None = None) -> tuple[Path, HeadCard]:
     if not result.downstream.get("trained", True):
         raise SuperbError(f"{path}: {task} trains no head, so there is none that could answer")
     cards = [(own, read_card(own)) for own in heads_of(path).values()]
+    if not cards and path.stem != result.run_id:
+        raise SuperbError(
+            f"{path} was renamed, and a head goes by the name of its result: name it "
+            f"{result.run_id}.json again, beside {result.run_id}*{HEAD_CARD} and its weights"
+        )
     if not cards:
         raise SuperbError(
-            f"{path} has no saved head: it was made without --save-heads. Delete that file and "
-            "type its command again with --save-heads, which comes to the same score"
+            f"{path} has no saved head: it was made without --save-heads, or copied without "
+            f"{path.stem}*{HEAD_CARD} and the weights beside that. If there is none to copy, "
+            "delete that file and type its command again with --save-heads, which comes to the "
+            "same score"
         )
     folds = [entry["fold"] for entry in result.folds]
     cards.sort(key=lambda pair: folds.index(pair[1].fold) if pair[1].fold in folds else 0)

@@ -32,6 +32,7 @@ from benchmark.jobs.cost import (
     size,
     some,
 )
+from benchmark.jobs.keep import require_heads
 from benchmark.jobs.plan import Fit, Plan, make_plan
 from benchmark.jobs.price import TaskWork, encoding_seconds, learns_alone, price_fit, update_seconds
 from benchmark.jobs.run import extractions
@@ -112,9 +113,14 @@ def forecast(sites: Sequence[Site], progress: Progress) -> Forecast:
         progress: where to warn.
 
     Raises:
-        SuperbError: as for `make_plan`, or because the encoder or the disk cannot be timed.
+        SuperbError: as for `make_plan` and `require_heads`, or because the encoder or the disk
+            cannot be timed.
     """
-    plans = [make_plan(site, Progress(quiet=True, console=progress.console)) for site in sites]
+    quiet = Progress(quiet=True, console=progress.console)
+    plans = [make_plan(site, quiet) for site in sites]
+    for site, plan in zip(sites, plans, strict=True):
+        if site.save_heads:
+            require_heads(site, plan.found, quiet)
     clock = _Clock(progress)
     wanted: dict[str, tuple[str, str, list[Extraction]]] = {}
     for site, plan in zip(sites, plans, strict=True):

@@ -167,6 +167,8 @@ def test_each_fold_has_a_head_of_its_own(made, folded, tmp_path):
     )
     with pytest.raises(SuperbError, match="no fold 'd'; it has a, b, c"):
         load_head(path, fold="d", upstream=made[1])
+    with pytest.raises(SuperbError, match="is of fold 'a', not of 'b'"):
+        load_head(head_path(path, "a"), fold="b", upstream=made[1])
 
 
 def test_two_recordings_are_compared(made, spoken):
@@ -213,9 +215,14 @@ def test_heads_change_no_run_and_no_score(made, tmp_path):
     assert len(superb.load_results(files["ks"].parent)) == 2  # cards of heads are no results
     with pytest.raises(SuperbError, match="has no saved head: it was made without --save-heads"):
         load_head(path)
+    best = tmp_path / "best.json"
+    best.write_bytes(path.read_bytes())
+    with pytest.raises(SuperbError, match=f"was renamed.*name it {plain.run_id}.json again"):
+        load_head(best)
     options["save_heads"] = True
-    with pytest.raises(SuperbError, match=rf"made before without it.*{path}.*Delete these files"):
-        run(encoder, "ks", layers="weighted-sum-norm", **options)
+    for dry in (True, False):
+        with pytest.raises(SuperbError, match=rf"before without it.*{path}.*Delete these files"):
+            run(encoder, "ks", layers="weighted-sum-norm", dry_run=dry, **options)
     path.unlink()
     run(encoder, "ks", layers="weighted-sum-norm", **options)
     weights = [weights_path(head_path(result)).read_bytes() for result in (path, files["ks"])]
