@@ -180,4 +180,8 @@ def test_a_file_is_named_by_its_results_and_changes_none(tmp_path, places, bands
     assert "2 results: 0 done, 2 left" in shown.stdout
     shown = CliRunner().invoke(app, ["run", str(path), "--dry-run", "-q", "-l", "last,0"])
     assert "4 results: 2 done, 2 left" in shown.stdout
+    # what two groups ask for is made once
+    twice = ["run", str(path), "--dry-run", "-q", "-d", "ks", "-l", "last,0"]
+    shown = CliRunner().invoke(app, twice)
+    assert "2 results: 1 done, 1 left" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
