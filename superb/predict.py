@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -322,7 +322,7 @@ def answer_all(
     pairs: list[tuple[str, str]] = []
     if isinstance(head.downstream, Compares):
         pairs = _pairs(utterances)
-    answers: dict[str, Prediction] = {}
+    answers: list[tuple[tuple[str, ...], Answer]] = []  # with the ids that each is about
     replies: dict[str, Reply] = {}
     rates: dict[str, int] = {}
     bad = []
@@ -331,7 +331,7 @@ def answer_all(
             if pairs:
                 replies[utterance.id] = head.reply(utterance)
             else:
-                answers[utterance.id] = Prediction(head.answer(utterance), {})
+                answers.append(((utterance.id,), head.answer(utterance)))
         except AudioError as error:
             bad.append(error)
         else:
@@ -339,20 +339,14 @@ def answer_all(
             if rate is not None and rate != head.encoder.card.sample_rate:
                 rates[utterance.id] = rate
         advance()
-    for one, other in pairs:
+    for one, other in dict.fromkeys(pairs):
         if one in replies and other in replies:
-            found = head.compare(replies[one], replies[other])
-            answers[found.utterance] = Prediction(found, {})
-    resampled = [
-        replace(own, sample_rates={n: rates[n] for n in _ids(name, rates)})
-        for name, own in answers.items()
+            answers.append(((one, other), head.compare(replies[one], replies[other])))
+    found = [
+        Prediction(answer, {name: rates[name] for name in ids if name in rates})
+        for ids, answer in answers
     ]
-    return resampled, bad
-
-
-def _ids(name: str, rates: Mapping[str, int]) -> Iterator[str]:
-    """The recordings of an answer that were resampled."""
-    return (n for n in rates if name == n or name.startswith(f"{n}|") or name.endswith(f"|{n}"))
+    return found, bad
 
 
 def _pairs(utterances: Sequence[Utterance]) -> list[tuple[str, str]]:

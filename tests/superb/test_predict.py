@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import superb
 from benchmark.answering.saved import head_path, weights_path
+from benchmark.core import Utterance
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
 from benchmark.scoring.files import signed
@@ -176,6 +177,9 @@ def test_two_recordings_are_compared(made, spoken):
     head = heard(made, "asv")
     found, _ = answer_all(head, of_test(spoken, "asv"))
     assert {own.answer.utterance: own.answer.text for own in found} == wanted
+    audio = [u.audio for u in of_test(spoken, "asv")[:4]]
+    told = [Utterance(*pair, "test") for pair in zip(("a", "b|c", "a|b", "c"), audio, strict=True)]
+    assert len(answer_all(head, told)[0]) == 6  # though two of the pairs are called a|b|c
     with pytest.raises(SuperbError, match="give two"):
         answer_all(head, of_test(spoken, "asv")[:1])
     with pytest.raises(SuperbError, match="give two"):
