@@ -14,6 +14,7 @@ from benchmark.tracking import courses as module
 from benchmark.tracking import tracker as table
 from benchmark.tracking.courses import Courses
 from benchmark.tracking.tracker import About, load_tracker, require_tracker
+from benchmark.tracking.with_trackio import Trackio
 from superb.running import run
 
 ABOUT = About("0123456789abcdef", "hubert", "ks", "last", {"seeds": [0], "protocol": {"a": 1}})
@@ -109,7 +110,11 @@ def test_trackio_keeps_courses_that_are_open_together(tmp_path, monkeypatch, cap
     for found in (utils, sqlite_storage):  # it may have been imported with another one
         monkeypatch.setattr(found, "TRACKIO_DIR", tmp_path, raising=False)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    monkeypatch.setattr(Trackio, "_folder", ())
     tracker = load_tracker("trackio", tmp_path)
+    for other in (tmp_path / "other", None):  # it would keep them here all the same
+        with pytest.raises(SuperbError, match="all runs of a process in one folder"):
+            load_tracker("trackio", other)
     runs = [tracker.open(About(f"{n}", "hubert", "ks", "last", {"n": n})) for n in range(2)]
     for own in runs:
         own.look("0.1, seed 0", 20, POINT)
