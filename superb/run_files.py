@@ -238,6 +238,8 @@ def _corpus(table: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any
     if not {"name", "manifest"} & table.keys():
         raise SuperbError(f"{where}: corpus needs a name (superb corpora), a manifest, or both")
     paths = {key: _joined(table[key], folder) for key in ("manifest", "data-root") if key in table}
+    if "manifest" not in table:  # without one, a name is what --corpus takes, a file too
+        paths["name"] = beside(table["name"], folder)
     return {**table, **paths}
 
 

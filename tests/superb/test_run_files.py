@@ -82,6 +82,8 @@ def test_tables_inherit_and_paths_start_from_the_file(tmp_path, monkeypatch):
     (tmp_path / "again.toml").write_text(write_run_file(asked))
     again = read_run_file(tmp_path.__class__("again.toml"))
     assert [dict(own.values) for own in again] == [dict(own.values) for own in asked]
+    path.write_text(TABLE.replace('name = "own", manifest = "data.tsv"', 'name = "data.tsv"'))
+    assert read_run_file(path)[1].spec().corpus == str(path.parent / "data.tsv")
     # splits in a table are those of its corpus, and none of another one that is typed
     other = second.overruled({"corpus": "other.tsv", "test-split": "b"})
     assert other.spec().options.splits == {"test": "b"}
