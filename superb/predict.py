@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -102,7 +102,11 @@ def find_card(path: Path, fold: str | None = None) -> tuple[Path, HeadCard]:
         SuperbError: there is none; the message says what to do.
     """
     if path.name.endswith(HEAD_CARD):
-        return path, read_card(path)
+        card = read_card(path)
+        if fold not in (None, card.fold):
+            own = f"fold {card.fold!r}" if card.fold else "no fold"
+            raise SuperbError(f"{path} is of {own}, not of {fold!r}; give the file of the result")
+        return path, card
     if path.is_dir() or not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
         raise SuperbError(
@@ -116,10 +120,17 @@ def find_card(path: Path, fold: str | None = None) -> tuple[Path, HeadCard]:
     if not result.downstream.get("trained", True):
         raise SuperbError(f"{path}: {task} trains no head, so there is none that could answer")
     cards = [(own, read_card(own)) for own in heads_of(path).values()]
+    if not cards and path.stem != result.run_id:
+        raise SuperbError(
+            f"{path} was renamed, and a head goes by the name of its result: name it "
+            f"{result.run_id}.json again, beside {result.run_id}*{HEAD_CARD} and its weights"
+        )
     if not cards:
         raise SuperbError(
-            f"{path} has no saved head: it was made without --save-heads. Delete that file and "
-            "type its command again with --save-heads, which comes to the same score"
+            f"{path} has no saved head: it was made without --save-heads, or copied without "
+            f"{path.stem}*{HEAD_CARD} and the weights beside that. If there is none to copy, "
+            "delete that file and type its command again with --save-heads, which comes to the "
+            "same score"
         )
     folds = [entry["fold"] for entry in result.folds]
     cards.sort(key=lambda pair: folds.index(pair[1].fold) if pair[1].fold in folds else 0)
@@ -311,7 +322,7 @@ def answer_all(
     pairs: list[tuple[str, str]] = []
     if isinstance(head.downstream, Compares):
         pairs = _pairs(utterances)
-    answers: dict[str, Prediction] = {}
+    answers: list[tuple[tuple[str, ...], Answer]] = []  # with the ids that each is about
     replies: dict[str, Reply] = {}
     rates: dict[str, int] = {}
     bad = []
@@ -320,7 +331,7 @@ def answer_all(
             if pairs:
                 replies[utterance.id] = head.reply(utterance)
             else:
-                answers[utterance.id] = Prediction(head.answer(utterance), {})
+                answers.append(((utterance.id,), head.answer(utterance)))
         except AudioError as error:
             bad.append(error)
         else:
@@ -328,20 +339,14 @@ def answer_all(
             if rate is not None and rate != head.encoder.card.sample_rate:
                 rates[utterance.id] = rate
         advance()
-    for one, other in pairs:
+    for one, other in dict.fromkeys(pairs):
         if one in replies and other in replies:
-            found = head.compare(replies[one], replies[other])
-            answers[found.utterance] = Prediction(found, {})
-    resampled = [
-        replace(own, sample_rates={n: rates[n] for n in _ids(name, rates)})
-        for name, own in answers.items()
+            answers.append(((one, other), head.compare(replies[one], replies[other])))
+    found = [
+        Prediction(answer, {name: rates[name] for name in ids if name in rates})
+        for ids, answer in answers
     ]
-    return resampled, bad
-
-
-def _ids(name: str, rates: Mapping[str, int]) -> Iterator[str]:
-    """The recordings of an answer that were resampled."""
-    return (n for n in rates if name == n or name.startswith(f"{n}|") or name.endswith(f"|{n}"))
+    return found, bad
 
 
 def _pairs(utterances: Sequence[Utterance]) -> list[tuple[str, str]]:

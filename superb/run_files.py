@@ -44,14 +44,18 @@ class Asked:
     Attributes:
         values: key → text, number, truth, list of texts; or a table, of a corpus or a protocol.
         file: that it is of; None of a command line.
+        of_corpus: keys that a table of its corpus had, and that say nothing of another one.
     """
 
     values: Mapping[str, Any]
     file: RunFile | None = None
+    of_corpus: frozenset[str] = frozenset()
 
     def overruled(self, typed: Mapping[str, Any]) -> Asked:
-        """The same with what was typed beside it."""
-        return Asked({**self.values, **typed}, self.file)
+        """The same with what was typed beside it; another corpus takes the place of a table."""
+        gone = self.of_corpus if "corpus" in typed else frozenset()
+        kept = {key: value for key, value in self.values.items() if key not in gone}
+        return Asked({**kept, **typed}, self.file, self.of_corpus - gone)
 
     def spec(self) -> RunSpec:
         """The run that it is.
@@ -115,8 +119,8 @@ def read_run_file(path: Path) -> list[Asked]:
     for place, group in enumerate(groups, start=1):
         own = _checked(group, path.parent, partial(lines.of, group=place))
         where = lines.table(place) if len(groups) > 1 else str(path)
-        values = _flat({**common, **own}, where)
-        asked.append(Asked(values, RunFile(path.name, digest, where)))
+        values, of_corpus = _flat({**common, **own}, where)
+        asked.append(Asked(values, RunFile(path.name, digest, where), of_corpus))
     return asked
 
 
@@ -234,19 +238,22 @@ def _corpus(table: Mapping[str, Any], folder: Path, where: str) -> dict[str, Any
     if not {"name", "manifest"} & table.keys():
         raise SuperbError(f"{where}: corpus needs a name (superb corpora), a manifest, or both")
     paths = {key: _joined(table[key], folder) for key in ("manifest", "data-root") if key in table}
+    if "manifest" not in table:  # without one, a name is what --corpus takes, a file too
+        paths["name"] = beside(table["name"], folder)
     return {**table, **paths}
 
 
-def _flat(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A table of a corpus as the options that it stands for."""
+def _flat(values: Mapping[str, Any], where: str) -> tuple[dict[str, Any], frozenset[str]]:
+    """A table of a corpus as the options that it stands for, and which these are."""
     corpus = values.get("corpus")
     if not isinstance(corpus, Mapping):
-        return dict(values)
+        return dict(values), frozenset()
     own = {key: corpus[key] for key in CORPUS if key in corpus}
     if twice := sorted(own.keys() & values.keys()):
         raise SuperbError(f"{where}: {twice[0]} is in the table corpus and again outside of it")
     named = {key: corpus[key] for key in ("name", "manifest") if key in corpus}
-    return {**values, **own, "corpus": named if "manifest" in named else named["name"]}
+    flat = {**values, **own, "corpus": named if "manifest" in named else named["name"]}
+    return flat, frozenset(own)
 
 
 def beside(text: str, folder: Path, *, folders: bool = True) -> str:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -32,11 +33,13 @@ from benchmark.jobs.cost import (
     size,
     some,
 )
+from benchmark.jobs.keep import require_heads
 from benchmark.jobs.plan import Fit, Plan, make_plan
 from benchmark.jobs.price import TaskWork, encoding_seconds, learns_alone, price_fit, update_seconds
 from benchmark.jobs.run import extractions
 from benchmark.jobs.site import Site, Task
 from benchmark.progress import Progress
+from benchmark.scoring.results import result_path
 
 _WIDTH = 18
 
@@ -48,7 +51,7 @@ class TaskRow:
     Attributes:
         encoder: its name on the site.
         task: likewise.
-        choices: layer choices.
+        choices: layer choices that no earlier run has.
         seeds: of the heads.
         done: how many results are there.
         seconds: that the others take to train; None where that is not known.
@@ -112,9 +115,14 @@ def forecast(sites: Sequence[Site], progress: Progress) -> Forecast:
         progress: where to warn.
 
     Raises:
-        SuperbError: as for `make_plan`, or because the encoder or the disk cannot be timed.
+        SuperbError: as for `make_plan` and `require_heads`, or because the encoder or the disk
+            cannot be timed.
     """
-    plans = [make_plan(site, Progress(quiet=True, console=progress.console)) for site in sites]
+    quiet = Progress(quiet=True, console=progress.console)
+    plans = [make_plan(site, quiet) for site in sites]
+    for site, plan in zip(sites, plans, strict=True):
+        if site.save_heads:
+            require_heads(site, plan.found, quiet)
     clock = _Clock(progress)
     wanted: dict[str, tuple[str, str, list[Extraction]]] = {}
     for site, plan in zip(sites, plans, strict=True):
@@ -136,12 +144,17 @@ def forecast(sites: Sequence[Site], progress: Progress) -> Forecast:
         }
         seconds = encoding_seconds(card, left, storage, speeds, whole.layers)
         features.append(FeatureRow(encoder, storage, full, left_bytes(whole), seconds))
-    tasks = [
-        _task_row(site, plan, encoder, task, clock)
-        for site, plan in zip(sites, plans, strict=True)
-        for encoder in site.encoders
-        for task in site.tasks
-    ]
+    tasks: list[TaskRow] = []
+    seen: set[Path] = set()
+    for site, plan in zip(sites, plans, strict=True):
+        for encoder in site.encoders:
+            for task in site.tasks:
+                # what an earlier run makes is found by a later one
+                paths = _paths(site, plan, encoder, task)
+                choices = [choice for choice, path in paths.items() if path not in seen]
+                seen.update(paths.values())
+                if choices:
+                    tasks.append(_task_row(site, plan, encoder, task, choices, clock))
     return Forecast(
         tuple(tasks), tuple(features), tuple(_notes(sites, features, tasks)), tuple(tables)
     )
@@ -194,11 +207,24 @@ def _together(parts: Sequence[Extraction]) -> Extraction:
     return replace(parts[0], wanted={kind: once(kind) for kind in kinds})
 
 
-def _task_row(site: Site, plan: Plan, encoder: str, name: str, clock: _Clock) -> TaskRow:
+def _paths(site: Site, plan: Plan, encoder: str, task: str) -> dict[str, Path]:
+    """The files of the results of a task, by layer choice."""
+    card, storage = site.encoders[encoder].card, plan.storage[encoder]
+    return {
+        choice: result_path(
+            site.output, task, card.name, site.run_id((encoder, task, choice), storage)
+        ).resolve()
+        for choice in site.mixes(encoder, task)
+    }
+
+
+def _task_row(
+    site: Site, plan: Plan, encoder: str, name: str, choices: Sequence[str], clock: _Clock
+) -> TaskRow:
     task, mixes = site.tasks[name], site.mixes(encoder, name)
     seeds = len(site.seeds_of(name))
-    left = [choice for choice in mixes if (encoder, name, choice) not in plan.found]
-    row = TaskRow(encoder, name, tuple(mixes), seeds, len(mixes) - len(left), 0.0)
+    left = [choice for choice in choices if (encoder, name, choice) not in plan.found]
+    row = TaskRow(encoder, name, tuple(choices), seeds, len(choices) - len(left), 0.0)
     if not left:
         return row
     work = TaskWork(task.downstream, task.training)

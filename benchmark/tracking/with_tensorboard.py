@@ -16,7 +16,9 @@ LOGS = Path("logs")
 
 
 class TensorBoard:
-    """Writes ``<folder>/<task>/<upstream>/<layer>``, and beside it ``<layer>, <rate>, seed <n>``.
+    """Writes ``<folder>/<task>/<upstream>/<run id>``: ``<layer>``, ``<layer>, <rate>, seed <n>``.
+
+    Without the run id, another run of the same encoder, task and layer would be laid over it.
 
     Args:
         folder: of all logs; ``logs`` if None.
@@ -27,7 +29,7 @@ class TensorBoard:
 
     def open(self, about: About) -> Events:
         """The event files of a result."""
-        place = self.folder / about.task / quote(about.upstream, safe=" @:+-_")
+        place = self.folder / about.task / quote(about.upstream, safe=" @:+-_") / about.run_id
         return Events(place, about)
 
 

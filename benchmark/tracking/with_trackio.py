@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from benchmark.errors import SuperbError
 from benchmark.tracking.tracker import PROJECT, About
 
 
@@ -18,11 +19,24 @@ class Trackio:
 
     Args:
         folder: of its data base; ``$TRACKIO_DIR`` or trackio's own place if None.
+
+    Raises:
+        SuperbError: this process has told it of another folder, and it knows but one.
     """
 
+    _folder: ClassVar[tuple[Path | None, ...]] = ()
+
     def __init__(self, folder: Path | None = None) -> None:
-        if folder is not None:  # read when it is first imported
-            os.environ["TRACKIO_DIR"] = str(folder)
+        place = None if folder is None else folder.resolve()
+        if Trackio._folder not in ((), (place,)):
+            raise SuperbError(
+                "--track trackio keeps all runs of a process in one folder, which is "
+                f"{Trackio._folder[0] or 'its own'}; got {folder or 'none'}. Give all runs one "
+                "--log-dir, or start them one by one"
+            )
+        Trackio._folder = (place,)
+        if place is not None:  # read when it is first imported
+            os.environ["TRACKIO_DIR"] = str(place)
 
     def open(self, about: About) -> TrackioRun:
         """The run of a result; one of the same name goes on."""

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import superb
 from benchmark.answering.saved import head_path, weights_path
+from benchmark.core import Utterance
 from benchmark.errors import SuperbError
 from benchmark.progress import Progress
 from benchmark.scoring.files import signed
@@ -167,6 +168,8 @@ def test_each_fold_has_a_head_of_its_own(made, folded, tmp_path):
     )
     with pytest.raises(SuperbError, match="no fold 'd'; it has a, b, c"):
         load_head(path, fold="d", upstream=made[1])
+    with pytest.raises(SuperbError, match="is of fold 'a', not of 'b'"):
+        load_head(head_path(path, "a"), fold="b", upstream=made[1])
 
 
 def test_two_recordings_are_compared(made, spoken):
@@ -174,6 +177,9 @@ def test_two_recordings_are_compared(made, spoken):
     head = heard(made, "asv")
     found, _ = answer_all(head, of_test(spoken, "asv"))
     assert {own.answer.utterance: own.answer.text for own in found} == wanted
+    audio = [u.audio for u in of_test(spoken, "asv")[:4]]
+    told = [Utterance(*pair, "test") for pair in zip(("a", "b|c", "a|b", "c"), audio, strict=True)]
+    assert len(answer_all(head, told)[0]) == 6  # though two of the pairs are called a|b|c
     with pytest.raises(SuperbError, match="give two"):
         answer_all(head, of_test(spoken, "asv")[:1])
     with pytest.raises(SuperbError, match="give two"):
@@ -213,9 +219,14 @@ def test_heads_change_no_run_and_no_score(made, tmp_path):
     assert len(superb.load_results(files["ks"].parent)) == 2  # cards of heads are no results
     with pytest.raises(SuperbError, match="has no saved head: it was made without --save-heads"):
         load_head(path)
+    best = tmp_path / "best.json"
+    best.write_bytes(path.read_bytes())
+    with pytest.raises(SuperbError, match=f"was renamed.*name it {plain.run_id}.json again"):
+        load_head(best)
     options["save_heads"] = True
-    with pytest.raises(SuperbError, match=rf"made before without it.*{path}.*Delete these files"):
-        run(encoder, "ks", layers="weighted-sum-norm", **options)
+    for dry in (True, False):
+        with pytest.raises(SuperbError, match=rf"before without it.*{path}.*Delete these files"):
+            run(encoder, "ks", layers="weighted-sum-norm", dry_run=dry, **options)
     path.unlink()
     run(encoder, "ks", layers="weighted-sum-norm", **options)
     weights = [weights_path(head_path(result)).read_bytes() for result in (path, files["ks"])]

@@ -82,6 +82,15 @@ def test_tables_inherit_and_paths_start_from_the_file(tmp_path, monkeypatch):
     (tmp_path / "again.toml").write_text(write_run_file(asked))
     again = read_run_file(tmp_path.__class__("again.toml"))
     assert [dict(own.values) for own in again] == [dict(own.values) for own in asked]
+    path.write_text(TABLE.replace('name = "own", manifest = "data.tsv"', 'name = "data.tsv"'))
+    assert read_run_file(path)[1].spec().corpus == str(path.parent / "data.tsv")
+    # splits in a table are those of its corpus, and none of another one that is typed
+    other = second.overruled({"corpus": "other.tsv", "test-split": "b"})
+    assert other.spec().options.splits == {"test": "b"}
+    assert second.overruled({"test-split": "b"}).spec().options.splits == {
+        "train": "a+b",
+        "test": "b",
+    }
 
 
 @pytest.mark.parametrize(
@@ -173,4 +182,8 @@ def test_a_file_is_named_by_its_results_and_changes_none(tmp_path, places, bands
     assert "2 results: 0 done, 2 left" in shown.stdout
     shown = CliRunner().invoke(app, ["run", str(path), "--dry-run", "-q", "-l", "last,0"])
     assert "4 results: 2 done, 2 left" in shown.stdout
+    # what two groups ask for is made once
+    twice = ["run", str(path), "--dry-run", "-q", "-d", "ks", "-l", "last,0"]
+    shown = CliRunner().invoke(app, twice)
+    assert "2 results: 1 done, 1 left" in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80

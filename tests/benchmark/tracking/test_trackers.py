@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from benchmark.tracking import courses as module
 from benchmark.tracking import tracker as table
 from benchmark.tracking.courses import Courses
 from benchmark.tracking.tracker import About, load_tracker, require_tracker
+from benchmark.tracking.with_trackio import Trackio
 from superb.running import run
 
 ABOUT = About("0123456789abcdef", "hubert", "ks", "last", {"seeds": [0], "protocol": {"a": 1}})
@@ -78,6 +80,29 @@ def test_a_tracker_without_its_package_says_what_to_type(monkeypatch):
         Courses(["wandbb"])
 
 
+def test_tensorboard_keeps_runs_apart_and_takes_back_what_comes_again(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for run_id, values in (("1", (1.0, 2.0)), ("2", (3.0,))):
+        for _ in range(2):  # as if cut off after the first
+            course = load_tracker("tensorboard", tmp_path).open(replace(ABOUT, run_id=run_id))
+            for step, value in enumerate(values, start=1):
+                course.look("0.1, seed 0", step, {"train/loss": value})
+            course.score({"status": "finished", "test/accuracy": sum(values)})
+            course.close()
+    for run_id, values in (("1", (1.0, 2.0)), ("2", (3.0,))):
+        place = tmp_path / "ks" / "hubert" / run_id
+        curve, score = (
+            EventAccumulator(f"{place}/last, 0.1, seed 0"),
+            EventAccumulator(f"{place}/last"),
+        )
+        curve.Reload(), score.Reload()
+        points = [(point.step, point.value) for point in curve.Scalars("train/loss")]
+        assert points == list(enumerate(values, start=1))
+        assert [point.value for point in score.Scalars("test/accuracy")] == [sum(values)]
+
+
 def test_trackio_keeps_courses_that_are_open_together(tmp_path, monkeypatch, capfd):
     pytest.importorskip("trackio")
     from trackio import sqlite_storage, utils
@@ -85,7 +110,11 @@ def test_trackio_keeps_courses_that_are_open_together(tmp_path, monkeypatch, cap
     for found in (utils, sqlite_storage):  # it may have been imported with another one
         monkeypatch.setattr(found, "TRACKIO_DIR", tmp_path, raising=False)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    monkeypatch.setattr(Trackio, "_folder", ())
     tracker = load_tracker("trackio", tmp_path)
+    for other in (tmp_path / "other", None):  # it would keep them here all the same
+        with pytest.raises(SuperbError, match="all runs of a process in one folder"):
+            load_tracker("trackio", other)
     runs = [tracker.open(About(f"{n}", "hubert", "ks", "last", {"n": n})) for n in range(2)]
     for own in runs:
         own.look("0.1, seed 0", 20, POINT)
