@@ -134,6 +134,7 @@ def test_every_rate_failing_is_a_failed_result_and_not_a_score(places, bands, qu
 
 
 def test_logs_are_written_where_asked(places, bands, tmp_path):
-    run(bands(), "ks", layers="last", log_dir=tmp_path / "logs", **places)
-    runs = {folder.name for folder in (tmp_path / "logs" / "ks" / "bands").iterdir()}
+    (result,) = run(bands(), "ks", layers="last", log_dir=tmp_path / "logs", **places)
+    of_run = tmp_path / "logs" / "ks" / "bands" / result.run_id
+    runs = {folder.name for folder in of_run.iterdir()}
     assert runs == {"last", *(f"last, {rate}, seed 0" for rate in ("0.001", "0.01", "0.1"))}

@@ -115,6 +115,6 @@ def test_a_fold_without_usable_audio_in_a_split_is_named(site_of, folded):
 def test_logs_of_folds_stand_apart(site_of, folded, tmp_path):
     places = {"track": ("tensorboard",), "log_dir": tmp_path / "logs"}
     run_site(site_of(corpus=folded, layers=("last",), **places), InProcess(), QUIET)
-    runs = [path.name for path in (tmp_path / "logs" / "ks" / "bands").iterdir()]
+    runs = [path.name for path in (tmp_path / "logs" / "ks" / "bands").glob("*/*")]
     for fold in FOLDS:
         assert sum(f"fold {fold}, " in name for name in runs) == 3
