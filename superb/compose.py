@@ -369,6 +369,11 @@ def _lexicon_of(corpus: object, given: Path | None) -> Lexicon | None:
         SuperbError: it cannot be had or read.
     """
     if given is not None and str(given) == LETTERS:
+        if given.is_file():
+            raise SuperbError(
+                f"--pronunciations {LETTERS} takes letters for phones, and there is a file of that "
+                "name here: give it another name if it is meant, else leave the folder"
+            )
         return None
     if given is not None:
         return read_lexicons([given])

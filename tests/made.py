@@ -7,9 +7,9 @@ import numpy as np
 RATE = 16_000
 SPEAKERS = ("ada", "ben", "cy", "dora")
 WORDS = ("yes", "no", "stop")
+PITCHES = {"yes": 500.0, "no": 1500.0, "stop": 2500.0}
 # fold → speakers of test and of valid; the others are train
 FOLDS = {"a": ("ada", "ben"), "b": ("ben", "cy"), "c": ("cy", "dora")}
-PITCHES = {"yes": 500.0, "no": 1500.0, "stop": 2500.0}
 
 _POOLED = """
 updates = 60

@@ -108,7 +108,10 @@ class Forecast:
 
 
 def forecast(sites: Sequence[Site], progress: Progress) -> Forecast:
-    """Look at what is there, and time here what the rest is made of. Trains and writes nothing.
+    """Look at what is there, and time here what the rest is made of.
+
+    Trains nothing and writes no result; hashes and lengths of audio that it reads are remembered
+    in the cache.
 
     Args:
         sites: runs, one after another.

@@ -401,7 +401,7 @@ def test_heads_of_recognition_are_tasks_of_their_own(places, bands):
         run(bands(), "ks", head="ctc", **places)
 
 
-def test_hidden_markov_models_are_heads_too(places, bands, monkeypatch):
+def test_hidden_markov_models_are_heads_too(places, bands, tmp_path, monkeypatch):
     pytest.importorskip("kaldi_hmm_gmm", reason="needs the extra hmm")
     options = {**places, "pronunciations": "letters", "save_heads": True}
     found = run(bands(), "asr", head=("hmm", "gmm-hmm"), **options)
@@ -419,6 +419,11 @@ def test_hidden_markov_models_are_heads_too(places, bands, monkeypatch):
     answered, _ = answer_all(head, test)
     heard = {record.id: record.hypothesis for record in records_of(places["output"], found[0])[0]}
     assert {own.answer.utterance: own.answer.text for own in answered} == heard
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "letters").write_text("yes Y EH1 S\n")
+    with pytest.raises(SuperbError, match="takes letters for phones, and there is a file of that"):
+        run(bands(), "asr", head="hmm", **options)
+    (tmp_path / "letters").unlink()
     monkeypatch.setitem(sys.modules, "kaldi_hmm_gmm", None)
     with pytest.raises(SuperbError, match=r"pip install 'superb\[hmm\]', or choose --head ctc"):
         run(bands(), "asr", head="hmm", **options)
