@@ -26,18 +26,20 @@ VERSIONED: Final = frozenset(LIBRARIES) | sys.stdlib_module_names
 OWN: Final = frozenset({"superb", "benchmark", "upstreams", "downstreams", "leaderboard"})
 
 
-def update_code(digest: _Hash, thing: type | FunctionType | BuiltinFunctionType) -> bool:
+def update_code(
+    digest: _Hash, thing: type | FunctionType | BuiltinFunctionType, *, own: bool = True
+) -> bool:
     """Feed the source files a class or function comes from; False when they cannot be read.
 
     The standard library and the libraries above are named by their versions alone, and of our own
-    code counts what it does (`_meaning`).
+    code counts what it does (`_meaning`), or nothing where `own` is False.
     """
     classes = thing.__mro__ if isinstance(thing, type) else (thing,)
     for part in classes:
         module = sys.modules.get(getattr(part, "__module__", "") or "")
         name = getattr(module, "__name__", "")
         if is_own(name):
-            digest.update(_meaning(name).encode())
+            digest.update(_meaning(name).encode() if own else b"")
             continue
         if name.split(".")[0] in VERSIONED:
             continue

@@ -212,22 +212,27 @@ def _encoder(
             ) from error
     found = prepare_encoder(upstream, device, progress)
     wanted = card.identity["upstream"]["fingerprint"]
-    if found.fingerprint != wanted:
+    if found.fingerprint == wanted:
+        return found.upstream
+    if found.weights_sha256 is None or found.weights_sha256 != card.encoder_sha256:
         raise SuperbError(
             f"the encoder {found.card.name} is not the one that {path} was trained on: its "
-            f"fingerprint is {found.fingerprint[:12]}, it was {wanted[:12]}. "
-            f"{_other_versions(card)}Name the one it was with --upstream, or run again"
+            f"weights, its settings or its own code have changed (fingerprint "
+            f"{found.fingerprint[:12]}, it was {wanted[:12]}). Name the one it was with "
+            "--upstream, or run again"
         )
+    progress.warn(
+        f"{found.card.name} has the weights that {path.name} was trained on, computed by "
+        f"{_other_versions(card)}: answers may differ from the result's in rounding"
+    )
     return found.upstream
 
 
 def _other_versions(card: HeadCard) -> str:
-    """Which libraries, whose versions are part of a fingerprint, are others now."""
+    """What computes an encoder otherwise than it did for a head."""
     then, now = card.provenance["packages"], provenance("")["packages"]
-    differ = [f"{lib} {then[lib]} (now {now[lib]})" for lib in LIBRARIES if then[lib] != now[lib]]
-    if differ:
-        return f"It was computed with {', '.join(differ)}. "
-    return "Its weights, its settings or its code have changed. "
+    differ = [f"{lib} {now[lib]} (then {then[lib]})" for lib in LIBRARIES if then[lib] != now[lib]]
+    return ", ".join(differ) or "another version of superb"
 
 
 def _task(path: Path, card: HeadCard, stated: Stated) -> Downstream:

@@ -39,6 +39,7 @@ class HeadCard:
         identity: of the result: everything its score depends on.
         typed: how ``upstream`` and ``downstream`` were asked for; None for an object.
         upstream: the encoder's card.
+        encoder_sha256: of the encoder's weights and settings (`weights_sha256` of an upstream).
         downstream: the task's card.
         protocol: every value that was used; those of the head are needed to build it.
         layer: the layer choice, as it was asked for.
@@ -58,6 +59,7 @@ class HeadCard:
     identity: Mapping[str, Any]
     typed: Mapping[str, Any]
     upstream: Mapping[str, Any]
+    encoder_sha256: str | None
     downstream: Mapping[str, Any]
     protocol: Mapping[str, Any]
     layer: str

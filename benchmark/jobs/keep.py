@@ -109,6 +109,7 @@ def keep_heads(site: Site, job: Fit, layer: str, chosen: Chosen, test: SplitData
         identity=plain(site.identity(cell, job.storage)),
         typed={"upstream": encoder.typed, "downstream": task.typed},
         upstream=plain(asdict(encoder.card)),
+        encoder_sha256=encoder.weights_sha256,
         downstream=plain(asdict(task.card)),
         protocol=plain(task.protocol.record(task.training)),
         layer=layer,

@@ -27,7 +27,12 @@ from benchmark.core import (
     hears_train,
 )
 from benchmark.encoding.features import Extraction, ExtractionSettings
-from benchmark.encoding.fingerprint import count_parameters, fingerprint, modules_of
+from benchmark.encoding.fingerprint import (
+    count_parameters,
+    fingerprint,
+    modules_of,
+    weights_sha256,
+)
 from benchmark.encoding.gain import Amplified
 from benchmark.encoding.macs import macs_per_second
 from benchmark.encoding.recordings import durations
@@ -52,6 +57,7 @@ class Encoder:
     Attributes:
         upstream: on its device.
         fingerprint: of its weights and code.
+        weights_sha256: of its weights and settings alone; None where they cannot be hashed.
         parameters: how many, where that is known.
         device: where it computes.
         place: among the upstreams that were asked for, from 0.
@@ -60,6 +66,7 @@ class Encoder:
 
     upstream: Upstream
     fingerprint: str
+    weights_sha256: str | None
     parameters: int | None
     device: str
     place: int = 0
@@ -382,6 +389,7 @@ def prepare_encoder(upstream: object, device: str, progress: Progress) -> Encode
             "found again by a later run. Give it an attribute `fingerprint` (a text that changes "
             "whenever its output may)"
         )
+    weights = weights_sha256(upstream)
     move = getattr(upstream, "to", None)
     if callable(move):
         try:
@@ -393,7 +401,7 @@ def prepare_encoder(upstream: object, device: str, progress: Progress) -> Encode
     if card.note:
         progress.warn(f"{card.name}: {card.note}")
     parameters = card.parameters if card.parameters is not None else count_parameters(upstream)
-    return Encoder(upstream, mark, parameters, device)  # type: ignore[arg-type]
+    return Encoder(upstream, mark, weights, parameters, device)  # type: ignore[arg-type]
 
 
 def head_device(downstream: Downstream, device: str) -> str:

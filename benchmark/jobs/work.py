@@ -321,7 +321,11 @@ def write(job: Write, folds: Sequence[Fitted], site: Site, progress: Progress) -
             downstream=task.card,
             protocol=task.protocol.record(task.training),
             seeds=site.seeds_of(job.task),
-            encoder={"parameters": encoder.parameters, "macs": encoder.macs},
+            encoder={
+                "parameters": encoder.parameters,
+                "macs": encoder.macs,
+                "weights_sha256": encoder.weights_sha256,
+            },
             device=_device_name(encoder),
             file=site.file,
         )

@@ -163,7 +163,8 @@ class Result:
         skipped_audio: utterances left out.
         warnings: what a reader of the score must know.
         timings: seconds by phase.
-        encoder: ``parameters``, and ``throughput`` in seconds of audio per second or None.
+        encoder: ``parameters``, ``throughput`` in seconds of audio per second or None, and
+            ``weights_sha256`` of its weights and settings, whatever code computed it, or None.
         provenance: versions, commit, machine.
         folds: what each fold came to; empty for one partition.
         layer_scores: of each layer by itself on valid, of a task that trains nothing; else None,

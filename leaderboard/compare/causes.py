@@ -16,7 +16,13 @@ from benchmark.errors import SuperbError
 from benchmark.protocol import content
 from benchmark.scoring.results import Result, card_metrics
 from leaderboard.compare.difference import Pair, Scored, pair
-from leaderboard.read.fields import base_of, learning_rate_of, metric_of, skipped_utterances
+from leaderboard.read.fields import (
+    base_of,
+    learning_rate_of,
+    metric_of,
+    skipped_utterances,
+    weights_of,
+)
 
 Effect = Literal["yes", "rounding", "maybe", "no"]
 """Whether something can change a score; ``rounding``: by what arithmetic leaves in the last digits,
@@ -128,7 +134,11 @@ def _apart(a: Result, b: Result) -> Iterator[Apart]:
         if name == "protocol.sha256":
             continue  # its values follow
         effect: Effect = "no" if name in _NAMES else "rounding" if name in _ROUNDING else "yes"
+        if name == "upstream.fingerprint" and weights_of(a) == weights_of(b) != "":
+            effect = "maybe"  # other code or libraries computed the same weights
         yield Apart(name, one, other, effect)
+    if "" not in (weights_of(a), weights_of(b)) and weights_of(a) != weights_of(b):
+        yield Apart("encoder.weights_sha256", weights_of(a), weights_of(b), "yes")
     for name, one, other in _differing(_told(content(a.protocol)), _told(content(b.protocol))):
         yield Apart(f"protocol {name}", one, other, "yes")
     for part, own in _CARDS.items():

@@ -57,7 +57,7 @@ class SummaryRow:
     Attributes:
         label: its name, with the start of its fingerprint or its precision where others share it.
         upstream: its name.
-        fingerprint: of the encoder.
+        fingerprint: of the encoder, in its oldest result.
         precision: of its numbers.
         rows: its row in each column's table; None where it has none.
         mean_rank: by layer choice, where every task has a score; 1 is best.

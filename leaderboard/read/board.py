@@ -52,7 +52,7 @@ class Row:
 
     Attributes:
         upstream: its name, as in the result.
-        fingerprint: of the encoder.
+        fingerprint: of the encoder, in its oldest result.
         label: its name, with what tells it from other rows of that name: folders that its own is
             in, or the start of the fingerprint, and in brackets how its features were computed and
             stored.

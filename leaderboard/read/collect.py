@@ -41,6 +41,7 @@ from leaderboard.read.fields import (
     skipped_utterances,
     source_of,
     train_seconds,
+    weights_of,
 )
 from leaderboard.read.names import printable, told_apart
 
@@ -56,7 +57,11 @@ class Run:
 
 
 class _RowKey(NamedTuple):
-    """What the runs of one row have in common."""
+    """What the runs of one row have in common.
+
+    An encoder is the same whatever version of code and libraries computed it, as far as its
+    results tell (`weights_of`); the fingerprint of its oldest result stands for it.
+    """
 
     upstream: str
     fingerprint: str
@@ -139,12 +144,40 @@ def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
     groups: dict[tuple[object, ...], list[Result]] = {}
     notes: list[str] = []
     # Oldest first; the id settles equal times.
-    for result in sorted(results, key=lambda result: (result.created, result.run_id)):
+    found = sorted(results, key=lambda result: (result.created, result.run_id))
+    for result in found:
         groups.setdefault(_group_key(result), []).append(result)
+    encoders = _encoders(found)
     tables = [
-        _table(part, notes) for key in sorted(groups, key=repr) for part in _by_audio(groups[key])
+        _table(part, encoders, notes)
+        for key in sorted(groups, key=repr)
+        for part in _by_audio(groups[key])
     ]
     return Board(tuple(tables), tuple(sorted(notes)), tuple(problems))
+
+
+_Encoders = Mapping[tuple[str, str], str]
+
+
+def _encoders(results: Sequence[Result]) -> _Encoders:
+    """Name and fingerprint → the fingerprint that stands for an encoder.
+
+    It is that of the oldest result of the same name and weights. A result that does not tell its
+    weights has those of one with its fingerprint.
+    """
+    weights = {_named(result): told for result in results if (told := weights_of(result))}
+    oldest: dict[tuple[str, str], str] = {}
+    encoders = {}
+    for result in results:
+        name, fingerprint = _named(result)
+        told = weights.get((name, fingerprint), "")
+        same = oldest.setdefault((name, told), fingerprint) if told else fingerprint
+        encoders[name, fingerprint] = same
+    return encoders
+
+
+def _named(result: Result) -> tuple[str, str]:
+    return str(result.upstream["name"]), identity_of(result, "upstream", "fingerprint")
 
 
 def _group_key(result: Result) -> tuple[object, ...]:
@@ -175,18 +208,18 @@ def _by_audio(results: Sequence[Result]) -> list[list[Result]]:
     return [part for part in parts if part]
 
 
-def _table(results: Sequence[Result], notes: list[str]) -> Table:
+def _table(results: Sequence[Result], encoders: _Encoders, notes: list[str]) -> Table:
     newest = results[-1]
     card = newest.downstream
     runs: dict[_RowKey, dict[str, list[Result]]] = {}
     for result in results:
-        runs.setdefault(_row_key(result), {}).setdefault(result.layer, []).append(result)
+        runs.setdefault(_row_key(result, encoders), {}).setdefault(result.layer, []).append(result)
     namesakes: dict[str, list[_RowKey]] = {}
     for key in runs:
         namesakes.setdefault(key.upstream, []).append(key)
     sources: dict[str, dict[str, str]] = {}
     for result in results:  # the newest says where they are now
-        name, fingerprint, *_ = _row_key(result)
+        name, fingerprint, *_ = _row_key(result, encoders)
         sources.setdefault(name, {})[fingerprint] = source_of(result)
     names = {name: told_apart(name, own) for name, own in sources.items()}
     labels = {
@@ -203,6 +236,12 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
                 f"is left out for {_reason(best, other)} {best.run_id} of {best.created}"
                 for other in others
             ]
+    notes += [
+        f"{card['name']}, {labels[key]}: one encoder, computed by other code or libraries in "
+        + " than in ".join(f"{', '.join(own)} (fingerprint {mark[:8]})" for mark, own in by.items())
+        for key, cells in chosen.items()
+        if len(by := _by_fingerprint(cells)) > 1
+    ]
     layers = _layers(layer for cells in chosen.values() for layer in cells)
     metrics = card_metrics(newest)
     lower = metrics[0].direction == "lower"
@@ -239,10 +278,17 @@ def _table(results: Sequence[Result], notes: list[str]) -> Table:
     )
 
 
-def _row_key(result: Result) -> _RowKey:
+def _row_key(result: Result, encoders: _Encoders) -> _RowKey:
     settings = (str(result.identity.get(name, "")) for name in ("precision", "storage", "device"))
-    name = str(result.upstream["name"])
-    return _RowKey(name, identity_of(result, "upstream", "fingerprint"), *settings)
+    named = _named(result)
+    return _RowKey(named[0], encoders[named], *settings)
+
+
+def _by_fingerprint(cells: Mapping[str, Result]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for layer, result in cells.items():
+        found.setdefault(identity_of(result, "upstream", "fingerprint"), []).append(layer)
+    return found
 
 
 def _label(label: str, key: _RowKey, same: Sequence[_RowKey]) -> str:

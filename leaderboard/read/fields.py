@@ -143,3 +143,9 @@ def identity_of(result: Result, part: str, key: str) -> str:
     """An entry of a part of the identity, such as the fingerprint of the upstream; "" for none."""
     entry = result.identity.get(part)
     return str(entry.get(key, "")) if isinstance(entry, Mapping) else ""
+
+
+def weights_of(result: Result) -> str:
+    """Hash of the encoder's weights and settings, whatever computed with them; "" if not told."""
+    found = result.encoder.get("weights_sha256")
+    return found if isinstance(found, str) else ""

@@ -36,6 +36,7 @@ MOST_BYTES: Final = 256_000_000
 """Of one file of a result; the largest known is a tenth of it."""
 
 _RUN_ID: Final = re.compile(r"[0-9a-f]{16}")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _CLOSE: Final = 1e-6  # relative; another machine adds up in another order
 _EARLY: Final = timedelta(days=1)  # by which a clock may be fast
 # Tasks whose counts follow from the texts beside them, by metric.
@@ -125,6 +126,9 @@ def _about_identity(path: Path, result: Result) -> Iterator[str]:
             yield f"{name} is not that of its identity"
     if not identity_of(result, "upstream", "fingerprint"):
         yield "it does not say which weights were scored (identity.upstream.fingerprint)"
+    weights = result.encoder.get("weights_sha256")
+    if weights is not None and not (isinstance(weights, str) and _SHA256.fullmatch(weights)):
+        yield f"encoder.weights_sha256 is no hash: {weights!r:.40}"
 
 
 def _about_cards(result: Result) -> Iterator[str]:

@@ -48,6 +48,7 @@ def build(
     throughput: float | None = None,
     utterances: int = 100,
     macs: float | None = None,
+    weights: str | None = None,
 ) -> Result:
     """A result; failed when `value` is None."""
     metrics = METRICS[downstream]
@@ -120,6 +121,7 @@ def build(
         warnings=[],
         timings={"train": 1.5},
         encoder={"parameters": parameters, "throughput": throughput}
+        | ({"weights_sha256": weights} if weights else {})
         | ({} if macs is None else {"macs": macs}),
         provenance={"superb": "0.1.0", "commit": None, "dirty": None},
     )  # fmt: skip

@@ -181,6 +181,10 @@ REMADE = {
         "trained_on",
     ),
     "the future": (lambda r: {"created": "2999-01-01T00:00:00+00:00"}, "in the future"),
+    "weights that are no hash": (
+        lambda r: {"encoder": {**r.encoder, "weights_sha256": "<b>"}},
+        "no hash",
+    ),
     "a time": (lambda r: {"created": "<b>now</b>"}, "no time"),
 }
 

@@ -57,6 +57,12 @@ Extractor: TypeAlias = Any
 Config: TypeAlias = Any
 AutoClass: TypeAlias = Any
 
+# Entries of a configuration that say who wrote it, not what the model computes.
+_BOOKKEEPING = frozenset(
+    {"_name_or_path", "_commit_hash", "architectures", "dtype", "torch_dtype", "processor_class"}
+    | {"transformers_version"}
+)
+
 FAMILIES: dict[str, Family] = {
     "wav2vec2": "contrastive",
     "wav2vec2-conformer": "contrastive",
@@ -207,6 +213,18 @@ class HuggingFaceUpstream(nn.Module):
             self.extractor.to_dict(),
             transformers.__version__,
         ]
+        return self._hashed(settings)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """Hash of the weights and of the settings that are not those of the model's class.
+
+        What a later `transformers` adds to a configuration, with its default, changes nothing.
+        """
+        config = getattr(self.model, "config", None)
+        return self._hashed([_set_apart(config), _set_apart(self.extractor)])
+
+    def _hashed(self, settings: list[Any]) -> str:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
         for name, weight in self.model.state_dict().items():
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
@@ -471,6 +489,18 @@ class HuggingFaceUpstream(nn.Module):
             return states.shape[2] >= frames and bool(states.isfinite().all())
         except Exception:  # whatever a foreign model raises for what is too short
             return False
+
+
+def _set_apart(thing: Model | Extractor | Config) -> dict[str, Any]:
+    """The settings of a configuration or an extractor that are not the defaults of its class."""
+    if thing is None:
+        return {}
+    standard = type(thing)().to_dict()
+    return {
+        name: value
+        for name, value in thing.to_dict().items()
+        if name not in _BOOKKEEPING and value != standard.get(name)
+    }
 
 
 def _noise(samples: int) -> Tensor:

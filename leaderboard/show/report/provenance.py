@@ -9,7 +9,13 @@ from typing import Any
 
 from benchmark.scoring.results import MetricValue, Result, no_interval
 from leaderboard.read.collect import Run
-from leaderboard.read.fields import find_metric, identity_of, learning_rate_of, scores_by_seed
+from leaderboard.read.fields import (
+    find_metric,
+    identity_of,
+    learning_rate_of,
+    scores_by_seed,
+    weights_of,
+)
 from leaderboard.read.names import list_some, printable
 
 
@@ -57,7 +63,8 @@ def facts(file: str, result: Result) -> Iterator[tuple[str, str]]:
     )
     yield "corpus", _corpus(result.corpus)
     yield "left out", list_some([str(entry["utterance"]) for entry in result.skipped_audio])
-    yield "weights", identity_of(result, "upstream", "fingerprint")
+    yield "weights", weights_of(result)
+    yield "weights and code", identity_of(result, "upstream", "fingerprint")
     yield "trained on", _trained_on(result.upstream)
     settings = ("precision", "storage", "device")
     yield (

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmark.scoring.results import Result
 from leaderboard.read.board import Cell, Row, Table
+from leaderboard.read.fields import weights_of
 from leaderboard.show.board import score_item
 from leaderboard.show.report.details import layers_and_rates
 from leaderboard.show.report.markup import Html, element, join
@@ -55,6 +56,7 @@ def _card(encoder: Encoder, row: Row, newest: Result) -> Html:
     told += [
         ("parameters", "" if row.parameters is None else f"{row.parameters:,}"),
         ("trained on", heard),
+        ("weights", weights_of(newest)),
         ("fingerprint", encoder.fingerprint),
     ]
     return _section("card", "Card", element("div", facts_list(told), class_="facts"))

@@ -17,7 +17,7 @@ from torch import nn
 
 from benchmark import source
 from benchmark.core import HiddenStates, UpstreamCard
-from benchmark.encoding.fingerprint import count_parameters, fingerprint
+from benchmark.encoding.fingerprint import count_parameters, fingerprint, weights_sha256
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -464,7 +464,10 @@ CHANGE = {
 
 @pytest.fixture
 def ours(tmp_path, monkeypatch):
-    """``ours(files, module)``: the fingerprint of an encoder of a package of our own."""
+    """``ours(files, module)``: the hashes of an encoder of a package of our own.
+
+    Its fingerprint, whether that comes again, and the hash of what it has learnt.
+    """
     monkeypatch.setattr(source, "OWN", source.OWN | {"ours"})
     monkeypatch.setitem(sys.modules, "toylib", SimpleNamespace(gelu=None))
 
@@ -476,10 +479,12 @@ def ours(tmp_path, monkeypatch):
             path.write_text(text)
         with monkeypatch.context() as patch:
             patch.syspath_prepend(root)
-            digest, stable = fingerprint(importlib.import_module(module).Encoder())
+            encoder = importlib.import_module(module).Encoder()
+            digest, stable = fingerprint(encoder)
+            learnt = weights_sha256(encoder)
             for name in [name for name in sys.modules if name.split(".")[0] == "ours"]:
                 del sys.modules[name]
-        return digest, stable
+        return digest, stable, learnt
 
     return take
 
@@ -498,9 +503,11 @@ def test_words_and_places_of_our_own_code_change_nothing(ours, case):
 def test_what_our_own_code_does_changes_it(ours, case):
     name, old, new = CHANGE[case]
     assert old in OURS[name]
-    digests = [ours(files) for files in (OURS, {**OURS, name: OURS[name].replace(old, new)})]
-    assert digests[0] != digests[1]
-    assert all(stable for _, stable in digests)
+    before, after = (ours(files) for files in (OURS, {**OURS, name: OURS[name].replace(old, new)}))
+    assert before[0] != after[0]
+    assert before[1]
+    assert after[1]
+    assert before[2] == after[2] is not None  # another version of us computes the same encoder
 
 
 def test_our_own_code_moves_to_another_folder(ours):
@@ -515,4 +522,36 @@ def test_our_own_code_moves_to_another_folder(ours):
 
 def test_functions_of_our_own_without_a_name_are_not_told_apart(ours):
     source = OURS["models/toy"] + "    def __init__(self):\n        self.half = lambda x: x / 2\n"
-    assert not ours({**OURS, "models/toy": source})[1]
+    assert ours({**OURS, "models/toy": source})[1:] == (False, None)
+
+
+def test_what_an_encoder_has_learnt(monkeypatch, tmp_path):
+    def both(upstream):
+        return fingerprint(upstream)[0], weights_sha256(upstream)
+
+    first = both(Net())
+    assert both(Net()) == first
+    assert both(Net(seed=1))[1] != first[1]
+    louder = Net()
+    louder.scale = 2.0
+    assert both(louder)[1] != first[1]
+    with monkeypatch.context() as patch:
+        patch.setattr("benchmark.encoding.fingerprint.version", lambda name: "another")
+        later = both(Net())
+    assert later[0] != first[0]
+    assert later[1] == first[1]
+    assert weights_sha256(Holder(lock=threading.Lock())) is None
+    declared = [weights_sha256(Holder(fingerprint="one", weights_sha256=own)) for own in "aab"]
+    assert declared[0] == declared[1] != declared[2]
+    assert weights_sha256(Holder(fingerprint="one")) != weights_sha256(Holder(fingerprint="two"))
+    marks = set()
+    for text in ("x", "-x"):  # a plug-in's code is all that says what it computes
+        (tmp_path / "plugged.py").write_text(
+            f"class Own:\n    def __call__(self, x):\n        return {text}\n"
+        )
+        spec = util.spec_from_file_location("plugged", tmp_path / "plugged.py")
+        module = util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "plugged", module)
+        spec.loader.exec_module(module)
+        marks.add(weights_sha256(module.Own()))
+    assert len(marks) == 2

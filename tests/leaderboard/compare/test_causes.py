@@ -63,6 +63,26 @@ def test_nothing_differs(two):
     assert found.pair.identical
 
 
+@pytest.mark.parametrize(
+    ("weights", "told"),
+    [
+        ("12", {"upstream.fingerprint": "yes", "encoder.weights_sha256": "yes"}),
+        ("11", {"upstream.fingerprint": "maybe"}),
+        ("1-", {"upstream.fingerprint": "yes"}),
+    ],
+)
+def test_the_same_weights_by_other_code_may_change_a_score(result, tmp_path, weights, told):
+    paths = [
+        write_result(
+            tmp_path / mark,
+            result("hubert", "ks", "last", 50.0, fingerprint=mark, weights=own.strip("-") * 64),
+            {0: [Record("u", ("s",), "on", "on", {"accuracy": (1, 1)})]},
+        )
+        for mark, own in zip("ab", weights, strict=True)
+    ]
+    assert {one.name: one.effect for one in causes(*paths).apart} == told
+
+
 def test_another_metric_is_not_paired_but_shown(two, result, tmp_path):
     """As after a task was revised."""
     made = result("hubert", "ks", "last", 50.0, seeds=(0,), version=2)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from benchmark.errors import SuperbError
+from leaderboard.compare.ranks import summarise
 from leaderboard.read.collect import arrange, collect, read_board
 from leaderboard.show.render import render
 
@@ -75,6 +76,35 @@ def test_two_encoders_of_one_name_are_two_rows(save, tmp_path):
     board = collect(tmp_path / "results")
     assert [row.label for row in board.tables[0].rows] == ["hubert @aaaaaaaa", "hubert @cccccccc"]
     assert not board.notes
+
+
+def test_an_encoder_is_one_row_whatever_version_of_code_computed_it(result):
+    old = result("hubert", "ks", "last", 70.0, fingerprint="a" * 16)  # does not tell its weights
+    again = result("hubert", "asr", "last", 9.0, fingerprint="a" * 16, weights="1" * 64)
+    newer = result(
+        "hubert",
+        "ks",
+        "weighted-sum",
+        80.0,
+        fingerprint="b" * 16,
+        weights="1" * 64,
+        created="2026-02-02T00:00:00+00:00",
+    )
+    named = result("other", "ks", "last", 71.0, fingerprint="c" * 16, weights="1" * 64)
+    tuned = result("hubert", "ks", "last", 90.0, fingerprint="d" * 16, weights="2" * 64)
+    board = arrange([newer, tuned, named, again, old])
+    rows = {row.label: row for row in board.tables[-1].rows}
+    assert set(rows) == {"hubert @aaaaaaaa", "hubert @dddddddd", "other"}
+    assert set(rows["hubert @aaaaaaaa"].cells) == {"last", "weighted-sum"}
+    assert [note for note in board.notes if "aaaaaaaa" in note] == [
+        "ks, hubert @aaaaaaaa: one encoder, computed by other code or libraries in "
+        "last (fingerprint aaaaaaaa) than in weighted-sum (fingerprint bbbbbbbb)"
+    ]
+    (summary,) = summarise(board)
+    assert [row.label for row in summary.rows if all(row.rows)] == ["hubert @aaaaaaaa"]
+    # without the result that tells what the old one scored, they stand apart
+    apart = {row.label for table in arrange([newer, old]).tables for row in table.rows}
+    assert apart == {"hubert @aaaaaaaa", "hubert @bbbbbbbb"}
 
 
 def test_more_seeds_win_over_newer(result):

@@ -125,7 +125,30 @@ def test_fingerprint_follows_weights_and_settings(conformer, noise):
     assert before == first.fingerprint == load_upstream(str(folder)).fingerprint
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "do_normalize": False}))
-    assert load_upstream(str(folder)).fingerprint != before
+    changed = load_upstream(str(folder))
+    assert changed.fingerprint != before
+    assert changed.weights_sha256 != first.weights_sha256
+
+
+def test_what_it_has_learnt_outlives_a_release_of_transformers(conformer, monkeypatch):
+    folder, _ = conformer
+    first, later = (load_upstream(str(folder)) for _ in range(2))
+    before = first.fingerprint
+    assert first.weights_sha256 == later.weights_sha256
+    path = folder / "config.json"
+    named = {**json.loads(path.read_text()), "transformers_version": "9.0.0"}
+    path.write_text(json.dumps(named))
+    assert load_upstream(str(folder)).weights_sha256 == first.weights_sha256
+    path.write_text(json.dumps({**named, "layer_norm_eps": 1e-3}))
+    assert load_upstream(str(folder)).weights_sha256 != first.weights_sha256
+    monkeypatch.setattr(transformers, "__version__", "9.0.0")
+    kind = type(later.model.config)
+    told = kind.to_dict
+    # a setting that a release adds, with its default, in every configuration
+    monkeypatch.setattr(kind, "to_dict", lambda self: {**told(self), "since_9": 0.5})
+    del later.weights_sha256
+    assert later.weights_sha256 == first.weights_sha256
+    assert later.fingerprint != before
 
 
 @pytest.mark.parametrize(
