@@ -6,7 +6,9 @@ The paper's figure 1, from left to right::
         └─► teacher's features ─► clusters ───────────────────────── the right code ───────▲
 
 The teacher is MFCC in the first iteration and a middle layer of the first model in the second:
-``--set teacher=runs/hubert-1 --set layer=4``. Other kinds of targets
+``--set teacher=runs/hubert-1 --set layer=4``. Several teachers, and parts of their features, have a
+codebook each, all of which are named (cluster ensembles, section II.C):
+``--set teacher=mfcc,apc --set layer=0,2 --set parts=3,1``. Other kinds of targets
 (`upstreams.pretraining.targets`) and disturbed inputs (`upstreams.pretraining.noise`) are settings.
 Unlike in fairseq: no dropout, and no penalty on the output of the convolutions.
 """
@@ -37,10 +39,12 @@ class HuBERTSettings:
 
     Attributes:
         targets: ``kmeans`` (HuBERT), ``gmm``, or ``random-projection`` (BEST-RQ).
-        clusters: number of codes.
-        teacher: the upstream whose features are coded, by any of its names; "" takes MFCC, or
-            FBANK for random projections.
-        layer: of the teacher.
+        clusters: number of codes, of each codebook.
+        teacher: the upstream whose features are coded, by any of its names, or several with a comma
+            between; "" takes MFCC, or FBANK for random projections.
+        layer: of the teacher, or one for each.
+        parts: what the features of the teacher are cut into, a codebook each; or one number for
+            each teacher. Three of MFCC are the coefficients, their differences, and those of these.
         mask_share: starts of masked spans over frames.
         mask_span: frames masked from each start on.
         masked_weight: weight of the loss on masked frames; the rest is on those that are heard
@@ -57,7 +61,8 @@ class HuBERTSettings:
     targets: str = "kmeans"
     clusters: int = 100
     teacher: str = ""
-    layer: int = 0
+    layer: str = "0"
+    parts: str = "1"
     mask_share: float = 0.08
     mask_span: int = 10
     masked_weight: float = 0.5
@@ -72,7 +77,6 @@ class HuBERTSettings:
             )
         for name, holds, allowed in (
             ("clusters", self.clusters >= 2, "at least 2"),
-            ("layer", self.layer >= 0, "0 or more"),
             ("mask_share", 0 < self.mask_share <= 1, "above 0 and at most 1"),
             ("mask_span", self.mask_span >= 1, "at least 1"),
             ("masked_weight", 0 < self.masked_weight <= 1, "above 0 and at most 1"),
@@ -81,6 +85,31 @@ class HuBERTSettings:
             ("disturbed", 0 <= self.disturbed <= 1, "from 0 to 1"),
         ):
             require(holds, name, getattr(self, name), allowed)
+        self.codebooks()  # raises
+
+    def codebooks(self) -> list[tuple[str, int, int]]:
+        """Teacher, layer and number of parts, for each teacher."""
+        teachers = [name.strip() for name in self.teacher.split(",")]
+        if len(teachers) > 1 and "" in teachers:
+            raise SuperbError(f"teacher has a name missing between its commas: {self.teacher!r}")
+        names = [name or TEACHERS[self.targets] for name in teachers]
+        layers = _numbers("layer", self.layer, 0, len(names))
+        parts = _numbers("parts", self.parts, 1, len(names))
+        return list(zip(names, layers, parts, strict=True))
+
+
+def _numbers(name: str, given: str, least: int, count: int) -> list[int]:
+    """A whole number, or one for each teacher."""
+    found = [text.strip() for text in str(given).split(",")]
+    fine = all(text.isascii() and text.isdigit() and int(text) >= least for text in found)
+    require(fine and len(found) in (1, count), name, given, _allowed(least, count))
+    numbers = [int(text) for text in found]
+    return numbers * count if len(numbers) == 1 else numbers
+
+
+def _allowed(least: int, count: int) -> str:
+    one = f"a whole number, at least {least}"
+    return one if count == 1 else f"{one}, or {count} of them with commas between, as of teachers"
 
 
 class HuBERT(nn.Module):
@@ -109,28 +138,52 @@ class HuBERT(nn.Module):
         self.mask_embedding = nn.Parameter(
             torch.rand(frame_dim(self.architecture), generator=generator)
         )
+        codebooks = settings.codebooks()
+        count = sum(parts for _, _, parts in codebooks)
         self.projection = nn.Parameter(
-            torch.randn(settings.code_dim, dim, generator=generator) / dim**0.5
+            torch.randn(count, settings.code_dim, dim, generator=generator) / dim**0.5
         )
         self.codes = nn.Parameter(
-            torch.randn(settings.clusters, settings.code_dim, generator=generator)
+            torch.randn(count, settings.clusters, settings.code_dim, generator=generator)
         )
-        teacher = load_upstream(settings.teacher or TEACHERS[settings.targets])
-        self.teacher = teacher.card
-        self.targets = Targets(
-            teacher,
-            settings.layer,
-            cast(Kind, settings.targets),
-            settings.clusters,
-            self.architecture.hop_samples,
-        )
+        teachers = [load_upstream(name) for name, _, _ in codebooks]
+        self.teachers = [teacher.card for teacher in teachers]
+        made = [
+            Targets(
+                teacher,
+                layer,
+                cast(Kind, settings.targets),
+                settings.clusters,
+                self.architecture.hop_samples,
+                parts,
+            )
+            for teacher, (_, layer, parts) in zip(teachers, codebooks, strict=True)
+        ]
+        self.targets = nn.ModuleList(made)
 
     def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
-        """Fit the clusters to a sample; see `upstreams.pretraining.targets.code_measures`."""
-        return self.targets.fit(batches, moment.generator)
+        """Fit the clusters to a sample; see `upstreams.pretraining.targets.code_measures`.
+
+        Of several codebooks, a measure's name has its number behind it, from 1.
+        """
+        sample = batches if len(self.targets) == 1 else list(batches)
+        found: list[dict[str, float]] = []
+        for own in self.targets:
+            found += cast(Targets, own).fit(sample, moment.generator)
+        if len(found) == 1:
+            return found[0]
+        return {
+            f"{name}_{number}": value
+            for number, measures in enumerate(found, 1)
+            for name, value in measures.items()
+        }
+
+    def right_codes(self, waveforms: Tensor, frames: int) -> Tensor:
+        """Of all codebooks: ``[utterance, sample]`` to int64 ``[utterance, frame, codebook]``."""
+        return torch.cat([own(waveforms, frames) for own in self.targets], dim=2)
 
     def forward(self, batch: Batch, moment: Moment) -> Loss:
-        """Cross-entropy of the codes of masked frames, mean over frames (section II.B).
+        """Cross-entropy of the codes of masked frames, mean over frames and codebooks (II.B, II.C).
 
         Logged beside it: ``accuracy`` over masked frames, and ``masked``, their share.
         """
@@ -149,24 +202,25 @@ class HuBERT(nn.Module):
             moment.generator,
         )
         last_btd = contexts(self.encoder, masked.frames_btd)
-        code_bt: Tensor = self.targets(clean, last_btd.shape[1])
-        code_n = masked.rows(code_bt)
-        logits_nc = self.logits(masked.rows(last_btd))
-        loss = F.cross_entropy(logits_nc, code_n)
+        code_btk = self.right_codes(clean, last_btd.shape[1])
+        code_nk = masked.rows(code_btk)
+        logits_nkc = self.logits(masked.rows(last_btd))
+        loss = F.cross_entropy(logits_nkc.flatten(0, 1), code_nk.flatten())
         if settings.masked_weight < 1:
-            heard_mc = self.logits(masked.heard(last_btd))
-            heard = F.cross_entropy(heard_mc, masked.heard(code_bt))
+            heard_mkc = self.logits(masked.heard(last_btd))
+            heard = F.cross_entropy(heard_mkc.flatten(0, 1), masked.heard(code_btk).flatten())
             loss = settings.masked_weight * loss + (1 - settings.masked_weight) * heard
-        accuracy = (logits_nc.argmax(1) == code_n).float().mean()
-        share = torch.full_like(accuracy, len(code_n) / code_bt.numel())
+        accuracy = (logits_nkc.argmax(2) == code_nk).float().mean()
+        share = torch.full_like(accuracy, code_nk.numel() / code_btk.numel())
         return Loss(loss, {"accuracy": accuracy, "masked": share})
 
     def logits(self, states_nd: Tensor) -> Tensor:
         """Cosine of projected states with each code, over the temperature (equation 3).
 
-        ``[frame, dim]`` to float32 ``[frame, code]``.
+        ``[frame, dim]`` to float32 ``[frame, codebook, code]``.
         """
         with torch.autocast(states_nd.device.type, enabled=False):
-            projected = F.normalize(states_nd.float() @ self.projection.float().T, dim=1)
-            cosines = projected @ F.normalize(self.codes.float(), dim=1).T
-            return cosines / self.settings.temperature
+            projected_nkp = torch.einsum("nd,kpd->nkp", states_nd.float(), self.projection.float())
+            codes_kcp = F.normalize(self.codes.float(), dim=2)
+            cosines_nkc = torch.einsum("nkp,kcp->nkc", F.normalize(projected_nkp, dim=2), codes_kcp)
+            return cosines_nkc / self.settings.temperature

@@ -110,8 +110,8 @@ class Objective(Protocol):
         encoder: what is saved as an upstream in the end.
         architecture: the encoder's, a value of `sizes`.
 
-    An optional attribute ``teacher: UpstreamCard`` is that of an encoder whose features are learned
-    from: what that one was trained on, this one has indirectly been trained on.
+    An optional attribute ``teachers: list[UpstreamCard]`` is those of encoders whose features are
+    learned from: what these were trained on, this one has indirectly been trained on.
     """
 
     Settings: ClassVar[type[Any]]

@@ -1,19 +1,22 @@
-"""Targets of masked prediction: a number for every frame, from features that nobody labelled.
+"""Targets of masked prediction: numbers for every frame, from features that nobody labelled.
 
 Three ways to turn a teacher's features into codes:
 
-* ``kmeans``: the nearest of the centroids fitted to a sample (HuBERT, section III.A);
+* ``kmeans``: the nearest of the centroids fitted to a sample (HuBERT, section II.A);
 * ``gmm``: the likeliest of the Gaussians, with diagonal covariances, fitted to a sample;
 * ``random-projection``: the nearest of random directions after a random projection; nothing is
   learned (BEST-RQ, arXiv 2202.01855, section 3.1).
+
+Features in several parts have a codebook each, such as MFCC, their differences and those of these:
+product quantisation (HuBERT, section II.C).
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -164,21 +167,29 @@ TEACHERS = {"kmeans": "mfcc", "gmm": "mfcc", "random-projection": "fbank"}
 
 
 class Targets(nn.Module):
-    """A teacher's features as one code per frame of 20 ms.
+    """A teacher's features as codes, one of each codebook per frame of the encoder.
 
     Args:
         teacher: any upstream whose hop divides `hop_samples`.
         layer: which of its hidden states.
         kind: how features become codes.
-        codes: how many.
+        codes: how many in each codebook.
         hop_samples: of the frames that are to be predicted.
+        parts: what the features are cut into, a codebook each.
 
     Raises:
-        SuperbError: the teacher has no such layer, or its hop does not fit.
+        SuperbError: the teacher has no such layer, its hop does not fit, or its features cannot be
+            cut so.
     """
 
     def __init__(
-        self, teacher: Upstream, layer: int, kind: Kind, codes: int, hop_samples: int
+        self,
+        teacher: Upstream,
+        layer: int,
+        kind: Kind,
+        codes: int,
+        hop_samples: int,
+        parts: int = 1,
     ) -> None:
         super().__init__()
         card = teacher.card
@@ -198,7 +209,13 @@ class Targets(nn.Module):
         # BEST-RQ stacks what the hop joins; clusters take the first frame, whose window is the
         # receptive field of the front end.
         self.stacked = kind == "random-projection"
-        self.coder = CODERS[kind](card.dim * (self.per_frame if self.stacked else 1), codes)
+        dim = card.dim * (self.per_frame if self.stacked else 1)
+        if dim % parts:
+            raise SuperbError(
+                f"teacher {card.name} has {dim} numbers a frame, which parts={parts} does not "
+                "divide"
+            )
+        self.coders = nn.ModuleList(CODERS[kind](dim // parts, codes) for _ in range(parts))
 
     @torch.no_grad()
     def features(self, waveforms: Tensor) -> Tensor:
@@ -219,29 +236,31 @@ class Targets(nn.Module):
 
     @torch.no_grad()
     def forward(self, waveforms: Tensor, frames: int) -> Tensor:
-        """Codes of so many frames, ``[utterance, sample]`` to int64 ``[utterance, frame]``.
+        """Codes of so many frames, int64.
 
-        The last code is repeated where the teacher has a frame less than the encoder.
+        ``[utterance, sample]`` to ``[utterance, frame, codebook]``. The last code is repeated where
+        the teacher has a frame less than the encoder.
         """
         features_btd = self.features(waveforms)
         with torch.autocast(waveforms.device.type, enabled=False):
-            codes_bt: Tensor = self.coder(features_btd)[:, :frames]
-        lacking = frames - codes_bt.shape[1]
+            codes = [coder(part_btd) for coder, part_btd in self._parts(features_btd)]
+        codes_btk = torch.stack(codes, dim=2)[:, :frames]
+        lacking = frames - codes_btk.shape[1]
         if lacking:
-            codes_bt = torch.cat([codes_bt, codes_bt[:, -1:].expand(-1, lacking)], dim=1)
-        return codes_bt
+            codes_btk = torch.cat([codes_btk, codes_btk[:, -1:].expand(-1, lacking, -1)], dim=1)
+        return codes_btk
 
-    def fit(self, batches: Iterable[Batch], generator: Generator) -> dict[str, float]:
+    def fit(self, batches: Iterable[Batch], generator: Generator) -> list[dict[str, float]]:
         """Learn the codes from a sample of audio, and judge them.
 
         Raises:
             SuperbError: the sample is too short, or the teacher gives numbers that are none.
 
         Returns:
-            What `code_measures` says, and ``speaker_nmi``: the information that a code gives about
-            who speaks, over the speakers' entropy. Phones give little.
+            Of each codebook what `code_measures` says, and ``speaker_nmi``: the information that a
+            code gives about who speaks, over the speakers' entropy. Phones give little.
         """
-        device = next(self.coder.buffers()).device
+        device = next(self.coders.buffers()).device
         features: list[Tensor] = []
         speakers: list[Tensor] = []
         for batch in batches:
@@ -255,15 +274,24 @@ class Targets(nn.Module):
                 f"teacher {teacher.card.name} gives features that are no numbers in layer "
                 f"{self.layer}; choose another teacher or layer, or look at it with superb check"
             )
+        speaker_n = torch.cat(speakers).numpy()
         chosen = torch.randperm(len(frames_nd), generator=generator)[:FIT_FRAMES]
-        self.coder.cpu().fit(frames_nd[chosen], generator)
-        codes = [self.coder(some) for some in features]
-        self.coder.to(device)
-        flat_codes = torch.cat([some.flatten() for some in codes]).numpy()
-        return {
-            **code_measures(frames_nd, codes),
-            "speaker_nmi": purity(flat_codes, torch.cat(speakers).numpy())["nmi"],
-        }
+        self.coders.cpu()
+        found = []
+        for place, (coder, part_nd) in enumerate(self._parts(frames_nd)):
+            coder.fit(part_nd[chosen], generator)
+            codes = [coder(some.chunk(len(self.coders), dim=-1)[place]) for some in features]
+            flat_codes = torch.cat([some.flatten() for some in codes]).numpy()
+            speaker_nmi = purity(flat_codes, speaker_n)["nmi"]
+            found.append({**code_measures(part_nd, codes), "speaker_nmi": speaker_nmi})
+        self.coders.to(device)
+        return found
+
+    def _parts(self, features: Tensor) -> Iterator[tuple[Coder, Tensor]]:
+        """Each codebook and its part of the features, ``[…, dim]``."""
+        parts = features.chunk(len(self.coders), dim=-1)
+        for coder, part in zip(self.coders, parts, strict=True):
+            yield cast(Coder, coder), part
 
 
 def code_measures(features_nd: Tensor, codes: Sequence[Tensor]) -> dict[str, float]:

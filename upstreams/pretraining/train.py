@@ -197,8 +197,7 @@ class Trainer:
         self.ancestors: list[UpstreamCard] = []
         if self.run.initial:
             self.ancestors.append(_start_from(self.objective, self.run.initial))
-        if hasattr(self.objective, "teacher"):
-            self.ancestors.append(self.objective.teacher)
+        self.ancestors += getattr(self.objective, "teachers", [])
         # Steps done, and of those the ones that the checkpoint on disk has done.
         self.step = self.kept = 0
         self.spent_s, self.history = 0.0, list[Row]()
@@ -689,7 +688,8 @@ def _corpora(given: Sequence[str] | None, ancestors: Iterable[UpstreamCard]) -> 
 def _commands_before(run: Run) -> list[str]:
     """The commands that made the encoders that a run started from or learned from."""
     commands: list[str] = []
-    for name in dict.fromkeys((run.initial, str(run.settings.get("teacher", "")))):
+    taught = str(run.settings.get("teacher", "")).split(",")
+    for name in dict.fromkeys((run.initial, *map(str.strip, taught))):
         card = Path(name).expanduser() / "card.json"
         if name and card.is_file():
             content = read_json(card.parent, card.name)

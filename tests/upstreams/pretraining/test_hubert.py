@@ -36,20 +36,25 @@ def moment(seed: int = 0) -> Moment:
     return Moment(0.0, torch.Generator().manual_seed(seed))
 
 
-def test_the_loss_is_the_papers_over_masked_frames_written_out(objective, heard):
-    made = objective()
+@pytest.mark.parametrize(
+    "books", [{}, {"teacher": "mfcc,fbank,hubert", "layer": "0,0,3", "parts": "3,1,1"}]
+)
+def test_the_loss_is_the_papers_over_masked_frames_written_out(objective, heard, books):
+    made = objective(**books)
     loss = made(heard, moment(5))
     frames, lengths = made.encoder.front_end(heard.waveforms, [24_000] * 6)
     mask = span_mask(6, frames.shape[1], 0.08, 10, moment(5).generator)
-    codes = made.targets(heard.waveforms, frames.shape[1])
+    codes = made.right_codes(heard.waveforms, frames.shape[1])
+    assert codes.shape[2] == len(made.codes) == (5 if books else 1)
     masked = frames.clone()
     masked[mask] = made.mask_embedding
     *_, last = made.encoder.states(masked, lengths)
     terms = []
     for utterance, frame in mask.nonzero().tolist():
-        state = made.projection @ last[utterance, frame]
-        cosines = torch.stack([F.cosine_similarity(state, code, dim=0) for code in made.codes])
-        terms.append(-F.log_softmax(cosines / 0.1, dim=0)[codes[utterance, frame]])
+        for book, embeddings in enumerate(made.codes):
+            state = made.projection[book] @ last[utterance, frame]
+            cosines = torch.stack([F.cosine_similarity(state, code, dim=0) for code in embeddings])
+            terms.append(-F.log_softmax(cosines / 0.1, dim=0)[codes[utterance, frame, book]])
     torch.testing.assert_close(loss.value, torch.stack(terms).mean())
     assert float(loss.parts["masked"]) == pytest.approx(float(mask.float().mean()))
 
@@ -57,11 +62,11 @@ def test_the_loss_is_the_papers_over_masked_frames_written_out(objective, heard)
 def test_a_weight_below_one_puts_the_rest_on_the_frames_that_are_heard(objective, heard):
     made = objective(masked_weight=0.25)
     mask = span_mask(6, made.architecture.frames(24_000), 0.08, 10, moment(5).generator)
-    codes = made.targets(heard.waveforms, mask.shape[1])
+    codes = made.right_codes(heard.waveforms, mask.shape[1])[:, :, 0]
     frames, lengths = made.encoder.front_end(heard.waveforms, [24_000] * 6)
     seen = torch.where(mask.unsqueeze(2), made.mask_embedding, frames)
     *_, last = made.encoder.states(seen, lengths)
-    masked, other = (F.cross_entropy(made.logits(last[m]), codes[m]) for m in (mask, ~mask))
+    masked, other = (F.cross_entropy(made.logits(last[m])[:, 0], codes[m]) for m in (mask, ~mask))
     torch.testing.assert_close(made(heard, moment(5)).value, 0.25 * masked + 0.75 * other)
 
 
@@ -70,9 +75,9 @@ def test_targets_of_frames_that_are_heard_do_not_matter(objective, heard, monkey
     before = made(heard, moment(5)).value
     frames = made.architecture.frames(24_000)
     mask = span_mask(6, frames, 0.08, 10, moment(5).generator)
-    codes = made.targets(heard.waveforms, frames)
-    changed = torch.where(mask, codes, (codes + 1) % 8)
-    monkeypatch.setattr(made.targets, "forward", lambda waveforms, frames: changed)
+    codes = made.right_codes(heard.waveforms, frames)
+    changed = torch.where(mask.unsqueeze(2), codes, (codes + 1) % 8)
+    monkeypatch.setattr(made, "right_codes", lambda waveforms, frames: changed)
     assert torch.equal(made(heard, moment(5)).value, before)
     changed[mask] = (changed[mask] + 1) % 8
     assert not torch.equal(made(heard, moment(5)).value, before)
@@ -95,9 +100,22 @@ def test_all_weights_learn_and_a_small_set_is_learned_by_heart(objective, heard)
 
 
 def test_a_second_iteration_learns_from_a_layer_of_any_encoder(objective, heard):
-    made = objective(teacher="hubert", layer=3)
+    made = objective(teacher="hubert", layer="3")
     assert made(heard, moment()).value.item() > 0
-    assert made.targets.coder.centroids.shape == (8, 192)
+    assert made.targets[0].coders[0].centroids.shape == (8, 192)
+    assert [card.name for card in made.teachers] == ["hubert"]
+
+
+def test_several_codebooks_are_measured_one_by_one(heard):
+    made = HuBERT(
+        "mini",
+        HuBERT.Settings(clusters=8, teacher="mfcc,fbank", parts="3,1"),
+        torch.Generator().manual_seed(0),
+    )
+    found = made.prepare(iter([heard]), moment())
+    assert {f"code_perplexity_{number}" for number in (1, 2, 3, 4)} <= set(found)
+    assert len(set(found)) == 16
+    assert [card.name for card in made.teachers] == ["mfcc", "fbank"]
 
 
 @pytest.mark.parametrize("targets", ["gmm", "random-projection"])
@@ -108,10 +126,10 @@ def test_other_kinds_of_targets(objective, heard, targets):
 def test_disturbed_inputs_keep_the_targets_of_the_clean_ones(objective, heard, monkeypatch):
     made = objective(disturbed=1.0)
     seen = []
-    forward = made.targets.forward
+    forward = made.right_codes
     monkeypatch.setattr(
-        made.targets,
-        "forward",
+        made,
+        "right_codes",
         lambda waves, frames: (seen.append(waves), forward(waves, frames))[1],
     )
     disturbed = made(heard, moment(5)).value
@@ -140,7 +158,11 @@ def test_half_the_bits_give_nearly_the_same_loss(objective, heard):
     [
         ("targets", "phones"),
         ("clusters", 1),
-        ("layer", -1),
+        ("layer", "-1"),
+        ("layer", "1,2"),
+        ("layer", "x"),
+        ("parts", "0"),
+        ("teacher", "mfcc,"),
         ("mask_share", 0.0),
         ("mask_span", 0),
         ("temperature", 0.0),

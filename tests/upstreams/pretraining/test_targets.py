@@ -106,14 +106,14 @@ def batch(babble):
 
 def test_targets_have_a_code_for_every_frame_of_the_encoder(batch):
     targets = Targets(load_upstream("mfcc"), 0, "kmeans", 8, 320)
-    found = targets.fit([batch], generator())
+    (found,) = targets.fit([batch], generator())
     assert set(found) == {"code_perplexity", "code_frames", "explained_variance", "speaker_nmi"}
     encoder_frames = (24_000 - 400) // 320 + 1
     codes = targets(batch.waveforms, encoder_frames)
-    assert codes.shape == (4, encoder_frames)
+    assert codes.shape == (4, encoder_frames, 1)
     # The frame's own window, every second of the teacher's 10 ms frames.
     features = load_upstream("mfcc")(list(batch.waveforms)).values[0][:, ::2]
-    assert torch.equal(codes, targets.coder(features)[:, :encoder_frames])
+    assert torch.equal(codes[:, :, 0], targets.coders[0](features)[:, :encoder_frames])
     assert targets(batch.waveforms, features.shape[1] + 2).shape[1] == features.shape[1] + 2
 
 
@@ -141,7 +141,25 @@ def test_random_projections_stack_the_frames_that_a_hop_joins(batch):
 def test_the_teacher_is_no_part_of_what_is_trained_or_saved():
     targets = Targets(load_upstream("hubert"), 3, "kmeans", 8, 320)
     assert not list(targets.parameters())
-    assert set(targets.state_dict()) == {"coder.centroids"}
+    assert set(targets.state_dict()) == {"coders.0.centroids"}
+
+
+def test_parts_of_the_features_have_a_codebook_each(batch):
+    targets = Targets(load_upstream("mfcc"), 0, "kmeans", 8, 320, parts=3)
+    found = targets.fit([batch], generator())
+    codes = targets(batch.waveforms, 74)
+    assert codes.shape == (4, 74, 3)
+    features = load_upstream("mfcc")(list(batch.waveforms)).values[0][:, ::2]
+    for part in range(3):
+        own = features[:, :, 13 * part : 13 * part + 13]
+        centroids = targets.coders[part].centroids
+        nearest = (own.unsqueeze(2) - centroids).square().sum(3).argmin(2)
+        assert torch.equal(codes[:, :, part], nearest[:, :74])
+        assert found[part]["explained_variance"] == pytest.approx(
+            code_measures(own.flatten(0, 1), [nearest])["explained_variance"]
+        )
+    with pytest.raises(SuperbError, match="39 numbers a frame, which parts=2 does not divide"):
+        Targets(load_upstream("mfcc"), 0, "kmeans", 8, 320, parts=2)
 
 
 def test_a_layer_or_hop_that_the_teacher_has_not_is_refused():
