@@ -161,8 +161,8 @@ class Upstream(Protocol):
     """A frozen encoder. Nothing to inherit: any object with a card that can be called fits.
 
     An optional attribute ``fingerprint: str`` names everything its output depends on; without it
-    the engine hashes weights and source code; ``weights_sha256: str`` likewise names what it has
-    learnt, for tables. An optional method ``to(device)`` moves it. An
+    the engine hashes weights and source code. ``weights_sha256: str`` names the same but for
+    versions of code and libraries, for tables. An optional method ``to(device)`` moves it. An
     optional attribute ``concurrent = True`` says that several threads may call it at once and that
     it draws no random numbers: a processor then encodes an utterance on each core.
     """

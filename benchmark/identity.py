@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _CARD_FIELDS = ("layers", "dim", "hop_samples", "sample_rate", "min_samples")
 _TELLING = frozenset({"training", "_forward_hooks", "_forward_pre_hooks"})
+# Of torch's recurrent layers: weak references to weights, made anew by a call.
+_PASSING = frozenset({"_flat_weight_refs"})
 
 
 def source_sha256(thing: object) -> str:
@@ -124,7 +126,7 @@ class _Walk:
             return all(isinstance(item, str | bytes | int | float | Enum | tuple) for item in value)
         if isinstance(value, partial):
             return self._add_parts([value.func, value.args, value.keywords])
-        if isinstance(value, weakref.ref):  # torch's recurrent layers hold some to their weights
+        if isinstance(value, weakref.ref):
             return self._add_parts([value()])
         if isinstance(value, MethodType):
             return self._add_parts([value.__func__, value.__self__])
@@ -138,9 +140,10 @@ class _Walk:
             if isinstance(value, FunctionType):
                 # two functions of one name differ by their place in the file, which in our own code
                 # says nothing; there, only functions without a name can have one in common
-                if own:
+                placeless = value.__module__.split(".")[0] in VERSIONED and not self.own_code
+                if own or placeless:  # so does a place in a library, from release to release
                     known = known and "<" not in value.__qualname__
-                elif self.own_code or value.__module__.split(".")[0] not in VERSIONED:
+                else:
                     digest.update(repr(list(value.__code__.co_positions())).encode())
                 defaults = [value.__defaults__, value.__kwdefaults__]
                 known = known and self._add_parts(defaults)
@@ -153,7 +156,7 @@ class _Walk:
                 parts: dict[str, object] = dict(value.named_parameters(recurse=False))
                 parts.update(value.named_buffers(recurse=False))
                 parts.update(value.named_children())
-                hidden = set(nn.Module().__dict__) - _TELLING
+                hidden = set(nn.Module().__dict__) - _TELLING | _PASSING
                 parts.update({k: v for k, v in vars(value).items() if k not in hidden})
             else:
                 parts = dict(getattr(value, "__dict__", {}))

@@ -223,7 +223,7 @@ def _encoder(
         )
     progress.warn(
         f"{found.card.name} has the weights that {path.name} was trained on, computed by "
-        f"{_other_versions(card)}: answers may differ from the result's in rounding"
+        f"{_other_versions(card)}: answers may differ from the result's"
     )
     return found.upstream
 
@@ -232,7 +232,7 @@ def _other_versions(card: HeadCard) -> str:
     """What computes an encoder otherwise than it did for a head."""
     then, now = card.provenance["packages"], provenance("")["packages"]
     differ = [f"{lib} {now[lib]} (then {then[lib]})" for lib in LIBRARIES if then[lib] != now[lib]]
-    return ", ".join(differ) or "another version of superb"
+    return ", ".join(differ) or "other code"
 
 
 def _task(path: Path, card: HeadCard, stated: Stated) -> Downstream:

@@ -39,7 +39,6 @@ class HeadCard:
         identity: of the result: everything its score depends on.
         typed: how ``upstream`` and ``downstream`` were asked for; None for an object.
         upstream: the encoder's card.
-        encoder_sha256: of the encoder's weights and settings (`weights_sha256` of an upstream).
         downstream: the task's card.
         protocol: every value that was used; those of the head are needed to build it.
         layer: the layer choice, as it was asked for.
@@ -49,6 +48,7 @@ class HeadCard:
         kept: seed, as text → what the task has learnt beside the head (`benchmark.answers.Keeps`).
         vocabulary: the output symbols.
         provenance: versions, commit, machine.
+        encoder_sha256: of the encoder's weights and settings; None when the card does not say.
         weights_sha256: of the other file.
         format: version of both files.
         checksum: of the file as far as this field, its last.
@@ -59,7 +59,6 @@ class HeadCard:
     identity: Mapping[str, Any]
     typed: Mapping[str, Any]
     upstream: Mapping[str, Any]
-    encoder_sha256: str | None
     downstream: Mapping[str, Any]
     protocol: Mapping[str, Any]
     layer: str
@@ -69,6 +68,7 @@ class HeadCard:
     kept: Mapping[str, Mapping[str, Any]]
     vocabulary: Sequence[str]
     provenance: Mapping[str, Any]
+    encoder_sha256: str | None = None
     weights_sha256: str = ""
     format: int = FORMAT
     checksum: str = ""
@@ -162,6 +162,9 @@ def read_card(path: Path) -> HeadCard:
             f"up to {FORMAT}). Upgrade with: pip install --upgrade superb"
         )
     wanted = {field.name for field in fields(HeadCard)}
+    # cards were without it at first
+    if isinstance(document, dict):
+        document.setdefault("encoder_sha256", None)
     if not intact(data) or not isinstance(document, dict) or document.keys() != wanted:
         raise _damaged(path)
     return HeadCard(**document)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
+from functools import cached_property
 from importlib.metadata import version
 
 from torch import nn
@@ -47,21 +49,35 @@ def weights_sha256(upstream: object) -> str | None:
     """Hash of an encoder's weights and settings, and of its code where that is a plug-in's.
 
     An attribute ``weights_sha256: str`` of the upstream replaces the walk over its attributes, and
-    so does ``fingerprint``.
+    so does ``fingerprint`` where it stands as near to the object or nearer: a class that inherits
+    the first and gives its own of the second is told by that.
 
     Returns:
         The hash; None when the upstream holds an attribute that cannot be hashed.
     """
     digest = hashlib.sha256()
-    declared = getattr(upstream, "weights_sha256", getattr(upstream, "fingerprint", None))
+    near = min(("weights_sha256", "fingerprint"), key=lambda name: _distance(upstream, name))
+    declared = getattr(upstream, near, None)
     stable = True
     if isinstance(declared, str):
         digest.update(f"{type(upstream).__qualname__}:{declared}".encode())
+        update(digest, getattr(upstream, "card", None), own_code=False)
         update_code(digest, type(upstream), own=False)
     else:
         stable = update(digest, upstream, own_code=False)
     digest.update(modules_source(type(upstream)))
     return digest.hexdigest() if stable else None
+
+
+def _distance(upstream: object, name: str) -> float:
+    """How far from an object an attribute is defined: by itself, its class, one that inherits."""
+    kinds = type(upstream).__mro__
+    found = next((place for place, kind in enumerate(kinds) if name in vars(kind)), None)
+    if found is not None and isinstance(vars(kinds[found])[name], cached_property):
+        return found  # the object has it only once it was asked for
+    if name in getattr(upstream, "__dict__", {}):
+        return -1
+    return math.inf if found is None else found
 
 
 def modules_of(upstream: object) -> list[nn.Module]:

@@ -55,9 +55,9 @@ class SummaryRow:
     """One upstream.
 
     Attributes:
-        label: its name, with the start of its fingerprint or its precision where others share it.
+        label: its name, with the start of that hash or its precision where others share it.
         upstream: its name.
-        fingerprint: of the encoder, in its oldest result.
+        weights: as in `Row`.
         precision: of its numbers.
         rows: its row in each column's table; None where it has none.
         mean_rank: by layer choice, where every task has a score; 1 is best.
@@ -66,7 +66,7 @@ class SummaryRow:
 
     label: str
     upstream: str
-    fingerprint: str
+    weights: str
     precision: str
     rows: tuple[Row | None, ...]
     mean_rank: Mapping[str, Mean]
@@ -108,7 +108,7 @@ def _age(row: Row) -> str:
 
 class _Key(NamedTuple):
     upstream: str
-    fingerprint: str
+    weights: str
     precision: str
 
 
@@ -190,7 +190,7 @@ def join_rows(tables: Sequence[Table], layers: Sequence[str], notes: list[str]) 
     found: dict[_Key, list[list[Row]]] = {}
     for column, table in enumerate(tables):
         for row in table.rows:
-            key = _Key(row.upstream, row.fingerprint, row.precision)
+            key = _Key(row.upstream, row.weights, row.precision)
             found.setdefault(key, [[] for _ in tables])[column].append(row)
     namesakes: dict[str, list[_Key]] = {}
     for key in found:
@@ -199,7 +199,7 @@ def join_rows(tables: Sequence[Table], layers: Sequence[str], notes: list[str]) 
         name: told_apart(
             name,
             {
-                key.fingerprint: max((row for part in found[key] for row in part), key=_age).source
+                key.weights: max((row for part in found[key] for row in part), key=_age).source
                 for key in keys
             },
         )
@@ -207,7 +207,7 @@ def join_rows(tables: Sequence[Table], layers: Sequence[str], notes: list[str]) 
     }
     rows = []
     for key in sorted(found):
-        label = labels[key.upstream][key.fingerprint]
+        label = labels[key.upstream][key.weights]
         if len({other.precision for other in namesakes[key.upstream]}) > 1 and key.precision:
             label += f" ({key.precision})"
         cells = tuple(
@@ -241,7 +241,7 @@ def _worth(row: Row, layers: Sequence[str]) -> tuple[object, ...]:
 def _order(row: SummaryRow) -> tuple[object, ...]:
     ranks = [row.mean_rank.get(layer) for layer in reversed(MAIN_LAYERS)]
     keys = [(1, 0.0) if rank is None else (0, rank.value) for rank in ranks]
-    return (*keys, row.upstream, row.fingerprint, row.precision)
+    return (*keys, row.upstream, row.weights, row.precision)
 
 
 def _present(means: Mapping[str, Sequence[Mean | None]], position: int) -> dict[str, Mean]:

@@ -29,6 +29,7 @@ class Cell:
         not_separated: True for the best score of its column, and for each whose interval
             overlaps that of the best; never where a column has one score only.
         run_id: of the result file.
+        fingerprint: of the encoder's weights and code; "" when the result does not say.
         created: UTC time of the run.
         lm_sha256: of the language model that transcripts were decoded with as well; "" for none.
     """
@@ -42,6 +43,7 @@ class Cell:
     learning_rate_at_edge: bool
     not_separated: bool
     run_id: str
+    fingerprint: str
     created: str
     lm_sha256: str
 
@@ -52,9 +54,10 @@ class Row:
 
     Attributes:
         upstream: its name, as in the result.
-        fingerprint: of the encoder, in its oldest result.
+        weights: hash of its weights and settings; of an encoder whose results do not tell it, its
+            fingerprint, which code and libraries are part of.
         label: its name, with what tells it from other rows of that name: folders that its own is
-            in, or the start of the fingerprint, and in brackets how its features were computed and
+            in, or the start of that hash, and in brackets how its features were computed and
             stored.
         source: where its weights are from; "" when the result does not say.
         precision: of the encoder's numbers; "" when the result does not say.
@@ -71,7 +74,7 @@ class Row:
     """
 
     upstream: str
-    fingerprint: str
+    weights: str
     label: str
     source: str
     precision: str

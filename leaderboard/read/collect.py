@@ -60,11 +60,11 @@ class _RowKey(NamedTuple):
     """What the runs of one row have in common.
 
     An encoder is the same whatever version of code and libraries computed it, as far as its
-    results tell (`weights_of`); the fingerprint of its oldest result stands for it.
+    results tell.
     """
 
     upstream: str
-    fingerprint: str
+    weights: str
     precision: str
     storage: str
     device: str
@@ -147,7 +147,7 @@ def arrange(results: Iterable[Result], problems: Sequence[str] = ()) -> Board:
     found = sorted(results, key=lambda result: (result.created, result.run_id))
     for result in found:
         groups.setdefault(_group_key(result), []).append(result)
-    encoders = _encoders(found)
+    encoders = _encoders(found)  # for results that were written before these were told
     tables = [
         _table(part, encoders, notes)
         for key in sorted(groups, key=repr)
@@ -160,20 +160,9 @@ _Encoders = Mapping[tuple[str, str], str]
 
 
 def _encoders(results: Sequence[Result]) -> _Encoders:
-    """Name and fingerprint → the fingerprint that stands for an encoder.
-
-    It is that of the oldest result of the same name and weights. A result that does not tell its
-    weights has those of one with its fingerprint.
-    """
-    weights = {_named(result): told for result in results if (told := weights_of(result))}
-    oldest: dict[tuple[str, str], str] = {}
-    encoders = {}
-    for result in results:
-        name, fingerprint = _named(result)
-        told = weights.get((name, fingerprint), "")
-        same = oldest.setdefault((name, told), fingerprint) if told else fingerprint
-        encoders[name, fingerprint] = same
-    return encoders
+    """Name and fingerprint → the weights that the newest result with that fingerprint tells."""
+    named = ((_named(result), weights_of(result)) for result in results)
+    return {name: weights for name, weights in named if weights}
 
 
 def _named(result: Result) -> tuple[str, str]:
@@ -219,12 +208,11 @@ def _table(results: Sequence[Result], encoders: _Encoders, notes: list[str]) -> 
         namesakes.setdefault(key.upstream, []).append(key)
     sources: dict[str, dict[str, str]] = {}
     for result in results:  # the newest says where they are now
-        name, fingerprint, *_ = _row_key(result, encoders)
-        sources.setdefault(name, {})[fingerprint] = source_of(result)
+        name, weights, *_ = _row_key(result, encoders)
+        sources.setdefault(name, {})[weights] = source_of(result)
     names = {name: told_apart(name, own) for name, own in sources.items()}
     labels = {
-        key: _label(names[key.upstream][key.fingerprint], key, namesakes[key.upstream])
-        for key in runs
+        key: _label(names[key.upstream][key.weights], key, namesakes[key.upstream]) for key in runs
     }
     chosen: dict[_RowKey, dict[str, Result]] = {}
     for key, by_layer in runs.items():
@@ -237,10 +225,13 @@ def _table(results: Sequence[Result], encoders: _Encoders, notes: list[str]) -> 
                 for other in others
             ]
     notes += [
-        f"{card['name']}, {labels[key]}: one encoder, computed by other code or libraries in "
-        + " than in ".join(f"{', '.join(own)} (fingerprint {mark[:8]})" for mark, own in by.items())
+        f"{card['name']}, {labels[key]}: one encoder, by different code or libraries: "
+        + ", ".join(
+            f"{layer} (run {own.run_id}, fingerprint {_named(own)[1][:8]})"
+            for layer, own in cells.items()
+        )
         for key, cells in chosen.items()
-        if len(by := _by_fingerprint(cells)) > 1
+        if len(set(map(_named, cells.values()))) > 1
     ]
     layers = _layers(layer for cells in chosen.values() for layer in cells)
     metrics = card_metrics(newest)
@@ -280,15 +271,9 @@ def _table(results: Sequence[Result], encoders: _Encoders, notes: list[str]) -> 
 
 def _row_key(result: Result, encoders: _Encoders) -> _RowKey:
     settings = (str(result.identity.get(name, "")) for name in ("precision", "storage", "device"))
-    named = _named(result)
-    return _RowKey(named[0], encoders[named], *settings)
-
-
-def _by_fingerprint(cells: Mapping[str, Result]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
-    for layer, result in cells.items():
-        found.setdefault(identity_of(result, "upstream", "fingerprint"), []).append(layer)
-    return found
+    name, fingerprint = _named(result)
+    weights = weights_of(result) or encoders.get((name, fingerprint), fingerprint)
+    return _RowKey(name, weights, *settings)
 
 
 def _label(label: str, key: _RowKey, same: Sequence[_RowKey]) -> str:
@@ -386,6 +371,7 @@ def _row(
                 learning_rate_at_edge=result.learning_rate_at_edge,
                 not_separated=result.run_id in close[layer],
                 run_id=result.run_id,
+                fingerprint=identity_of(result, "upstream", "fingerprint"),
                 created=result.created,
                 lm_sha256=identity_of(result, "lm", "model"),
             )
@@ -416,4 +402,4 @@ def _rank(row: Row, layers: Sequence[str], lower: bool) -> tuple[object, ...]:
         else:
             keys.append((0, cell.score["value"] * (1 if lower else -1)))
     settings = (row.precision, row.storage, row.device)
-    return (*keys, row.upstream, row.fingerprint, *settings)
+    return (*keys, row.upstream, row.weights, *settings)

@@ -20,14 +20,14 @@ def printable(text: str) -> str:
 def told_apart(name: str, sources: Mapping[str, str]) -> dict[str, str]:
     """What to call encoders that share a name: the shortest end of their paths that tells them.
 
-    Where paths do not tell, or are not known, the start of the fingerprint follows.
+    Where paths do not tell, or are not known, the start of the hash follows.
 
     Args:
         name: of all of them; of an encoder from a folder, the folder's.
-        sources: fingerprint → where its weights are from, a folder or anything else.
+        sources: hash of an encoder → where its weights are from, a folder or anything else.
 
     Returns:
-        Fingerprint → label.
+        Hash → label.
 
     >>> told_apart("last", {"1f": "exp/a/last", "2e": "/home/me/exp/b/last"})
     {'1f': 'a/last', '2e': 'b/last'}

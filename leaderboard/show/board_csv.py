@@ -20,7 +20,7 @@ _COLUMNS: Final = (
     *("kind", "downstream", "downstream_version", "corpus", "corpus_sha256", "audio_sha256"),
     *("utterances_left_out", "left_out_sha256"),
     *("protocol", "protocol_version", "protocol_sha256", "engine"),
-    *("upstream", "fingerprint", "precision", "storage", "device"),
+    *("upstream", "weights", "fingerprint", "precision", "storage", "device"),
     *("family", "parameters", "macs", "throughput", "training_data", "heard"),
     *("untrained", "note", "layer", "status"),
     *("metric", "ranks", "lower_is_better", "value", "low", "high", "confidence"),

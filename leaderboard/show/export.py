@@ -92,7 +92,7 @@ def _rows_of(tables: tuple[Table, ...], upstream: str) -> list[tuple[Table, Row]
     if not found:
         names = {printable(row.upstream) for _, row in everything}
         raise unknown("upstream", upstream, names, "These have results here.")
-    if len({(row.fingerprint, row.precision, row.storage) for _, row in found}) > 1:
+    if len({(row.weights, row.precision, row.storage) for _, row in found}) > 1:
         labels = sorted({printable(row.label) for _, row in found})
         raise SuperbError(
             f"{upstream!r} has results of several encoders or settings here, and a model card is "

@@ -321,7 +321,7 @@ def test_an_encoder_that_is_gone_or_changed_is_refused(made, bands, copied):
     messages = Messages()
     head = load_head(copied, upstream=other, progress=messages)
     (told,) = (text for text in messages.warnings if "answers may differ" in text)
-    assert "computed by another version of superb" in told
+    assert "computed by other code" in told
     noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype(np.float32)
     assert head(noise) == load_head(copied, upstream=made[1])(noise)
     card = head_path(copied)

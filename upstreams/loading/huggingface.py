@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from benchmark.core import Family, HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError
+from benchmark.source import modules_source, update_code
 from upstreams.loading.checkpoint import extractor_settings, is_head, tuned
 from upstreams.loading.files import (
     Origin,
@@ -150,6 +151,7 @@ class HuggingFaceUpstream(nn.Module):
         family: its pretext school.
         note: one loud line for the card.
         codec: the model is a codec's convolutions, see `Part`.
+        config: of the whole, where the model is a part that has none of its own.
 
     Raises:
         UpstreamError: the model does not turn waveforms into frames over time.
@@ -163,9 +165,11 @@ class HuggingFaceUpstream(nn.Module):
         family: Family,
         note: str = "",
         codec: bool = False,
+        config: Config = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self._config = getattr(model, "config", config)
         self.extractor = extractor
         self.codec = codec
         self.sample_rate = int(extractor.sampling_rate)
@@ -206,26 +210,29 @@ class HuggingFaceUpstream(nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights and of the settings of model and feature extractor."""
-        config = getattr(self.model, "config", None)
-        settings = [
-            config.to_dict() if config is not None else {},
-            self.extractor.to_dict(),
-            transformers.__version__,
-        ]
-        return self._hashed(settings)
+        """Hash of the weights, of the settings of model and feature extractor, and of their code.
+
+        The code of transformers counts by its version.
+        """
+        config = {} if self._config is None else self._config.to_dict()
+        config.pop("_name_or_path", None)  # where it lies
+        return self._hashed([config, self.extractor.to_dict(), transformers.__version__])
 
     @cached_property
     def weights_sha256(self) -> str:
-        """Hash of the weights and of the settings that are not those of the model's class.
+        """Hash of the same without versions: of settings, what is not the default of its class.
 
         What a later `transformers` adds to a configuration, with its default, changes nothing.
         """
-        config = getattr(self.model, "config", None)
-        return self._hashed([_set_apart(config), _set_apart(self.extractor)])
+        return self._hashed([_set_apart(self._config), _set_apart(self.extractor)])
 
     def _hashed(self, settings: list[Any]) -> str:
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
+        parts = [self.model, self._config, self.extractor]
+        names = [type(part).__qualname__ for part in parts]
+        digest = hashlib.sha256(json.dumps([names, settings], sort_keys=True, default=str).encode())
+        for part in parts:  # code that came with the checkpoint
+            update_code(digest, type(part))
+            digest.update(modules_source(type(part)))
         for name, weight in self.model.state_dict().items():
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
             flat = weight.cpu().contiguous().reshape(-1)
@@ -495,11 +502,14 @@ def _set_apart(thing: Model | Extractor | Config) -> dict[str, Any]:
     """The settings of a configuration or an extractor that are not the defaults of its class."""
     if thing is None:
         return {}
-    standard = type(thing)().to_dict()
+    try:
+        standard = type(thing)().to_dict()
+    except Exception:  # code of a stranger that takes no defaults: all settings count
+        standard = {}
     return {
         name: value
         for name, value in thing.to_dict().items()
-        if name not in _BOOKKEEPING and value != standard.get(name)
+        if name not in _BOOKKEEPING and repr(value) != repr(standard.get(name))
     }
 
 
@@ -629,6 +639,7 @@ def load_huggingface(
         FAMILIES.get(config.model_type, "other"),
         note=joined(tuned({"architectures": config.architectures}), note, remote),
         codec=part.codec,
+        config=config,
     )
 
 
@@ -663,7 +674,7 @@ def untrained_huggingface(
         except Exception as error:
             raise UpstreamError(_unreadable(folder, error)) from error
     note = REMOTE_NOTE if _is_remote(model, config, extractor) else ""
-    return HuggingFaceUpstream(model, extractor, origin, "untrained", note, part.codec)
+    return HuggingFaceUpstream(model, extractor, origin, "untrained", note, part.codec, config)
 
 
 def needs_remote_code(folder: Path) -> bool:

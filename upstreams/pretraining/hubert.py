@@ -10,7 +10,8 @@ The teacher is MFCC in the first iteration and a middle layer of the first model
 codebook each, all of which are named (cluster ensembles, section II.C):
 ``--set teacher=mfcc,apc --set layer=0,2 --set parts=3,1``. Other kinds of targets
 (`upstreams.pretraining.targets`) and disturbed inputs (`upstreams.pretraining.noise`) are settings.
-Unlike in fairseq: no dropout, and no penalty on the output of the convolutions.
+Unlike in fairseq: no dropout, and no penalty on the output of the convolutions. Codebooks all have
+as many codes, and the loss is their mean where the paper has the sum.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from upstreams.pretraining.bodies import SIZES, Body, build, contexts, frame_dim
 from upstreams.pretraining.masking import masked_front
 from upstreams.pretraining.noise import disturb
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
-from upstreams.pretraining.targets import TEACHERS, Kind, Targets
+from upstreams.pretraining.targets import TEACHERS, Kind, Targets, teacher_names
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class HuBERTSettings:
 
     def codebooks(self) -> list[tuple[str, int, int]]:
         """Teacher, layer and number of parts, for each teacher."""
-        teachers = [name.strip() for name in self.teacher.split(",")]
+        teachers = teacher_names(self.teacher)
         if len(teachers) > 1 and "" in teachers:
             raise SuperbError(f"teacher has a name missing between its commas: {self.teacher!r}")
         names = [name or TEACHERS[self.targets] for name in teachers]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal, Protocol, cast
 
 import numpy as np
@@ -166,6 +167,13 @@ CODERS: dict[str, type[KMeans] | type[GaussianMixture] | type[RandomProjection]]
 TEACHERS = {"kmeans": "mfcc", "gmm": "mfcc", "random-projection": "fbank"}
 
 
+def teacher_names(given: str) -> list[str]:
+    """The names of teachers, which have a comma between; a path that exists is one of them."""
+    if Path(given).expanduser().exists():
+        return [given]
+    return [name.strip() for name in given.split(",")]
+
+
 class Targets(nn.Module):
     """A teacher's features as codes, one of each codebook per frame of the encoder.
 
@@ -209,13 +217,13 @@ class Targets(nn.Module):
         # BEST-RQ stacks what the hop joins; clusters take the first frame, whose window is the
         # receptive field of the front end.
         self.stacked = kind == "random-projection"
-        dim = card.dim * (self.per_frame if self.stacked else 1)
-        if dim % parts:
+        if card.dim % parts:
             raise SuperbError(
-                f"teacher {card.name} has {dim} numbers a frame, which parts={parts} does not "
+                f"teacher {card.name} has {card.dim} numbers a frame, which parts={parts} does not "
                 "divide"
             )
-        self.coders = nn.ModuleList(CODERS[kind](dim // parts, codes) for _ in range(parts))
+        dim = card.dim // parts * (self.per_frame if self.stacked else 1)
+        self.coders = nn.ModuleList(CODERS[kind](dim, codes) for _ in range(parts))
 
     @torch.no_grad()
     def features(self, waveforms: Tensor) -> Tensor:
@@ -231,8 +239,11 @@ class Targets(nn.Module):
             states: Tensor = teacher(list(waveforms)).values[self.layer].clone()
         if not self.stacked:
             return states[:, :: self.per_frame]
-        whole = states.shape[1] // self.per_frame * self.per_frame
-        return states[:, :whole].reshape(len(states), -1, self.per_frame * states.shape[2])
+        whole, dim = states.shape[1] // self.per_frame * self.per_frame, states.shape[2]
+        # a part of each frame that is stacked, then the next part of each
+        parts = len(self.coders)
+        stacked = states[:, :whole].reshape(len(states), -1, self.per_frame, parts, dim // parts)
+        return stacked.transpose(2, 3).flatten(2)
 
     @torch.no_grad()
     def forward(self, waveforms: Tensor, frames: int) -> Tensor:

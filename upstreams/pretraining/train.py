@@ -54,6 +54,7 @@ from upstreams.pretraining.run import (
     usable,
 )
 from upstreams.pretraining.siblings import differing
+from upstreams.pretraining.targets import teacher_names
 
 # Of the clips, for the held-out loss.
 HELD_OUT = 0.02
@@ -688,8 +689,8 @@ def _corpora(given: Sequence[str] | None, ancestors: Iterable[UpstreamCard]) -> 
 def _commands_before(run: Run) -> list[str]:
     """The commands that made the encoders that a run started from or learned from."""
     commands: list[str] = []
-    taught = str(run.settings.get("teacher", "")).split(",")
-    for name in dict.fromkeys((run.initial, *map(str.strip, taught))):
+    taught = teacher_names(str(run.settings.get("teacher", "")))
+    for name in dict.fromkeys((run.initial, *taught)):
         card = Path(name).expanduser() / "card.json"
         if name and card.is_file():
             content = read_json(card.parent, card.name)

@@ -17,18 +17,18 @@ class Encoder:
 
     Attributes:
         name: of it.
-        fingerprint: of its weights and code.
+        weights: as in `leaderboard.read.board.Row`.
         label: its name, with what tells it from others of that name.
     """
 
     name: str
-    fingerprint: str
+    weights: str
     label: str
 
     @property
     def digest(self) -> str:
         """What stands for it in addresses."""
-        return _digest(self.name, self.fingerprint)
+        return _digest(self.name, self.weights)
 
     @property
     def page(self) -> str:

@@ -33,9 +33,9 @@ class Content:
     tasks: Mapping[str, Sequence[Table]]
     _by_key: Mapping[tuple[str, str], Encoder]
 
-    def encoder(self, name: str, fingerprint: str) -> Encoder:
+    def encoder(self, name: str, weights: str) -> Encoder:
         """That of a row."""
-        return self._by_key[name, fingerprint]
+        return self._by_key[name, weights]
 
 
 def read_content(folder: Path) -> Content:
@@ -54,10 +54,10 @@ def read_content(folder: Path) -> Content:
     for table in board.tables:
         tasks.setdefault(table.downstream, []).append(table)
         for row in table.rows:
-            rows.setdefault((row.upstream, row.fingerprint), []).append((table, row))
+            rows.setdefault((row.upstream, row.weights), []).append((table, row))
     sources: dict[str, dict[str, str]] = {}
-    for (name, fingerprint), own in rows.items():
-        sources.setdefault(name, {})[fingerprint] = own[-1][1].source
+    for (name, weights), own in rows.items():
+        sources.setdefault(name, {})[weights] = own[-1][1].source
     labels = {name: told_apart(name, own) for name, own in sources.items()}
     by_key = {(name, print_): Encoder(name, print_, labels[name][print_]) for name, print_ in rows}
     encoders = {by_key[key]: rows[key] for key in sorted(rows)}

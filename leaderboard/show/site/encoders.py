@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from benchmark.scoring.results import Result
 from leaderboard.read.board import Cell, Row, Table
-from leaderboard.read.fields import weights_of
+from leaderboard.read.fields import identity_of, weights_of
 from leaderboard.show.board import score_item
 from leaderboard.show.report.details import layers_and_rates
 from leaderboard.show.report.markup import Html, element, join
@@ -57,7 +57,7 @@ def _card(encoder: Encoder, row: Row, newest: Result) -> Html:
         ("parameters", "" if row.parameters is None else f"{row.parameters:,}"),
         ("trained on", heard),
         ("weights", weights_of(newest)),
-        ("fingerprint", encoder.fingerprint),
+        ("fingerprint", identity_of(newest, "upstream", "fingerprint")),
     ]
     return _section("card", "Card", element("div", facts_list(told), class_="facts"))
 

@@ -37,7 +37,7 @@ def index_text(content: Content, place: Place, title: str, about_pairs: str) -> 
     )
 
     def named(row: SummaryRow) -> Html:
-        return place.link(row.label, content.encoder(row.upstream, row.fingerprint).page)
+        return place.link(row.label, content.encoder(row.upstream, row.weights).page)
 
     return place.write(
         title,

@@ -34,7 +34,7 @@ def choose_pairs(content: Content, most: int) -> list[Two]:
         for table in content.board.tables:
             if len(table.rows) < size:
                 continue
-            encoders = [content.encoder(r.upstream, r.fingerprint) for r in table.rows[:size]]
+            encoders = [content.encoder(r.upstream, r.weights) for r in table.rows[:size]]
             for other in encoders[:-1]:
                 two = _sorted(other, encoders[-1])
                 if other != encoders[-1] and two not in chosen:
@@ -71,7 +71,7 @@ def _in_column(
     for row in table.rows:
         cell = row.cells.get(layer)
         if cell is not None and cell.status == "finished":
-            rows.setdefault(content.encoder(row.upstream, row.fingerprint), row)
+            rows.setdefault(content.encoder(row.upstream, row.weights), row)
     both = [(a, b) for a, b in wanted if a in rows and b in rows]
     scored = {one: _scored(content.runs, rows[one], layer) for two in both for one in two}
     for a, b in both:

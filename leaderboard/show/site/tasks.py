@@ -32,7 +32,7 @@ def _section(content: Content, position: int, table: Table, place: Place) -> Htm
 
     def named(at: int) -> Html:
         row = table.rows[at]
-        encoder = content.encoder(row.upstream, row.fingerprint)
+        encoder = content.encoder(row.upstream, row.weights)
         return join(place.link(row.label, encoder.page), label_of("", row.untrained))
 
     owners = {cell.run_id: row for row in table.rows for cell in row.cells.values()}
@@ -52,5 +52,5 @@ def _section(content: Content, position: int, table: Table, place: Place) -> Htm
 
 def score_link(content: Content, row: Row, cell: Cell, parts: Sequence[Html], place: Place) -> Html:
     """A score that leads to where it comes from."""
-    encoder = content.encoder(row.upstream, row.fingerprint)
+    encoder = content.encoder(row.upstream, row.weights)
     return element("a", *parts, href=place.to(run_link(encoder, cell.run_id)))

@@ -356,6 +356,14 @@ def test_torch_modules_are_stable(kind):
     assert fingerprint(module)[0] != digest
 
 
+def test_a_recurrent_layer_is_what_it_was_after_a_call():
+    layer = nn.GRU(4, 4)
+    layer.load_state_dict(nn.GRU(4, 4).state_dict(), assign=True)
+    before = fingerprint(layer), weights_sha256(layer)
+    layer(torch.zeros(3, 4))
+    assert (fingerprint(layer), weights_sha256(layer)) == before
+
+
 def test_count_parameters():
     net = Net()
     assert count_parameters(net) == 2 * (4 * 4 + 4)
@@ -544,6 +552,34 @@ def test_what_an_encoder_has_learnt(monkeypatch, tmp_path):
     declared = [weights_sha256(Holder(fingerprint="one", weights_sha256=own)) for own in "aab"]
     assert declared[0] == declared[1] != declared[2]
     assert weights_sha256(Holder(fingerprint="one")) != weights_sha256(Holder(fingerprint="two"))
+
+    class Told(Holder):
+        weights_sha256 = "inherited"
+
+    class Scaled(Told):
+        fingerprint = "nearer"
+
+    class Late(Holder):
+        @functools.cached_property
+        def fingerprint(self):
+            return "versions"
+
+        @functools.cached_property
+        def weights_sha256(self):
+            return "weights"
+
+    class Other(Scaled):
+        fingerprint = "another"
+
+    assert weights_sha256(Scaled()) != weights_sha256(Other())
+    late = Late()
+    before = weights_sha256(late)
+    assert late.fingerprint  # kept in the object once it was asked for
+    assert weights_sha256(late) == before != weights_sha256(Holder(fingerprint="versions"))
+    layers = [
+        weights_sha256(Holder(fingerprint="a", card=UpstreamCard("x", n, 4, 4))) for n in (1, 2)
+    ]
+    assert layers[0] != layers[1]
     marks = set()
     for text in ("x", "-x"):  # a plug-in's code is all that says what it computes
         (tmp_path / "plugged.py").write_text(

@@ -94,17 +94,27 @@ def test_an_encoder_is_one_row_whatever_version_of_code_computed_it(result):
     tuned = result("hubert", "ks", "last", 90.0, fingerprint="d" * 16, weights="2" * 64)
     board = arrange([newer, tuned, named, again, old])
     rows = {row.label: row for row in board.tables[-1].rows}
-    assert set(rows) == {"hubert @aaaaaaaa", "hubert @dddddddd", "other"}
-    assert set(rows["hubert @aaaaaaaa"].cells) == {"last", "weighted-sum"}
-    assert [note for note in board.notes if "aaaaaaaa" in note] == [
-        "ks, hubert @aaaaaaaa: one encoder, computed by other code or libraries in "
-        "last (fingerprint aaaaaaaa) than in weighted-sum (fingerprint bbbbbbbb)"
+    assert set(rows) == {"hubert @11111111", "hubert @22222222", "other"}
+    cells = rows["hubert @11111111"].cells
+    assert {layer: cell.fingerprint[0] for layer, cell in cells.items()} == {
+        "last": "a",
+        "weighted-sum": "b",
+    }
+    assert [note for note in board.notes if "11111111" in note] == [
+        "ks, hubert @11111111: one encoder, by different code or libraries: "
+        f"last (run {old.run_id}, fingerprint aaaaaaaa), "
+        f"weighted-sum (run {newer.run_id}, fingerprint bbbbbbbb)"
     ]
     (summary,) = summarise(board)
-    assert [row.label for row in summary.rows if all(row.rows)] == ["hubert @aaaaaaaa"]
+    assert [row.label for row in summary.rows if all(row.rows)] == ["hubert @11111111"]
     # without the result that tells what the old one scored, they stand apart
     apart = {row.label for table in arrange([newer, old]).tables for row in table.rows}
-    assert apart == {"hubert @aaaaaaaa", "hubert @bbbbbbbb"}
+    assert apart == {"hubert @aaaaaaaa", "hubert @11111111"}
+    # one that tells something else of a fingerprint takes nothing from those that tell their own
+    forged = result("hubert", "ks", "1", 1.0, fingerprint="b" * 16, weights="3" * 64)
+    mixed = {row.label: row for row in arrange([newer, again, forged, old]).tables[-1].rows}
+    assert set(mixed["hubert @11111111"].cells) == {"last", "weighted-sum"}
+    assert set(mixed["hubert @33333333"].cells) == {"1"}
 
 
 def test_more_seeds_win_over_newer(result):

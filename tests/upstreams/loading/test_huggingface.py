@@ -251,6 +251,55 @@ def test_code_of_a_repository_is_run_on_request(remote, noise, rng_untouched):
     assert "ran code shipped with the checkpoint" in twin.card.note
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_code_of_a_repository_is_part_of_what_an_encoder_is(remote):
+    def hashes():
+        found = load_upstream(str(remote), trust_remote_code=True)
+        return found.fingerprint, found.weights_sha256
+
+    first = hashes()
+    assert hashes() == first
+    file = remote / "modeling_mine.py"
+    for old, new in (
+        ("2 * x", "3 * x"),
+        ('model_type = "mine"', 'model_type = "mine"\n    scale = 3'),
+    ):
+        file.write_text(file.read_text().replace(old, new))
+        changed = hashes()
+        assert changed[0] != first[0]
+        assert changed[1] != first[1]
+        first = changed
+    # a configuration that cannot be made without arguments
+    needy = "    def __init__(self, scale, **rest):\n        super().__init__(**rest)\n"
+    file.write_text(file.read_text().replace("    scale = 3\n", needy))
+    config = remote / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "scale": 3}))
+    assert hashes()[1] not in {None, first[1]}
+
+
+def test_what_a_class_takes_for_granted_is_part_of_it(conformer):
+    """Settings that are the defaults of their class are left out, so the class must be in."""
+    folder, _ = conformer
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    one = load_upstream(str(folder)).weights_sha256
+    transformers.SpeechT5FeatureExtractor(num_mel_bins=80).save_pretrained(folder)
+    assert load_upstream(str(folder)).weights_sha256 != one
+
+
+def test_a_codec_is_told_by_the_settings_of_the_whole(tmp_path):
+    sizes = {"hidden_size": 8, "num_filters": 2, "num_lstm_layers": 1, "upsampling_ratios": [4, 2]}
+    marks = set()
+    for causal in (True, False):
+        folder = tmp_path / str(causal)
+        config = transformers.EncodecConfig(**sizes, use_causal_conv=causal, sampling_rate=16_000)
+        torch.manual_seed(0)
+        transformers.EncodecModel(config).save_pretrained(folder)
+        transformers.EncodecFeatureExtractor(sampling_rate=16_000).save_pretrained(folder)
+        found = load_upstream(str(folder))
+        marks |= {found.fingerprint, found.weights_sha256}
+    assert len(marks) == 4
+
+
 def test_permission_changes_nothing_for_a_known_model(conformer):
     upstream = load_upstream(str(conformer[0]), trust_remote_code=True)
     assert upstream.card.note == ""

@@ -136,6 +136,10 @@ def test_a_teacher_that_gives_no_numbers_is_named(batch):
 def test_random_projections_stack_the_frames_that_a_hop_joins(batch):
     targets = Targets(load_upstream("fbank"), 0, "random-projection", 8, 320)
     assert targets.features(batch.waveforms).shape[2] == 480
+    parts = Targets(load_upstream("mfcc"), 0, "random-projection", 8, 320, parts=3)
+    frames = load_upstream("mfcc")(list(batch.waveforms)).values[0]
+    own = torch.cat([frames[:, 0:148:2, 13:26], frames[:, 1:148:2, 13:26]], dim=2)
+    assert torch.equal(parts.features(batch.waveforms).chunk(3, dim=2)[1], own)
 
 
 def test_the_teacher_is_no_part_of_what_is_trained_or_saved():
