@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
@@ -123,7 +123,7 @@ def train(job: Fit, shares: Sequence[Encoded], site: Site, progress: Progress) -
         data = _splits(site, job, features)
         files = file_hashes(task.corpus.utterances, task.cache_dir)
         scorers = _prepared(site, job, partition.scorer, data, hop_s, progress)
-        notes = _notes(task, job.fold, scorers[0], partition, data, hop_s)
+        notes = _notes(task, job.fold, scorers, partition, data, hop_s)
         quiet = inaudible(data, next(iter(features.stores.values())))
 
         def fitted(found: Mapping[Mix, Choice], seconds: float) -> Fitted:
@@ -458,30 +458,55 @@ def _try(
 def _notes(
     task: Task,
     fold: str,
-    downstream: Downstream,
+    scorers: Mapping[int, Downstream],
     partition: Partition,
     data: Mapping[str, SplitData],
     hop_s: float,
 ) -> list[str]:
-    """What the task has to say of the data of a fold, and labels that were lost with bad audio."""
-    train, test = data.get("train"), data["test"]
-    notes = []
-    if train is not None and isinstance(downstream, NotesTraining):
-        told = [group[0] for group in _groups(task, fold, train, 0)] if task.budget else None
-        places = range(len(train.utterances)) if told is None else told
-        notes += downstream.notes(
-            [train.utterances[place] for place in places],
-            [train.lengths[place] for place in places],
-            hop_s,
-            task.training.head,
-        )
-    if isinstance(downstream, NotesTest):
-        notes += downstream.test_notes(test.utterances, partition.vocabulary)
+    """What the task has to say of the data of a fold, and labels that were lost with bad audio.
+
+    Reruns on a budget of labels each hear a train split of their own; what is not so in all of them
+    is said with the seeds of those where it is.
+    """
+    downstream = scorers[0]
+    reruns = range(len(scorers)) if task.budget else range(1)
+    said: dict[str, list[int]] = {}
+    for rerun in reruns:
+        for note in _notes_of(task, fold, rerun, scorers[rerun], partition, data, hop_s):
+            said.setdefault(note, []).append(task.training.first_seed + rerun)
+    notes = [
+        note if len(seeds) == len(reruns) else f"seed {', '.join(map(str, seeds))}: {note}"
+        for note, seeds in said.items()
+    ]
     if task.training.choose_on == "test" and downstream.card.trained:
         notes.append("chosen on test, as the published runs do: the score is too good")
     for column in downstream.card.closed_columns:
         notes += lost_labels(data, partition.corpus, column)
     return notes
+
+
+def _notes_of(
+    task: Task,
+    fold: str,
+    rerun: int,
+    scorer: Downstream,
+    partition: Partition,
+    data: Mapping[str, SplitData],
+    hop_s: float,
+) -> Iterator[str]:
+    """What the task has to say of what a rerun hears."""
+    train, test = data.get("train"), data["test"]
+    if train is not None and isinstance(scorer, NotesTraining):
+        told = [group[0] for group in _groups(task, fold, train, rerun)] if task.budget else None
+        places = range(len(train.utterances)) if told is None else told
+        yield from scorer.notes(
+            [train.utterances[place] for place in places],
+            [train.lengths[place] for place in places],
+            hop_s,
+            task.training.head,
+        )
+    if isinstance(scorer, NotesTest):
+        yield from scorer.test_notes(test.utterances, partition.vocabulary)
 
 
 def _groups(task: Task, fold: str, train: SplitData, rerun: int) -> list[list[int]]:

@@ -21,6 +21,7 @@ from benchmark.probing import fit
 from benchmark.probing import snapshot as resume
 from benchmark.progress import Progress
 from benchmark.scoring.results import find_result, read_records, read_result, result_path
+from downstreams.ks import Ks
 from downstreams.load import load_downstream
 from superb.predict import answer_all
 from superb.running import run
@@ -383,6 +384,20 @@ def test_fewer_labels_are_a_task_of_their_own(places, bands):
     assert (alone.run_id, alone.metrics) == (whole.run_id, whole.metrics)
     with pytest.raises(SuperbError, match="asks for more than there is"):
         run(bands(), "ks", labels="1h", **options)
+
+
+def test_each_rerun_on_a_budget_says_what_it_heard(places, bands, monkeypatch):
+    def told(self, train, lengths, hop_s, settings):
+        return ["of all", f"heard {sorted(utterance.id for utterance in train)}"]
+
+    monkeypatch.setattr(Ks, "notes", told, raising=False)
+    (found,) = run(bands(), "ks", labels="10s", layers="last", seeds=2, **places)
+    parts = found.corpus["labels"]["utterances"][""]
+    assert sorted(parts[0]) != sorted(parts[1])
+    assert [warning for warning in found.warnings if "of all" in warning] == ["of all"]
+    assert [warning for warning in found.warnings if "heard" in warning] == [
+        f"seed {seed}: heard {sorted(part)}" for seed, part in enumerate(parts)
+    ]
 
 
 def test_heads_of_recognition_are_tasks_of_their_own(places, bands):

@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.errors import SuperbError
 from upstreams.models.architecture import Architecture, parameter_count
 from upstreams.pretraining.run import TRAINING, Run, objective_class
+from upstreams.pretraining.targets import teacher_names
 
 # Seconds heard that differ by less are taken for equal.
 SHARE = 0.05
@@ -70,8 +71,9 @@ def _body(objective: str, size: str) -> Architecture:
 
 
 def _teacher(settings: Any) -> str:  # noqa: ANN401 - of any file
-    """The encoder that gave the targets; "" for none that was trained."""
-    return str(settings.get("teacher", "")) if isinstance(settings, Mapping) else ""
+    """The encoders that gave the targets; "" for none that was trained."""
+    given = str(settings.get("teacher", "")) if isinstance(settings, Mapping) else ""
+    return ", ".join(teacher_names(given))
 
 
 def _heard_s(steps: int | None, batch_seconds: float) -> float:
