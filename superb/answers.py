@@ -75,6 +75,11 @@ def as_csv(predictions: Sequence[Prediction]) -> str:
     return text.getvalue()
 
 
+def shown_text(answer: Answer) -> str:
+    """The text for a reader, who cannot see that there is none."""
+    return answer.text if answer.text.strip() else "(empty: nothing was recognised)"
+
+
 def show_answers(predictions: Sequence[Prediction], console: Console) -> None:
     """Print a table of answers; of a single one, its parts in time and probabilities too."""
     sure = any(own.answer.confidence is not None for own in predictions)
@@ -84,7 +89,8 @@ def show_answers(predictions: Sequence[Prediction], console: Console) -> None:
     if sure:
         table.add_column("confidence", justify="right", no_wrap=True)
     for own in predictions:
-        cells = [own.answer.utterance, own.answer.text, *[_share(own.answer.confidence)] * sure]
+        cells = [own.answer.utterance, shown_text(own.answer)]
+        cells += [_share(own.answer.confidence)] * sure
         table.add_row(*(Text(printable(cell)) for cell in cells))
     console.print(table)
     if len(predictions) == 1:

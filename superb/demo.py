@@ -14,6 +14,7 @@ from benchmark.core import Attends, Attention, Utterance
 from benchmark.errors import SuperbError
 from benchmark.probing.layers import Mix
 from benchmark.progress import Progress
+from superb.answers import shown_text
 
 _HERE: Final = "127.0.0.1"
 _SPANS: Final = ("from s", "to s", "heard", "sure")
@@ -99,7 +100,7 @@ def _values(head: RestoredHead, paths: Sequence[str]) -> list[Any]:
         answer = head.compare(*(head.reply(recording) for recording in recordings))
         return [answer.text]
     answer = head.answer(recordings[0], attention=True)
-    values: list[Any] = [answer.text, _probabilities(answer), _rows(answer)]
+    values: list[Any] = [shown_text(answer), _probabilities(answer), _rows(answer)]
     if isinstance(head.downstream, Attends):
         values.append(None if answer.attention is None else _map(answer.attention))
     return values

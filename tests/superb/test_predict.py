@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import superb
 from benchmark.answering.saved import head_path, weights_path
+from benchmark.answers import Answer
 from benchmark.core import Utterance
 from benchmark.errors import SuperbError
 from benchmark.progress import Messages, Progress
@@ -23,6 +24,7 @@ from benchmark.scoring.results import read_records, result_path
 from downstreams.corpora.load import load_corpus
 from downstreams.load import load_downstream
 from superb import demo
+from superb.answers import shown_text
 from superb.cli import app
 from superb.predict import answer_all, load_head
 from superb.running import run
@@ -433,8 +435,9 @@ def test_the_page_shows_what_the_head_answers(made, tmp_path, monkeypatch):
     assert text == max(shares, key=shares.get) == "stop"
     assert rows == []
     text, shares, rows, _ = demo._values(heard(made, "asr"), [str(clips[0])])
-    assert text == " ".join(row[2] for row in rows)
+    assert text == shown_text(Answer("one", " ".join(row[2] for row in rows)))
     assert shares is None
+    assert shown_text(Answer("one", " ")) == "(empty: nothing was recognised)"
     assert demo._values(heard(made, "asr-attention"), [str(clips[0])])[3] is not None
     assert demo._values(heard(made, "asv"), list(map(str, clips))) == ["1.0000"]
     monkeypatch.setitem(sys.modules, "gradio", None)
