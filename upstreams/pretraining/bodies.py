@@ -131,9 +131,14 @@ def front(
     return z_btc, encoder.projection(z_btc), penalties[0]
 
 
-def contexts(encoder: BodyEncoder, frames_btd: Tensor) -> Tensor:
-    """The last state of projected frames, nothing padded: ``[utterance, frame, dim]``."""
+def outputs(encoder: BodyEncoder, frames_btd: Tensor) -> list[Tensor]:
+    """What each layer makes of projected frames, nothing padded: ``[utterance, frame, dim]``."""
     if isinstance(encoder, APCEncoder):
-        return encoder.contexts(frames_btd)
-    *_, last_btd = encoder.states(frames_btd, [frames_btd.shape[1]] * len(frames_btd))
-    return last_btd
+        return list(encoder.states(frames_btd))
+    _, *layers = encoder.states(frames_btd, [frames_btd.shape[1]] * len(frames_btd))
+    return layers
+
+
+def contexts(encoder: BodyEncoder, frames_btd: Tensor) -> Tensor:
+    """The output of the last layer."""
+    return outputs(encoder, frames_btd)[-1]

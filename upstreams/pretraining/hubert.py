@@ -9,7 +9,8 @@ The teacher is MFCC in the first iteration and a middle layer of the first model
 ``--set teacher=runs/hubert-1 --set layer=4``. Several teachers, and parts of their features, have a
 codebook each, all of which are named (cluster ensembles, section II.C):
 ``--set teacher=mfcc,apc --set layer=0,2 --set parts=3,1``. Other kinds of targets
-(`upstreams.pretraining.targets`) and disturbed inputs (`upstreams.pretraining.noise`) are settings.
+(`upstreams.pretraining.targets`), disturbed inputs (`upstreams.pretraining.noise`) and a loss that
+keeps who speaks (`upstreams.pretraining.utterances`) are settings.
 Unlike in fairseq: no dropout, and no penalty on the output of the convolutions. Codebooks all have
 as many codes, and the loss is their mean where the paper has the sum.
 """
@@ -27,11 +28,12 @@ from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError
 from upstreams.loading.load import load_upstream
-from upstreams.pretraining.bodies import SIZES, Body, build, contexts, frame_dim
+from upstreams.pretraining.bodies import SIZES, Body, build, frame_dim, outputs
 from upstreams.pretraining.masking import masked_front
 from upstreams.pretraining.noise import disturb
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.targets import TEACHERS, Kind, Targets, teacher_names
+from upstreams.pretraining.utterances import utterance_contrast
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class HuBERTSettings:
         temperature: by which their cosines are divided.
         disturbed: share of utterances with noise or another voice mixed in (WavLM); the targets
             are those of the clean utterance.
+        utterance_weight: of telling utterances apart, beside naming codes (UniSpeech-SAT).
+        utterance_layer: whose output that looks at, from 1; 0 takes the one in the middle.
 
     Raises:
         SuperbError: a value is out of its range.
@@ -70,6 +74,8 @@ class HuBERTSettings:
     code_dim: int = 128
     temperature: float = 0.1
     disturbed: float = 0.0
+    utterance_weight: float = 0.0
+    utterance_layer: int = 0
 
     def __post_init__(self) -> None:
         if self.targets not in get_args(Kind):
@@ -84,6 +90,12 @@ class HuBERTSettings:
             ("code_dim", self.code_dim >= 1, "at least 1"),
             ("temperature", 0 < self.temperature < math.inf, "a finite number above 0"),
             ("disturbed", 0 <= self.disturbed <= 1, "from 0 to 1"),
+            (
+                "utterance_weight",
+                0 <= self.utterance_weight < math.inf,
+                "a finite number, at least 0",
+            ),
+            ("utterance_layer", self.utterance_layer >= 0, "at least 0"),
         ):
             require(holds, name, getattr(self, name), allowed)
         self.codebooks()  # raises
@@ -147,6 +159,13 @@ class HuBERT(nn.Module):
         self.codes = nn.Parameter(
             torch.randn(count, settings.clusters, settings.code_dim, generator=generator)
         )
+        layers = self.architecture.layers
+        self.utterance_layer = layer = settings.utterance_layer or (layers + 1) // 2
+        require(layer <= layers, "utterance_layer", layer, f"at most {layers}")
+        if settings.utterance_weight:
+            self.utterance_projection = nn.Parameter(
+                torch.randn(dim, settings.code_dim, generator=generator) / dim**0.5
+            )
         teachers = [load_upstream(name) for name, _, _ in codebooks]
         self.teachers = [teacher.card for teacher in teachers]
         made = [
@@ -186,7 +205,8 @@ class HuBERT(nn.Module):
     def forward(self, batch: Batch, moment: Moment) -> Loss:
         """Cross-entropy of the codes of masked frames, mean over frames and codebooks (II.B, II.C).
 
-        Logged beside it: ``accuracy`` over masked frames, and ``masked``, their share.
+        Logged beside it: ``accuracy`` over masked frames, and ``masked``, their share; where
+        utterances are told apart, that loss and its accuracy over masked frames.
         """
         settings = self.settings
         clean = batch.waveforms
@@ -202,7 +222,8 @@ class HuBERT(nn.Module):
             1.0,
             moment.generator,
         )
-        last_btd = contexts(self.encoder, masked.frames_btd)
+        outputs_btd = outputs(self.encoder, masked.frames_btd)
+        last_btd = outputs_btd[-1]
         code_btk = self.right_codes(clean, last_btd.shape[1])
         code_nk = masked.rows(code_btk)
         logits_nkc = self.logits(masked.rows(last_btd))
@@ -213,7 +234,13 @@ class HuBERT(nn.Module):
             loss = settings.masked_weight * loss + (1 - settings.masked_weight) * heard
         accuracy = (logits_nkc.argmax(2) == code_nk).float().mean()
         share = torch.full_like(accuracy, code_nk.numel() / code_btk.numel())
-        return Loss(loss, {"accuracy": accuracy, "masked": share})
+        logged = {"accuracy": accuracy, "masked": share}
+        if settings.utterance_weight:
+            states_btp = outputs_btd[self.utterance_layer - 1] @ self.utterance_projection
+            told = utterance_contrast(states_btp, masked.index_n, settings.temperature)
+            loss = loss + settings.utterance_weight * told.loss
+            logged |= {"utterance_loss": told.loss.detach(), "utterance_accuracy": told.accuracy}
+        return Loss(loss, logged)
 
     def logits(self, states_nd: Tensor) -> Tensor:
         """Cosine of projected states with each code, over the temperature (equation 3).

@@ -212,9 +212,22 @@ def take_over(asked: Run, output: Path) -> Run:
         for name, unknown_yet in (("steps", None), ("precision", AUTO)):
             if wanted[name] == unknown_yet:
                 wanted[name] = known.get(name)
+        # A run begun before there was a setting has its default, which changes nothing.
+        defaults = dataclasses.asdict(objective_class(asked.objective).Settings())
+        if isinstance(known.get("settings"), dict) and known.get("objective") == asked.objective:
+            known["settings"] = defaults | known["settings"]
     if known != wanted:
         values = known if isinstance(known, dict) else {}
-        differing = sorted(name for name in wanted if values.get(name) != wanted[name])
+        differing = []
+        for name in sorted(wanted):
+            before, now = values.get(name), wanted[name]
+            if before == now:
+                continue
+            if isinstance(before, dict) and isinstance(now, dict):
+                parts = sorted(part for part in now | before if before.get(part) != now.get(part))
+                differing.append(f"{name} ({', '.join(parts)})")
+            else:
+                differing.append(name)
         raise SuperbError(
             f"{output} holds another run: it differs in {', '.join(differing)}. Type its own "
             "command to go on with it, or choose another --output"

@@ -8,12 +8,12 @@ behind the mask elsewhere in the utterance::
                                        └ quantiser ──────────────────────► target q
                                                   └ LSTM ─► spectrum         (wav2vec-C only)
 
-As in fairseq: distractors are drawn with replacement from the other masked frames; those with the
-very codes of the target are left out of the softmax; the diversity loss takes probabilities
-without Gumbel noise; and the mean square of the convolutions' output, before its layer norm, is
-added to the loss. Unlike there: no dropout, which the encoder does not have, and a
-temperature that follows the progress of the run, however short it is. The published run gets from
-2 to 0.5 with a factor of 0.999995 per update.
+As in fairseq: distractors are drawn with replacement from the other masked frames, of the utterance
+or of the batch; those with the very codes of the target are left out of the softmax; the diversity
+loss takes probabilities without Gumbel noise; and the mean square of the convolutions' output,
+before its layer norm, is added to the loss. Unlike there: no dropout, which the encoder does not
+have, and a temperature that follows the progress of the run, however short it is. The published run
+gets from 2 to 0.5 with a factor of 0.999995 per update.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from benchmark.encoding.arithmetic import recur
+from benchmark.errors import unknown
 from upstreams.models.generative import HOP_SAMPLES, MEL_BANDS, WINDOW_SAMPLES, kaldi_mel
 from upstreams.models.utterance import draw_weights
 from upstreams.pretraining.bodies import (
@@ -43,6 +44,8 @@ from upstreams.pretraining.bodies import (
 from upstreams.pretraining.masking import MaskedFrames, masked_front
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
 from upstreams.pretraining.quantizer import ProductQuantizer, Quantized, annealed
+
+Source = Literal["utterance", "batch"]
 
 # --------------------------------------------------------------------------------------------
 # The contrastive loss
@@ -137,6 +140,8 @@ class Wav2Vec2Settings:
         final_dim: width of the vectors that are compared, and of quantised latents, a multiple of
             groups; 256 in Base.
         distractors: wrong answers per masked frame, at least 1.
+        negatives: where they come from: ``utterance`` (the paper), the masked frames of the same
+            one, or ``batch``, of all of them, which who speaks helps to tell apart.
         similarity_temperature: divides the cosine, above 0.
         first_temperature: of the Gumbel softmax at the first step, above 0.
         last_temperature: the same at the last step, above 0.
@@ -155,6 +160,7 @@ class Wav2Vec2Settings:
     codes: int = 32
     final_dim: int = 128
     distractors: int = 100
+    negatives: Source = "utterance"
     similarity_temperature: float = 0.1
     first_temperature: float = 2.0
     last_temperature: float = 0.5
@@ -163,6 +169,8 @@ class Wav2Vec2Settings:
     feature_grad_mult: float = 0.1
 
     def __post_init__(self) -> None:
+        if self.negatives not in get_args(Source):
+            raise unknown("source of negatives", str(self.negatives), get_args(Source))
         for name in ("mask_span", "groups", "distractors"):
             require(vars(self)[name] >= 1, name, vars(self)[name], "at least 1")
         require(self.codes >= 2, "codes", self.codes, "at least 2")
@@ -239,13 +247,16 @@ class Contrast(nn.Module):
             moment: source of the distractors.
         """
         settings = self.settings
-        distractors_nk = draw_distractors(masked.counts, settings.distractors, moment.generator)
+        # Frames of a batch are one after the other, as those of one long utterance are.
+        of_batch = settings.negatives == "batch"
+        counts = [sum(masked.counts)] if of_batch else masked.counts
+        distractors_nk = draw_distractors(counts, settings.distractors, moment.generator)
         contrastive, accuracy = contrastive_loss(
             self.project_context(context_nd),
             self.project_target(quantized.values_nd),
             quantized.chosen_ng,
             distractors_nk.to(context_nd.device),
-            masked.counts,
+            counts,
             settings.similarity_temperature,
         )
         value = (

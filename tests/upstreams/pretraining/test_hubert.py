@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmark.errors import SuperbError
+from upstreams.models.generative import APC_MINI
 from upstreams.pretraining.hubert import HuBERT
 from upstreams.pretraining.masking import span_mask
 from upstreams.pretraining.objective import Batch, Moment
@@ -138,6 +139,33 @@ def test_disturbed_inputs_keep_the_targets_of_the_clean_ones(objective, heard, m
     assert not torch.equal(disturbed, clean)
 
 
+@pytest.mark.parametrize(
+    ("recurrent", "layer", "taken"), [(False, 0, 1), (False, 2, 2), (True, 0, 2), (True, 3, 3)]
+)
+def test_telling_utterances_apart_is_a_loss_of_its_own_on_a_layer(
+    heard, monkeypatch, recurrent, layer, taken
+):
+    if recurrent:
+        monkeypatch.setattr(HuBERT, "sizes", {"mini": APC_MINI})
+    settings = HuBERT.Settings(clusters=8, utterance_weight=0.5, utterance_layer=layer)
+    made = HuBERT("mini", settings, torch.Generator().manual_seed(0))
+    assert made.utterance_layer == taken
+    made.prepare([heard], moment())
+    with_it = made(heard, moment(5))
+    without = HuBERT("mini", HuBERT.Settings(clusters=8), torch.Generator().manual_seed(0))
+    without.load_state_dict(made.state_dict(), strict=False)
+    alone = without(heard, moment(5))
+    torch.testing.assert_close(with_it.value, alone.value + 0.5 * with_it.parts["utterance_loss"])
+    assert not any(name.startswith("utterance") for name in alone.parts)
+    with_it.value.backward()
+    assert made.utterance_projection.grad.abs().sum() > 0
+
+
+def test_a_layer_that_the_body_lacks_is_refused():
+    with pytest.raises(SuperbError, match="utterance_layer must be at most 2; got 7"):
+        HuBERT("mini", HuBERT.Settings(utterance_layer=7), torch.Generator())
+
+
 def test_a_step_depends_on_its_generator_alone(objective, heard):
     state = torch.get_rng_state()
     made = objective()
@@ -168,6 +196,9 @@ def test_half_the_bits_give_nearly_the_same_loss(objective, heard):
         ("temperature", 0.0),
         ("temperature", float("inf")),
         ("disturbed", 1.5),
+        ("utterance_weight", -1.0),
+        ("utterance_weight", float("nan")),
+        ("utterance_layer", -1),
     ],
 )
 def test_nonsense_is_refused(setting, value):

@@ -252,9 +252,20 @@ def test_a_finished_run_is_not_run_again(source, tmp_path, monkeypatch):
     assert all(torch.equal(before[name], weights(folder)[name]) for name in before)
 
 
+def test_a_run_of_before_there_was_a_setting_is_gone_on_with(source, tmp_path):
+    folder = run(source, tmp_path / "old", steps=2)
+    path = folder / "training" / "run.json"
+    known = json.loads(path.read_text())
+    del known["settings"]["disturbed"]
+    path.write_text(json.dumps(known))
+    run(source, folder, steps=2)
+    with pytest.raises(SuperbError, match=r"differs in settings \(disturbed\)\."):
+        run(source, folder, steps=2, settings={"disturbed": "0.5"})
+
+
 def test_another_run_in_the_folder_is_named_and_kept(source, tmp_path):
     folder = run(source, tmp_path / "mine", steps=2)
-    with pytest.raises(SuperbError, match=r"differs in recipe, seed"):
+    with pytest.raises(SuperbError, match=r"differs in recipe \(learning_rate\), seed\."):
         run(source, folder, steps=2, seed=5, recipe={**SHORT, "learning_rate": 0.1})
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("…")

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from benchmark.errors import SuperbError
 from upstreams.models.generative import kaldi_mel
 from upstreams.models.transformer import HUBERT_BASE, MINI
+from upstreams.pretraining import wav2vec2
 from upstreams.pretraining.masking import masked_front, span_mask
 from upstreams.pretraining.objective import Batch, Moment
 from upstreams.pretraining.w2v_bert import W2VBERT, W2VBERTSettings
@@ -80,6 +81,27 @@ def test_distractors_are_uniform():
     drawn = draw_distractors([4], 30_000, torch.Generator().manual_seed(0))
     shares = torch.stack([(drawn == frame).float().mean(1) for frame in range(4)], 1)
     torch.testing.assert_close(shares, (1 - torch.eye(4)) / 3, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("negatives", ["utterance", "batch"])
+def test_negatives_of_a_batch_are_compared_with_frames_of_all_utterances(
+    batch, monkeypatch, negatives
+):
+    made, seen = build(Wav2Vec2, negatives=negatives), []
+
+    def watched(context, target, codes, distractors, counts, temperature):
+        seen.append((distractors, counts))
+        return contrastive_loss(context, target, codes, distractors, counts, temperature)
+
+    monkeypatch.setattr(wav2vec2, "contrastive_loss", watched)
+    loss = made(batch, moment())
+    ((distractors, counts),) = seen
+    assert loss.value.isfinite()
+    assert len(counts) == {"utterance": 4, "batch": 1}[negatives]
+    own = distractors // (len(distractors) // 4)  # as many frames are masked in each
+    elsewhere = (own != torch.arange(4).repeat_interleave(len(own) // 4)[:, None]).float().mean()
+    expected = {"utterance": 0.0, "batch": 0.75}[negatives]
+    assert elsewhere.item() == pytest.approx(expected, abs=0.1)
 
 
 def random_case(counts=(5, 1, 7), codes=3):
