@@ -1,4 +1,4 @@
-"""What tasks and protocols are known to be, for judging results of others by their names.
+"""What tasks, protocols and encoders are known to be, for judging results of others by their names.
 
 Names are looked up in tables and never loaded as code: they come from strangers.
 """
@@ -19,16 +19,18 @@ from downstreams.recogniser import head_names
 from leaderboard.read.fields import base_of, labels_of
 from leaderboard.read.names import printable
 from leaderboard.read.verify import Expected
+from upstreams.catalogue import Entry, read_catalogue
 
 _EARLIER: Final = PROTOCOLS / "earlier.csv"
 """Hashes of what protocols held in earlier versions, of which results are still about."""
 
 
 def standard(result: Result) -> Expected:
-    """What the task and the protocol that a result names are known to be.
+    """What the task, the protocol and the encoder that a result names are known to be.
 
     Raises:
-        SuperbError: when one of them is not known here: then nobody can say what the score means.
+        SuperbError: when task or protocol is not known here: then nobody can say what the score
+            means.
     """
     task = _task(result)
     card = task.card
@@ -37,20 +39,22 @@ def standard(result: Result) -> Expected:
             f"{printable(card.name)} version {result.downstream['version']} is not the one known "
             f"here, {card.version}"
         )
+    encoder = _encoders().get(str(result.upstream["name"]))
+    heard = (encoder and encoder.trained_on) or frozenset()
     name, version = str(result.protocol["name"]), result.protocol["version"]
     if name not in _protocol_names():
         raise unknown("protocol", printable(name), _protocol_names(), "Run it under one of these.")
     protocol = _protocol(name)
     if version == protocol.version:
         training = protocol.training(card.name, card.features, task.training, card.base)
-        return Expected(card.metrics, protocol.record(training)["sha256"])
+        return Expected(card.metrics, protocol.record(training)["sha256"], heard)
     content = _earlier().get((name, str(version), card.name))
     if content is None:
         raise SuperbError(
             f"protocol {name} version {version} is not known for {printable(card.name)}; the one "
             f"of today is version {protocol.version}"
         )
-    return Expected(card.metrics, content)
+    return Expected(card.metrics, content, heard)
 
 
 def _task(result: Result) -> Downstream:
@@ -72,6 +76,11 @@ def _task(result: Result) -> Downstream:
 @cache
 def _task_names() -> list[str]:
     return downstream_names()
+
+
+@cache
+def _encoders() -> dict[str, Entry]:
+    return read_catalogue()
 
 
 @cache

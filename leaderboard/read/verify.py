@@ -47,19 +47,21 @@ _FROM_TEXTS: Final = {"asr": ("wer", "cer"), "pr": ("per",)} | dict.fromkeys(
 
 @dataclass(frozen=True)
 class Expected:
-    """What a task and a protocol are known to be.
+    """What a task, a protocol and an encoder are known to be.
 
     Attributes:
         metrics: of the task, the one that ranks first.
         protocol_sha256: of the values that the protocol of that name and version has for it.
+        heard: corpora that the encoder of that name was trained on, as far as that is known.
     """
 
     metrics: tuple[Metric, ...]
     protocol_sha256: str
+    heard: frozenset[str] = frozenset()
 
 
 Standard = Callable[[Result], Expected]
-"""What is known of the task and the protocol that a result names; raises SuperbError if nothing."""
+"""What is known of what a result names; raises SuperbError for an unknown task or protocol."""
 
 
 class RefusedError(SuperbError):
@@ -185,6 +187,12 @@ def _about_standard(result: Result, expected: Expected) -> Iterator[str]:
         yield (
             f"its values are not those of {named} for {result.downstream['name']}: give a protocol "
             "that was changed a name of its own"
+        )
+    heard = result.upstream.get("trained_on")  # who does not disclose it claims nothing
+    if heard is not None and (left_out := sorted(expected.heard - set(heard))):
+        yield (
+            f"its card leaves out what {result.upstream['name']} is known to have heard: "
+            f"{', '.join(left_out)}. Give an encoder of your own another name"
         )
 
 

@@ -180,6 +180,10 @@ REMADE = {
         lambda r: {"upstream": {name: v for name, v in r.upstream.items() if name != "trained_on"}},
         "trained_on",
     ),
+    "what it heard, in part": (
+        lambda r: {"upstream": {**r.upstream, "trained_on": ["librispeech"]}},
+        "leaves out what hubert is known to have heard: mini, mycroft-precise, picovoice",
+    ),
     "the future": (lambda r: {"created": "2999-01-01T00:00:00+00:00"}, "in the future"),
     "weights that are no hash": (
         lambda r: {"encoder": {**r.encoder, "weights_sha256": "<b>"}},
