@@ -10,7 +10,7 @@ The teacher is MFCC in the first iteration and a middle layer of the first model
 codebook each, all of which are named (cluster ensembles, section II.C):
 ``--set teacher=mfcc,apc --set layer=0,2 --set parts=3,1``. Other kinds of targets
 (`upstreams.pretraining.targets`), disturbed inputs (`upstreams.pretraining.noise`) and a loss that
-keeps who speaks (`upstreams.pretraining.utterances`) are settings.
+asks for who speaks (`upstreams.pretraining.utterances`) are settings.
 Unlike in fairseq: no dropout, and no penalty on the output of the convolutions. Codebooks all have
 as many codes, and the loss is their mean where the paper has the sum.
 """
@@ -98,6 +98,8 @@ class HuBERTSettings:
             ("utterance_layer", self.utterance_layer >= 0, "at least 0"),
         ):
             require(holds, name, getattr(self, name), allowed)
+        if self.utterance_layer and not self.utterance_weight:
+            raise SuperbError("utterance_layer says nothing without an utterance_weight above 0")
         self.codebooks()  # raises
 
     def codebooks(self) -> list[tuple[str, int, int]]:

@@ -218,19 +218,23 @@ def take_over(asked: Run, output: Path) -> Run:
             known["settings"] = defaults | known["settings"]
     if known != wanted:
         values = known if isinstance(known, dict) else {}
-        differing = []
-        for name in sorted(wanted):
-            before, now = values.get(name), wanted[name]
-            if before == now:
-                continue
-            if isinstance(before, dict) and isinstance(now, dict):
-                parts = sorted(part for part in now | before if before.get(part) != now.get(part))
-                differing.append(f"{name} ({', '.join(parts)})")
-            else:
-                differing.append(name)
+        differing = _differing(values, wanted)
         raise SuperbError(
             f"{output} holds another run: it differs in {', '.join(differing)}. Type its own "
             "command to go on with it, or choose another --output"
         )
     settled = {name: wanted[name] for name in ("steps", "precision", "looks")}
     return dataclasses.replace(asked, **settled)
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of what differs, with those inside of it in brackets."""
+    names = []
+    for name in sorted(now.keys() | before.keys()):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            name += f" ({', '.join(_differing(old, new))})"
+        names.append(name)
+    return names

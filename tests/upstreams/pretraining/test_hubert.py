@@ -163,7 +163,7 @@ def test_telling_utterances_apart_is_a_loss_of_its_own_on_a_layer(
 
 def test_a_layer_that_the_body_lacks_is_refused():
     with pytest.raises(SuperbError, match="utterance_layer must be at most 2; got 7"):
-        HuBERT("mini", HuBERT.Settings(utterance_layer=7), torch.Generator())
+        HuBERT("mini", HuBERT.Settings(utterance_weight=1, utterance_layer=7), torch.Generator())
 
 
 def test_a_step_depends_on_its_generator_alone(objective, heard):
@@ -199,6 +199,7 @@ def test_half_the_bits_give_nearly_the_same_loss(objective, heard):
         ("utterance_weight", -1.0),
         ("utterance_weight", float("nan")),
         ("utterance_layer", -1),
+        ("utterance_layer", 2),  # of no use without a weight
     ],
 )
 def test_nonsense_is_refused(setting, value):
