@@ -176,7 +176,11 @@ def read_lexicons(paths: Iterable[Path]) -> Lexicon:
         try:
             lines = path.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise SuperbError(f"the lexicon {path} cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+            raise SuperbError(
+                f"the lexicon {path} cannot be read: {reason}. Give a file with a word per line: "
+                "WORD PHONE PHONE …"
+            ) from error
         for number, line in enumerate(lines, start=1):
             written, *own = line.partition(" #")[0].split() or [""]
             if not written or written.startswith((";;;", "#")):
