@@ -26,7 +26,7 @@ from leaderboard.compare.ranks import (
     lacks_interval,
     mean_of,
 )
-from leaderboard.read.board import MAIN_LAYERS, Board, Table
+from leaderboard.read.board import MAIN_LAYERS, Board, Row, Table
 from leaderboard.read.collect import collect
 
 By = Literal["heads", "labels"]
@@ -65,9 +65,10 @@ class Study:
         rows: encoders, as `join_rows` has them.
         layer: the layer choice that is compared, as `Row.cell` finds it.
         agreements: of each two columns.
-        holds: pairs of encoders of which the first is better in every column.
+        holds: pairs of encoders of which the first is better in every column that has both, two at
+            least.
         flips: pairs of which one is better in one column and the other in another.
-        open_pairs: how many are neither.
+        open_pairs: how many of those in two columns or more are neither.
         left_out: tables of the same columns, by another lexicon, say, with fewer encoders.
     """
 
@@ -157,12 +158,16 @@ def _study(by: By, tables: Sequence[Table], name: Callable[[Table], str]) -> Stu
     agreements = [
         _agreement(tables, columns, rows, layer, pair) for pair in combinations(places, 2)
     ]
-    drawn = _drawn(tables, rows, layer)
-    signs = _signs(tables)
     holds, flips, unsettled = [], [], 0
-    for (a, of_a, known_a), (b, of_b, known_b) in combinations(drawn, 2):
-        better = ((of_a - of_b) * signs < 0).mean(axis=0), ((of_a - of_b) * signs > 0).mean(axis=0)
-        sure = [(share >= _SURE) & known_a & known_b for share in better]
+    for pair in combinations(rows, 2):
+        both = [place for place in places if all(_scored(row[2][place], layer) for row in pair)]
+        if len(both) < 2:
+            continue
+        shared = [tables[place] for place in both]
+        first, second = _drawn(shared, _in_columns(pair, both), layer)
+        (a, of_a, known_a), (b, of_b, known_b) = first, second
+        ahead = (of_a - of_b) * _signs(shared)
+        sure = [((side * ahead > 0).mean(axis=0) >= _SURE) & known_a & known_b for side in (-1, 1)]
         if sure[0].any() and sure[1].any():
             flips.append((a, b))
         elif sure[0].all() or sure[1].all():
@@ -191,8 +196,7 @@ def _agreement(
 ) -> Agreement:
     """How alike two of the columns rank the encoders that have a score in both."""
     two = [tables[place] for place in pair]
-    of_two = [(key, label, tuple(cells[place] for place in pair)) for key, label, cells in rows]
-    drawn = _drawn(two, of_two, layer)
+    drawn = _drawn(two, _in_columns(rows, pair), layer)
     tau = None
     if len(drawn) >= FEWEST:
         both = np.stack([draws * _signs(two) for _, draws, _ in drawn])
@@ -200,6 +204,16 @@ def _agreement(
         if not all(known for *_, known in drawn):
             tau = Mean(tau.value, None, None)
     return Agreement(columns[pair[0]], columns[pair[1]], tau, len(drawn))
+
+
+def _in_columns(rows: Rows, places: Sequence[int]) -> Rows:
+    """The same encoders in some of the columns."""
+    return [(key, label, tuple(cells[place] for place in places)) for key, label, cells in rows]
+
+
+def _scored(row: Row | None, layer: str) -> bool:
+    cell = row.cell(layer) if row else None
+    return cell is not None and cell.score is not None
 
 
 def _drawn(tables: Sequence[Table], rows: Rows, layer: str) -> list[tuple[str, Floats, bool]]:

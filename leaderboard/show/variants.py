@@ -72,8 +72,8 @@ def study_lines(study: Study) -> list[str]:
         )
     pairs = len(study.holds) + len(study.flips) + study.open_pairs
     lines.append(
-        f"of {pairs} pairs, {len(study.holds)} hold in every column, {len(study.flips)} flip, "
-        f"{study.open_pairs} are open"
+        f"of {pairs} pairs, {len(study.holds)} hold in every column that has both, "
+        f"{len(study.flips)} flip, {study.open_pairs} are open"
     )
     if study.left_out:
         lines.append(

@@ -113,6 +113,13 @@ def test_ranks_are_of_the_encoders_that_both_columns_have(folder):
     whole = found["asr", "asr-attention"]
     assert (whole.upstreams, whole.tau.value) == (3, pytest.approx(1 / 3))
     assert (found["asr", "asr-hmm"].upstreams, found["asr", "asr-hmm"].tau) == (2, None)
+    # a column that two of three have takes no pair from the others
+    assert study.flips == (("a", "b"),)
+    assert study.holds == (("a", "c"), ("b", "c"))
+    alone = build("d", "asr", "weighted-sum", 5.0, half=0.5)  # in no second column: no pair
+    write_result(folder, alone, records(alone))
+    (study,) = study_variants(folder, "heads")
+    assert len(study.holds) + len(study.flips) + study.open_pairs == 3
     said = CliRunner().invoke(app, ["heads", str(folder)], env={"COLUMNS": "200"}).stdout
     assert "(3 upstreams)" in said
     assert "ranks by asr and asr-hmm" not in said
@@ -121,7 +128,7 @@ def test_ranks_are_of_the_encoders_that_both_columns_have(folder):
 def test_the_commands_say_what_flips(folder, tmp_path):
     done = CliRunner().invoke(app, ["heads", str(folder)])
     assert done.exit_code == 0
-    assert "of 3 pairs, 2 hold in every column, 1 flip, 0 are open" in done.stdout
+    assert "of 3 pairs, 2 hold in every column that has both, 1 flip, 0 are open" in done.stdout
     assert "flips: a and b" in done.stdout
     assert "Kendall's tau +0.33" in done.stdout
     done = CliRunner().invoke(app, ["labels", str(folder)])
