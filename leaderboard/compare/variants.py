@@ -67,7 +67,8 @@ class Study:
         agreements: of each two columns.
         holds: pairs of encoders of which the first is better in every column that has both, two at
             least.
-        flips: pairs of which one is better in one column and the other in another.
+        flips: pairs of which one is better in one column and the other in another. A column where
+            a score has no interval settles nothing, and no pair holds there.
         open_pairs: how many of those in two columns or more are neither.
         left_out: tables of the same columns, by another lexicon, say, with fewer encoders.
     """
@@ -147,12 +148,11 @@ def _place(table: Table) -> tuple[object, ...]:
 
 def _study(by: By, tables: Sequence[Table], name: Callable[[Table], str]) -> Study:
     columns = tuple(map(name, tables))
-    present = [
-        layer
-        for layer in reversed(MAIN_LAYERS)
-        if all(any(row.cell(layer) for row in table.rows) for table in tables)
-    ]
-    layer = present[0] if present else MAIN_LAYERS[0]
+    # the layer choice of most columns, the weighted sum before the last layer
+    layer = max(
+        reversed(MAIN_LAYERS),
+        key=lambda layer: sum(any(row.cell(layer) for row in table.rows) for table in tables),
+    )
     rows = join_rows(tables, (layer,), [])
     places = range(len(tables))
     agreements = [
@@ -164,10 +164,15 @@ def _study(by: By, tables: Sequence[Table], name: Callable[[Table], str]) -> Stu
         if len(both) < 2:
             continue
         shared = [tables[place] for place in both]
-        first, second = _drawn(shared, _in_columns(pair, both), layer)
-        (a, of_a, known_a), (b, of_b, known_b) = first, second
+        (a, of_a, _), (b, of_b, _) = _drawn(shared, _in_columns(pair, both), layer)
         ahead = (of_a - of_b) * _signs(shared)
-        sure = [((side * ahead > 0).mean(axis=0) >= _SURE) & known_a & known_b for side in (-1, 1)]
+        known = np.array(
+            [
+                not lacks_interval([table], _in_columns(pair, [place]), layer)
+                for place, table in zip(both, shared, strict=True)
+            ]
+        )
+        sure = [((side * ahead > 0).mean(axis=0) >= _SURE) & known for side in (-1, 1)]
         if sure[0].any() and sure[1].any():
             flips.append((a, b))
         elif sure[0].all() or sure[1].all():

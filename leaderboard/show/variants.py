@@ -72,7 +72,7 @@ def study_lines(study: Study) -> list[str]:
         )
     pairs = len(study.holds) + len(study.flips) + study.open_pairs
     lines.append(
-        f"of {pairs} pairs, {len(study.holds)} hold in every column that has both, "
+        f"of {pairs} pairs in two columns or more, {len(study.holds)} hold in all, "
         f"{len(study.flips)} flip, {study.open_pairs} are open"
     )
     if study.left_out:
