@@ -164,22 +164,24 @@ def too_long(
         hop_s: seconds between them.
         stack: how many of them make one of the head.
     """
-    unfit = sum(
-        # a frame per symbol, and a blank between equal neighbours
-        len(target) + sum(a == b for a, b in pairwise(target)) > -(-length // stack)
+    unfit = [
+        target
         for target, length in zip(targets, lengths, strict=True)
-    )
+        # a frame per symbol, and a blank between equal neighbours
+        if len(target) + sum(a == b for a, b in pairwise(target)) > -(-length // stack)
+    ]
     if not unfit:
         return []
-    if unfit == len(targets):
+    if len(unfit) == len(targets):
         raise SuperbError(
             f"every training transcript has more {what} than the head has frames "
             f"({stack * hop_s * 1000:.0f} ms each), so CTC can align none. Take an encoder with "
             "more frames, or a smaller frame_s in the protocol's table of the head"
         )
     return [
-        f"{unfit} of {len(targets)} training transcripts have more {what} than the head has "
-        f"frames ({stack * hop_s * 1000:.0f} ms each); CTC cannot align them, so they teach nothing"
+        f"{len(unfit)} of {len(targets)} training transcripts have more {what} than the head has "
+        f"frames ({stack * hop_s * 1000:.0f} ms each); CTC cannot align them, so they teach "
+        f"nothing: {beginning(unfit[0])}"
     ]
 
 
@@ -202,16 +204,30 @@ def unanswerable(
     Raises:
         SuperbError: all are.
     """
-    long = sum(
-        len(target) > per_frame * -(-length // stack)
+    long = [
+        target
         for target, length in zip(targets, lengths, strict=True)
-    )
+        if len(target) > per_frame * -(-length // stack)
+    ]
     if not long:
         return []
-    if long == len(targets):
+    if len(long) == len(targets):
         raise SuperbError(
             f"every training transcript has more than {per_frame} characters for each frame of the "
             f"head ({frame_s * 1000:.0f} ms), so none can be answered. Take an encoder with more "
             "frames, or a smaller frame_s in the protocol's table of the head"
         )
-    return [f"{long} of {len(targets)} training transcripts are longer than any answer"]
+    return [
+        f"{len(long)} of {len(targets)} training transcripts are longer than any answer, which has "
+        f"{per_frame} characters at most for each {frame_s * 1000:.0f} ms: {beginning(long[0])}"
+    ]
+
+
+def beginning(target: Sequence[str], most: int = 40) -> str:
+    """How a transcript begins, by which it is found.
+
+    >>> beginning("ALL THAT IS SAID", 8), beginning(["AH", "B"])
+    ("'ALL THAT …'", "'AH B'")
+    """
+    text = ("" if all(len(symbol) == 1 for symbol in target) else " ").join(target)
+    return f"'{text[:most]} …'" if len(text) > most else f"'{text}'"

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from benchmark.errors import SuperbError
 from downstreams.corpora.pronunciation import Lexicon
+from downstreams.ctc import beginning
 
 SILENCE: Final = "SIL"
 EDGE: Final = ""
@@ -145,19 +146,20 @@ def training_notes(
             f"{lost} of {len(texts)} training transcripts have words that the lexicon lacks, and "
             f"teach nothing: {named(known.unknown)}"
         )
-    unfit = sum(
-        least * sum(len(known.words.get(word, ())) for word in text.split()) > length
+    unfit = [
+        text
         for text, length in zip(texts, lengths, strict=True)
-    )
-    if unfit == len(texts):
+        if least * sum(len(known.words.get(word, ())) for word in text.split()) > length
+    ]
+    if len(unfit) == len(texts):
         raise SuperbError(
             "every training transcript has more phones than its recording has frames, so none can "
             "be aligned. Take an encoder with more frames, or shorter transcripts"
         )
     if unfit:
         notes.append(
-            f"{unfit} of {len(texts)} training transcripts have more phones than fit into their "
-            "frames; they cannot be aligned and teach nothing"
+            f"{len(unfit)} of {len(texts)} training transcripts have more phones than fit into "
+            f"their frames; they cannot be aligned and teach nothing: {beginning(unfit[0])}"
         )
     return notes
 

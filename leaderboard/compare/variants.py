@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmark.errors import SuperbError
 from leaderboard.compare.ranks import (
@@ -30,6 +31,7 @@ from leaderboard.read.board import MAIN_LAYERS, Board, Row, Table
 from leaderboard.read.collect import collect
 
 By = Literal["heads", "labels"]
+Bools: TypeAlias = NDArray[np.bool_]
 _SURE = 0.975
 """Share of draws in which one encoder must be better for a conclusion: both sides at 95 %."""
 FEWEST = 3
@@ -159,24 +161,16 @@ def _study(by: By, tables: Sequence[Table], name: Callable[[Table], str]) -> Stu
         _agreement(tables, columns, rows, layer, pair) for pair in combinations(places, 2)
     ]
     holds, flips, unsettled = [], [], 0
-    for pair in combinations(rows, 2):
-        both = [place for place in places if all(_scored(row[2][place], layer) for row in pair)]
+    for one, other in combinations(rows, 2):
+        both = [place for place in places if all(_scored(r[2][place], layer) for r in (one, other))]
         if len(both) < 2:
             continue
         shared = [tables[place] for place in both]
-        (a, of_a, _), (b, of_b, _) = _drawn(shared, _in_columns(pair, both), layer)
-        ahead = (of_a - of_b) * _signs(shared)
-        known = np.array(
-            [
-                not lacks_interval([table], _in_columns(pair, [place]), layer)
-                for place, table in zip(both, shared, strict=True)
-            ]
-        )
-        sure = [((side * ahead > 0).mean(axis=0) >= _SURE) & known for side in (-1, 1)]
-        if sure[0].any() and sure[1].any():
-            flips.append((a, b))
-        elif sure[0].all() or sure[1].all():
-            holds.append((a, b) if sure[0].all() else (b, a))
+        ahead, behind = _sure(shared, _in_columns((one, other), both), layer)
+        if ahead.any() and behind.any():
+            flips.append((one[1], other[1]))
+        elif ahead.all() or behind.all():
+            holds.append((one[1], other[1]) if ahead.all() else (other[1], one[1]))
         else:
             unsettled += 1
     return Study(
@@ -219,6 +213,21 @@ def _in_columns(rows: Rows, places: Sequence[int]) -> Rows:
 def _scored(row: Row | None, layer: str) -> bool:
     cell = row.cell(layer) if row else None
     return cell is not None and cell.score is not None
+
+
+def _sure(tables: Sequence[Table], pair: Rows, layer: str) -> tuple[Bools, Bools]:
+    """For each table that has both: whether the first is surely better, and whether the second is.
+
+    Neither is where a score has no interval.
+    """
+    (_, one, _), (_, other, _) = _drawn(tables, pair, layer)
+    lead = (other - one) * _signs(tables)
+    known = [
+        not lacks_interval([table], _in_columns(pair, [place]), layer)
+        for place, table in enumerate(tables)
+    ]
+    ahead, behind = ((share.mean(axis=0) >= _SURE) & known for share in (lead > 0, lead < 0))
+    return ahead, behind
 
 
 def _drawn(tables: Sequence[Table], rows: Rows, layer: str) -> list[tuple[str, Floats, bool]]:

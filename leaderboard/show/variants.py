@@ -72,8 +72,8 @@ def study_lines(study: Study) -> list[str]:
         )
     pairs = len(study.holds) + len(study.flips) + study.open_pairs
     lines.append(
-        f"of {pairs} pairs in two columns or more, {len(study.holds)} hold in all, "
-        f"{len(study.flips)} flip, {study.open_pairs} are open"
+        f"of {pairs} pair{'s' * (pairs != 1)} in two columns or more, {len(study.holds)} hold "
+        f"in all, {len(study.flips)} flip, {study.open_pairs} are open"
     )
     if study.left_out:
         lines.append(

@@ -141,6 +141,7 @@ def test_notes_count_unfit_transcripts(asr, frame_s, lengths, unfit):
         (note,) = notes
         assert note.startswith(f"{unfit} of 3 training transcripts")
         assert ("40 ms" if frame_s == 0.04 else "20 ms") in note
+        assert note.endswith(("'EGG'", "'BOB'"))  # one of them, to find it by
 
 
 def test_nothing_is_learnt_where_no_transcript_fits(asr):
