@@ -56,6 +56,8 @@ LARGEST, MOST_LAYERS, MOST_PARAMETERS = 2**16, 256, 2**32
 LAYERS = frozenset({"layers", "position_layers"})
 # Where 0 means none of it.
 MAY_BE_ZERO = frozenset({"codes", "paddings", "relative_buckets"})
+# Which folders of version 0.1 lack.
+ADDED = frozenset({"stack"})
 # What safetensors calls the types that weights may have.
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
@@ -217,6 +219,8 @@ def planned(architecture: Architecture) -> Encoder:
 def from_json(kind: type[Architecture], values: Json, where: str) -> Architecture:
     """A dataclass from a JSON object, strictly: every field once, of its type and in its range.
 
+    Only `ADDED` fields may be missing, and have their default then.
+
     Args:
         kind: the dataclass; its fields are numbers, switches, names, tuples of whole numbers and
             dataclasses.
@@ -228,11 +232,12 @@ def from_json(kind: type[Architecture], values: Json, where: str) -> Architectur
             do not fit together.
     """
     fields = typing.get_type_hints(kind)
-    if not isinstance(values, dict) or values.keys() != fields.keys():
+    if not isinstance(values, dict) or not fields.keys() - ADDED <= values.keys() <= fields.keys():
         raise UpstreamError(f"{where} must be an object with {', '.join(fields)}")
     arguments = {
         name: _value(name, declared, values[name], f"{where}.{name}")
         for name, declared in fields.items()
+        if name in values
     }
     try:
         return kind(**arguments)

@@ -156,11 +156,13 @@ class APCConfig:
         dim: units of every layer.
         layers: GRU layers.
         codes: entries of the codebook behind the last layer; 0 for plain APC.
+        stack: mel frames that are read as one: 1 in the papers, a frame each 10 ms.
     """
 
     dim: int
     layers: int
     codes: int = 0
+    stack: int = 1
 
     @property
     def states(self) -> int:
@@ -168,14 +170,19 @@ class APCConfig:
         return self.layers
 
     @property
+    def input_dim(self) -> int:
+        """Numbers of a frame that is read, and written."""
+        return self.stack * MEL_BANDS
+
+    @property
     def hop_samples(self) -> int:
         """Samples between two frames."""
-        return HOP_SAMPLES
+        return self.stack * HOP_SAMPLES
 
     @property
     def min_samples(self) -> int:
-        """One window."""
-        return WINDOW_SAMPLES
+        """The windows of one frame."""
+        return WINDOW_SAMPLES + (self.stack - 1) * HOP_SAMPLES
 
     def build(self) -> APCEncoder:
         """The encoder."""
@@ -193,19 +200,29 @@ class APCEncoder(UtteranceEncoder):
         super().__init__()
         self.config = config
         self.layers = nn.ModuleList(
-            nn.GRU(config.dim if index else MEL_BANDS, config.dim, batch_first=True)
+            nn.GRU(config.dim if index else config.input_dim, config.dim, batch_first=True)
             for index in range(config.layers)
         )
         self.codes = CodeLayer(config.dim, 1, config.codes) if config.codes else None
-        self.prediction = nn.Linear(config.dim, MEL_BANDS)
+        self.prediction = nn.Linear(config.dim, config.input_dim)
 
     def mel(self, waveform: Tensor) -> Tensor:
-        """One utterance as `states` reads it, ``[sample]`` to ``[frame, 80]``."""
+        """One utterance in frames of 10 ms, ``[sample]`` to ``[frame, 80]``."""
         return kaldi_mel(waveform).to(self.prediction.weight.dtype)
 
-    def states(self, mel_btm: Tensor) -> Tensor:
-        """``[utterance, frame, 80]`` to ``[layer, utterance, frame, dim]``."""
-        x_btd = mel_btm
+    def stacked(self, mel: Tensor) -> Tensor:
+        """Mel frames as `states` reads them, ``[…, mel frame, 80]`` to ``[…, frame, stack · 80]``.
+
+        Mel frames that are left over at the end fill no frame.
+        """
+        stack = self.config.stack
+        frames = mel.shape[-2] // stack
+        whole = mel[..., : frames * stack, :]
+        return whole.reshape(*mel.shape[:-2], frames, self.config.input_dim)
+
+    def states(self, x_btm: Tensor) -> Tensor:
+        """``[utterance, frame, stack · 80]`` to ``[layer, utterance, frame, dim]``."""
+        x_btd = x_btm
         outputs = []
         for index, layer in enumerate(self.layers):
             output, _ = layer(x_btd)
@@ -213,9 +230,9 @@ class APCEncoder(UtteranceEncoder):
             outputs.append(x_btd)
         return torch.stack(outputs)
 
-    def contexts(self, mel_btm: Tensor) -> Tensor:
-        """The last state alone, ``[utterance, frame, 80]`` to ``[utterance, frame, dim]``."""
-        return self.states(mel_btm)[-1]
+    def contexts(self, x_btm: Tensor) -> Tensor:
+        """The last state alone, ``[utterance, frame, stack · 80]`` to ``[…, frame, dim]``."""
+        return self.states(x_btm)[-1]
 
     def forward(self, waveform: Tensor) -> Tensor:
         """One utterance: ``[sample]`` to ``[state, frame, dim]``."""
@@ -223,12 +240,12 @@ class APCEncoder(UtteranceEncoder):
 
     def together(self, waveforms: list[Tensor]) -> list[Tensor]:
         """Several utterances in one pass of the GRUs, which hear the past alone."""
-        mel_btm, lengths = batch.pad([self.mel(waveform) for waveform in waveforms])
-        states = self.states(mel_btm)
+        x_btm, lengths = batch.pad([self.stacked(self.mel(waveform)) for waveform in waveforms])
+        states = self.states(x_btm)
         return [states[:, row, :length] for row, length in enumerate(lengths)]
 
     def predict(self, state_btd: Tensor) -> Tensor:
-        """Mel frames expected some frames ahead, ``[utterance, frame, dim]`` to mel_btm."""
+        """Frames expected some frames ahead, ``[utterance, frame, dim]`` to ``[…, stack · 80]``."""
         coded = state_btd if self.codes is None else self.codes(state_btd)
         mel: Tensor = self.prediction(coded)
         return mel
@@ -498,6 +515,7 @@ MOCKINGJAY_12X768 = MelTransformerConfig(layers=12)
 TERA_3X768 = MelTransformerConfig(layers=3)
 # Ours: the same in small, about 3 million weights each.
 APC_MINI = APCConfig(dim=432, layers=3)
+RECURRENT_MINI = APCConfig(dim=424, layers=3, stack=2)
 MEL_TRANSFORMER_MINI = MelTransformerConfig(layers=5, dim=224, heads=4, feed_forward_dim=896)
 
 

@@ -3,7 +3,7 @@
 A score tells schools apart only where they trained one body on the same seconds of audio: a random
 body of one kind may be ahead of a trained one of another. So predictive, contrastive and generative
 objectives all take ``--size mini-transformer`` (it hears both sides) or ``--size mini-recurrent``
-(GRUs, which hear the past)::
+(GRUs, which hear the past), with a frame each 20 ms::
 
     school        transformer             recurrent
     predictive    hubert                  hubert
@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from benchmark.errors import SuperbError
 from upstreams.models.architecture import Architecture, Encoder
 from upstreams.models.generative import (
-    APC_MINI,
-    MEL_BANDS,
+    RECURRENT_MINI,
     APCConfig,
     APCEncoder,
     MelTransformer,
@@ -32,7 +31,7 @@ from upstreams.models.transformer import HUBERT_BASE, MINI, EncoderConfig, Trans
 Body: TypeAlias = EncoderConfig | APCConfig
 BodyEncoder: TypeAlias = TransformerEncoder | APCEncoder
 
-SHARED: Final[dict[str, Body]] = {"mini-transformer": MINI, "mini-recurrent": APC_MINI}
+SHARED: Final[dict[str, Body]] = {"mini-transformer": MINI, "mini-recurrent": RECURRENT_MINI}
 # Of objectives that mask frames, and of those that look into a transformer.
 SIZES: Final[dict[str, Body]] = {"mini": MINI, **SHARED, "base": HUBERT_BASE}
 TRANSFORMERS: Final = {"mini": MINI, "mini-transformer": MINI, "base": HUBERT_BASE}
@@ -49,12 +48,12 @@ def build(body: Architecture) -> Encoder:
 
 def latent_dim(body: Body) -> int:
     """Width of the frames that the context network reads, before they are projected."""
-    return MEL_BANDS if isinstance(body, APCConfig) else body.conv_dims[-1]
+    return body.input_dim if isinstance(body, APCConfig) else body.conv_dims[-1]
 
 
 def frame_dim(body: Body) -> int:
     """Width of what stands in place of a masked frame."""
-    return MEL_BANDS if isinstance(body, APCConfig) else body.dim
+    return body.input_dim if isinstance(body, APCConfig) else body.dim
 
 
 @torch.no_grad()
@@ -93,6 +92,8 @@ def read(encoder: BodyEncoder | MelTransformer, mel_btm: Tensor) -> Tensor:
         if encoder.projection_norm is not None:
             x_btc = encoder.projection_norm(x_btc)
         return contexts(encoder, encoder.projection(x_btc))
+    if isinstance(encoder, APCEncoder):
+        mel_btm = encoder.stacked(mel_btm)
     return encoder.states(mel_btm)[-1]
 
 
@@ -111,8 +112,8 @@ def front(
         mean square of the convolutions' output before its norm, which is 0 where none is learned.
     """
     if isinstance(encoder, APCEncoder):
-        mel_btm = mel_frames(encoder, waveforms_bs)
-        return mel_btm, mel_btm, mel_btm.new_zeros(())
+        x_btm = encoder.stacked(mel_frames(encoder, waveforms_bs))
+        return x_btm, x_btm, x_btm.new_zeros(())
     penalties: list[Tensor] = []
 
     def watch(_module: nn.Module, _inputs: object, output_btc: Tensor) -> Tensor:

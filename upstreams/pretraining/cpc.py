@@ -37,7 +37,7 @@ from upstreams.models.cpc import (
     BidirectionalCPCConfig,
     CPCConfig,
 )
-from upstreams.models.generative import APC_MINI, MEL_BANDS, APCConfig, APCEncoder
+from upstreams.models.generative import RECURRENT_MINI, APCConfig, APCEncoder
 from upstreams.models.utterance import draw_weights
 from upstreams.pretraining.bodies import build, mel_frames
 from upstreams.pretraining.objective import Batch, Loss, Moment, Recipe, require
@@ -270,7 +270,7 @@ class CPC(nn.Module):
     Settings: ClassVar[type[Any]] = CPCSettings
     sizes: ClassVar[dict[str, CPCConfig | APCConfig]] = {
         "mini": CPC_MINI,
-        "mini-recurrent": APC_MINI,
+        "mini-recurrent": RECURRENT_MINI,
     }
     recipe: ClassVar[Recipe] = WINDOW_RECIPE
 
@@ -289,7 +289,7 @@ class CPC(nn.Module):
     def make_predictor(self) -> nn.Module:
         """What turns contexts into expected latents."""
         config = self.architecture
-        latent = MEL_BANDS if isinstance(config, APCConfig) else config.convolutions.dim
+        latent = config.input_dim if isinstance(config, APCConfig) else config.convolutions.dim
         return StepMatrices(config.dim, latent, self.settings.future_steps)
 
     def prepare(self, batches: Iterable[Batch], moment: Moment) -> dict[str, float]:
@@ -303,7 +303,7 @@ class CPC(nn.Module):
             SuperbError: the crops have no frame that is ``future_steps`` ahead.
         """
         if isinstance(self.encoder, APCEncoder):
-            z_btd = mel_frames(self.encoder, batch.waveforms)
+            z_btd = self.encoder.stacked(mel_frames(self.encoder, batch.waveforms))
         else:
             # Without a norm, latents under autocast are bfloat16, which recurrent layers do not mix
             # with float32 weights.

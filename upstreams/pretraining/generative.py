@@ -22,10 +22,10 @@ from torch import Generator, Tensor, nn
 
 from benchmark.errors import SuperbError
 from upstreams.models.generative import (
-    APC_MINI,
     HOP_SAMPLES,
     MEL_BANDS,
     MEL_TRANSFORMER_MINI,
+    RECURRENT_MINI,
     WINDOW_SAMPLES,
     APCConfig,
     MelTransformerConfig,
@@ -45,15 +45,15 @@ class APCSettings:
     """What a user of `APC` can set.
 
     Attributes:
-        steps_ahead: distance of the predicted frame, in frames of 10 ms. Neighbouring frames are
+        steps_ahead: distance of the predicted frame, in frames of 20 ms. Neighbouring frames are
             alike; too near a target is copied, too far a one cannot be guessed (arXiv 1904.03240,
-            section 4, tries 1 to 20).
+            section 4, tries 1 to 20 of 10 ms).
 
     Raises:
         SuperbError: it is not ahead.
     """
 
-    steps_ahead: int = 3
+    steps_ahead: int = 2
 
     def __post_init__(self) -> None:
         require(self.steps_ahead >= 1, "steps_ahead", self.steps_ahead, "at least 1")
@@ -66,7 +66,10 @@ class APC(nn.Module):
     """
 
     Settings: ClassVar[type[Any]] = APCSettings
-    sizes: ClassVar[dict[str, APCConfig]] = {"mini": APC_MINI, "mini-recurrent": APC_MINI}
+    sizes: ClassVar[dict[str, APCConfig]] = {
+        "mini": RECURRENT_MINI,
+        "mini-recurrent": RECURRENT_MINI,
+    }
     # A recurrent layer takes one frame after the other: many short crops are faster than few
     # long ones.
     recipe: ClassVar[Recipe] = Recipe(batch_seconds=60.0, crop_seconds=2.0)
@@ -92,13 +95,13 @@ class APC(nn.Module):
             SuperbError: the crops have no frame that far ahead.
         """
         ahead = self.settings.steps_ahead
-        mel_btm = mel_frames(self.encoder, batch.waveforms)
-        if mel_btm.shape[1] <= ahead:
+        x_btm = self.encoder.stacked(mel_frames(self.encoder, batch.waveforms))
+        if x_btm.shape[1] <= ahead:
             raise SuperbError(
-                f"crops of {mel_btm.shape[1]} frames have none {ahead} frames ahead; use longer "
+                f"crops of {x_btm.shape[1]} frames have none {ahead} frames ahead; use longer "
                 "crops, or a smaller steps_ahead"
             )
-        seen_btm, target_btm = mel_btm[:, :-ahead], mel_btm[:, ahead:]
+        seen_btm, target_btm = x_btm[:, :-ahead], x_btm[:, ahead:]
         predicted_btm = self.encoder.predict(self.encoder.states(seen_btm)[-1])
         loss = F.l1_loss(predicted_btm.float(), target_btm)
         return Loss(loss, {"l1_copy": F.l1_loss(seen_btm, target_btm)})

@@ -41,7 +41,7 @@ def test_another_body_and_other_seconds_are_said(write, tmp_path):
     (tmp_path / "broken" / TRAINING).mkdir(parents=True)
     (tmp_path / "broken" / TRAINING / "run.json").write_text("{", encoding="utf-8")
     apc, early, wav2vec2 = differing(asked("mini"), tmp_path / "hubert")
-    assert apc == ("apc (apc) beside it: another body, APC of 2.9 M in place of Encoder of 3.0 M")
+    assert apc == ("apc (apc) beside it: another body, APC of 3.0 M in place of Encoder of 3.0 M")
     assert "0 s of audio" in early
     assert wav2vec2 == "wav2vec2 (wav2vec2) beside it: 24,000 s of audio heard in place of 6,000"
 
