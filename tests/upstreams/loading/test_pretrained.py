@@ -61,6 +61,15 @@ def saved(tmp_path):
     return folder
 
 
+def test_a_folder_from_before_frames_were_stacked_has_none(tmp_path):
+    pretrained.save(tmp_path / "mine", ARCHITECTURES["apc"], encoder("apc"), CARD)
+    path = tmp_path / "mine" / "config.json"
+    config = json.loads(path.read_text())
+    del config["values"]["stack"]
+    path.write_text(json.dumps(config))
+    assert load_upstream(str(tmp_path / "mine")).card.hop_samples == 160
+
+
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_what_is_saved_is_what_is_loaded(tmp_path, name):
     made = encoder(name)

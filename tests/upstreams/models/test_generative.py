@@ -116,6 +116,22 @@ def test_apc_states_are_gru_inputs_and_the_output(small, mel):
     assert torch.allclose(states, torch.stack([first, second, third]), atol=1e-6)
 
 
+def test_stacked_frames_lie_side_by_side_and_none_is_half_full(noise):
+    encoder = replace(generative.RECURRENT_MINI, dim=16).build()
+    encoder.reset_parameters(torch.Generator().manual_seed(0))
+    assert (encoder.config.hop_samples, encoder.config.min_samples) == (320, 560)
+    mel_tm = encoder.mel(noise(4001))
+    assert len(mel_tm) == 23
+    paired_tm = torch.cat([mel_tm[0:22:2], mel_tm[1:22:2]], dim=1)
+    assert torch.equal(encoder.stacked(mel_tm), paired_tm)
+    with torch.inference_mode():
+        states = encoder(noise(4001))
+        assert torch.allclose(states[0], encoder.layers[0](paired_tm[None])[0][0], atol=1e-6)
+        assert encoder.predict(states[-1][None]).shape == (1, 11, 160)
+        assert [len(encoder(noise(samples))[0]) for samples in (560, 879, 880)] == [1, 1, 2]
+    assert states.shape == (3, 11, 16)
+
+
 @pytest.mark.parametrize("name", ["apc-3x512", "vq-apc-3x512"])
 def test_apc_is_causal_in_its_frames(name, small, mel):
     encoder = small(name).encoder

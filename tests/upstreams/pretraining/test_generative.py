@@ -23,7 +23,7 @@ from upstreams.pretraining.objective import Batch, Moment
 
 CLASSES = {"apc": APC, "masked-reconstruction": MaskedReconstruction}
 TINY = {
-    "apc": replace(generative.APC_MINI, dim=32, layers=2),
+    "apc": replace(generative.RECURRENT_MINI, dim=32, layers=2),
     "masked-reconstruction": replace(
         generative.MEL_TRANSFORMER_MINI, dim=32, layers=2, feed_forward_dim=64
     ),
@@ -171,24 +171,26 @@ def test_apc_predicts_the_frame_that_far_ahead(ahead, make):
     encoder = objective.encoder
     total = []
     for waveform in given.waveforms:
-        mel_tm = encoder.mel(waveform)
+        mel_tm = encoder.stacked(encoder.mel(waveform))
         predicted_tm = encoder.predict(encoder(waveform)[-1][None])[0]
         total += [
             (predicted_tm[t] - mel_tm[t + ahead]).abs().mean() for t in range(len(mel_tm) - ahead)
         ]
     loss = objective(given, moment())
     assert torch.allclose(loss.value, torch.stack(total).mean(), atol=1e-5)
-    mel_btm = mel_frames(encoder, given.waveforms)
+    mel_btm = encoder.stacked(mel_frames(encoder, given.waveforms))
     copied = F.l1_loss(mel_btm[:, :-ahead], mel_btm[:, ahead:])
     assert torch.equal(loss.parts["l1_copy"], copied)
 
 
 def test_apc_sees_no_frame_after_the_one_it_predicts_from(make):
     encoder = make("apc").encoder
-    one = frames(2, 20)
+    one = frames(2, 40)
     other = one.clone()
-    other[:, 11:] += 1
-    before, after = (encoder.predict(encoder.states(mel)[-1]) for mel in (one, other))
+    other[:, 22:] += 1
+    before, after = (
+        encoder.predict(encoder.states(encoder.stacked(mel))[-1]) for mel in (one, other)
+    )
     assert torch.equal(before[:, :11], after[:, :11])
     assert not torch.allclose(before[:, 11:], after[:, 11:], atol=1e-3)
 
