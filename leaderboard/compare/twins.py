@@ -2,6 +2,10 @@
 
 A random network of the same shape is no zero: its front end and its recurrence or attention carry
 much of what a score counts. So what an encoder learned is its gain over the twin, not its score.
+
+Encoders of one body have one twin, drawn from one seed. Where a task has no result of
+``untrained:wav2vec2``, another's twin stands for it whose weights are the same by their hash, as
+another task's result tells.
 """
 
 from __future__ import annotations
@@ -51,6 +55,7 @@ def twins_of(
 ) -> Comparisons:
     """The same of a board that was read; without pairs where no encoder has its twin."""
     pairs, alone, unpaired = [], set(), []
+    drawn = _drawn(board)
     for table in tables:
         choice = table.stands_for(layer)
         finished = [
@@ -62,7 +67,7 @@ def twins_of(
         for row in finished:
             if row.untrained or row.parameters == 0:  # nothing that could be drawn at random
                 continue
-            twins = [other for other in finished if _are_twins(row, other)]
+            twins = _twins_of(row, finished, drawn.get(row.upstream, frozenset()))
             if not twins:
                 alone.add(row.label)
             for twin in twins:
@@ -74,18 +79,38 @@ def twins_of(
                     pairs.append(Paired(table, choice, twin, row, found))
     used = {row.cells[entry.layer].run_id for entry in pairs for row in (entry.a, entry.b)}
     notes = [*unpaired]
+    lent = {
+        f"{entry.a.label} for {entry.b.label} in {entry.table.downstream}"
+        for entry in pairs
+        if entry.a.upstream != TWIN + entry.b.upstream
+    }
+    if lent:
+        notes.append(f"one body, so one twin: {list_some(sorted(lent))}")
     if pairs and alone:
         notes.append(f"without a twin in some task: {list_some(sorted(alone))}")
     notes += notes_about(board, used)
     return Comparisons(judged(pairs), tuple(map(printable, notes)), board.problems)
 
 
-def _are_twins(row: Row, other: Row) -> bool:
-    """Whether the other one is the first without its learning, computed in the same way."""
-    return (
-        other.untrained
-        and other.upstream == TWIN + row.upstream
+def _drawn(board: Board) -> dict[str, frozenset[str]]:
+    """Encoder → the weights of what is called its twin, in any table."""
+    found: dict[str, set[str]] = {}
+    for table in board.tables:
+        for row in table.rows:
+            if row.untrained and row.upstream.startswith(TWIN):
+                found.setdefault(row.upstream.removeprefix(TWIN), set()).add(row.weights)
+    return {name: frozenset(weights) for name, weights in found.items()}
+
+
+def _twins_of(row: Row, others: Sequence[Row], drawn: frozenset[str]) -> list[Row]:
+    """Those of its name without its learning, computed in the same way; else one of its weights."""
+    alike = [
+        other
+        for other in others
+        if other.untrained
         and (other.parameters, other.macs) == (row.parameters, row.macs)
         and (other.precision, other.storage, other.device)
         == (row.precision, row.storage, row.device)
-    )
+    ]
+    own = [other for other in alike if other.upstream == TWIN + row.upstream]
+    return own or [other for other in alike if other.weights in drawn][:1]

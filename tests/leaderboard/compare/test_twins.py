@@ -75,6 +75,30 @@ def test_a_network_of_another_shape_is_no_twin(folder, write):
     assert [pair.b for pair in compare_twins(folder).pairs].count("hubert") == 1
 
 
+def test_one_twin_of_a_body_serves_every_encoder_of_it(write_counts, counts, tmp_path):
+    def write(upstream, task, fingerprint, seed):
+        family = "untrained" if upstream.startswith("untrained:") else "predictive"
+        write_counts(upstream, task, counts(0.7, seed=seed), family=family, fingerprint=fingerprint)
+
+    for task in ("ks", "sid"):
+        write("hubert", task, "h", 1)
+        write("wav2vec2", task, "w", 2)
+        write("apc", task, "a", 3)
+        write("untrained:hubert", task, "drawn for the body", 4)
+    for name in ("untrained:wav2vec2", "untrained:data2vec"):
+        write(name, "ks", "drawn for the body", 4)
+    write("untrained:apc", "ks", "drawn for another", 5)
+    found = compare_twins(tmp_path / "results")
+    assert {(pair.table.downstream, pair.a, pair.b) for pair in found.pairs} == {
+        ("ks", "untrained:hubert", "hubert"),
+        ("ks", "untrained:wav2vec2", "wav2vec2"),
+        ("ks", "untrained:apc", "apc"),
+        ("sid", "untrained:hubert", "hubert"),
+        ("sid", "untrained:hubert", "wav2vec2"),
+    }
+    assert "one body, so one twin: untrained:hubert for wav2vec2 in sid" in found.notes
+
+
 def test_twins_computed_in_another_way_are_none(write, tmp_path):
     write("hubert", 0.9, 1)
     write("untrained:hubert", 0.5, 2, precision="bfloat16")
