@@ -57,7 +57,7 @@ LAYERS = frozenset({"layers", "position_layers"})
 # Where 0 means none of it.
 MAY_BE_ZERO = frozenset({"codes", "paddings", "relative_buckets"})
 # Which folders of version 0.1 lack.
-ADDED = frozenset({"stack"})
+ADDED = frozenset({"stack", "input_state"})
 # What safetensors calls the types that weights may have.
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 

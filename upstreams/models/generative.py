@@ -38,6 +38,8 @@ from upstreams.models.utterance import UtteranceEncoder
 MEL_BANDS = 80
 HOP_SAMPLES = 160
 WINDOW_SAMPLES = 400
+# By which Kaldi's have about zero mean and unit variance on speech.
+FBANK_MEAN, FBANK_DEVIATION = -9.0, 5.0
 
 
 # --------------------------------------------------------------------------------------------
@@ -46,7 +48,12 @@ WINDOW_SAMPLES = 400
 
 
 def kaldi_mel(waveform: Tensor) -> Tensor:
-    """Normalised log mel energies by Kaldi's recipe, ``[sample]`` to ``[frame, 80]``.
+    """Normalised log mel energies by Kaldi's recipe, ``[sample]`` to ``[frame, 80]``."""
+    return normalised(kaldi_fbank(waveform))
+
+
+def kaldi_fbank(waveform: Tensor) -> Tensor:
+    """The same as they come.
 
     25 ms Hamming windows every 10 ms, whole windows only; samples in [-1, 1], as s3prl feeds them.
     """
@@ -57,7 +64,7 @@ def kaldi_mel(waveform: Tensor) -> Tensor:
         dither=0.0,
         sample_frequency=float(SAMPLE_RATE),
     )
-    return normalised(mel)
+    return mel
 
 
 # Every utterance at the same loudness (s3prl, `target_level`).
@@ -157,17 +164,30 @@ class APCConfig:
         layers: GRU layers.
         codes: entries of the codebook behind the last layer; 0 for plain APC.
         stack: mel frames that are read as one: 1 in the papers, a frame each 10 ms.
+        input_state: one state comes first: the log mel energies before they are normalised over the
+            utterance, then zeros.
+
+    Raises:
+        UpstreamError: a frame that is read is wider than a layer, and is to be a state.
     """
 
     dim: int
     layers: int
     codes: int = 0
     stack: int = 1
+    input_state: bool = False
+
+    def __post_init__(self) -> None:
+        if self.input_state and self.input_dim > self.dim:
+            raise UpstreamError(
+                f"input_state takes dim {self.dim} to be at least {self.stack} frames of "
+                f"{MEL_BANDS} bands"
+            )
 
     @property
     def states(self) -> int:
-        """The inputs of layers 2, 3, …, and the output of the last."""
-        return self.layers
+        """The inputs of layers 2, 3, …, and the output of the last; perhaps `input_state`."""
+        return self.layers + self.input_state
 
     @property
     def input_dim(self) -> int:
@@ -240,9 +260,21 @@ class APCEncoder(UtteranceEncoder):
 
     def together(self, waveforms: list[Tensor]) -> list[Tensor]:
         """Several utterances in one pass of the GRUs, which hear the past alone."""
-        x_btm, lengths = batch.pad([self.stacked(self.mel(waveform)) for waveform in waveforms])
+        fbanks = [kaldi_fbank(waveform) for waveform in waveforms]
+        dtype = self.prediction.weight.dtype
+        x_btm, lengths = batch.pad([self.stacked(normalised(mel).to(dtype)) for mel in fbanks])
         states = self.states(x_btm)
-        return [states[:, row, :length] for row, length in enumerate(lengths)]
+        found = [states[:, row, :length] for row, length in enumerate(lengths)]
+        if not self.config.input_state:
+            return found
+        width = self.config.dim - self.config.input_dim
+        inputs = [
+            F.pad(self.stacked((mel - FBANK_MEAN) / FBANK_DEVIATION), (0, width)) for mel in fbanks
+        ]
+        return [
+            torch.cat([heard.to(dtype)[None], states])
+            for heard, states in zip(inputs, found, strict=True)
+        ]
 
     def predict(self, state_btd: Tensor) -> Tensor:
         """Frames expected some frames ahead, ``[utterance, frame, dim]`` to ``[…, stack · 80]``."""
@@ -515,7 +547,7 @@ MOCKINGJAY_12X768 = MelTransformerConfig(layers=12)
 TERA_3X768 = MelTransformerConfig(layers=3)
 # Ours: the same in small, about 3 million weights each.
 APC_MINI = APCConfig(dim=432, layers=3)
-RECURRENT_MINI = APCConfig(dim=424, layers=3, stack=2)
+RECURRENT_MINI = APCConfig(dim=424, layers=3, stack=2, input_state=True)
 MEL_TRANSFORMER_MINI = MelTransformerConfig(layers=5, dim=224, heads=4, feed_forward_dim=896)
 
 

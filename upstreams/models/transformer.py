@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -61,6 +61,8 @@ class EncoderConfig:
             ``layer`` every convolution per frame over channels (Large).
         log_mel: the first convolution is not learned: it is `LogMel`, with as many bands as it has
             channels and a window as wide as its kernel.
+        input_state: log mel energies are normalised over each utterance, and one state comes first:
+            what they were before, those in the middle of a frame beside each other, then zeros.
         projection_norm: layer norm before the linear projection.
         dim: width of the transformer.
         layers: transformer layers K; K + 1 hidden states are returned.
@@ -86,6 +88,7 @@ class EncoderConfig:
     conv_bias: bool = False
     conv_norm: Literal["group", "layer"] = "group"
     log_mel: bool = False
+    input_state: bool = False
     projection_norm: bool = True
     dim: int = 768
     layers: int = 12
@@ -118,6 +121,11 @@ class EncoderConfig:
                 f"bands than its spectrum has bins; got conv_kernels[0] = {self.conv_kernels[0]} "
                 f"({bins} bins) and conv_dims[0] = {self.conv_dims[0]} bands"
             )
+        if self.input_state and not (self.log_mel and self.stack * self.conv_dims[0] <= self.dim):
+            raise UpstreamError(
+                f"input_state takes log_mel, and dim {self.dim} to be at least {self.stack} frames "
+                f"of {self.conv_dims[0]} bands"
+            )
         if self.conv_norm not in ("group", "layer"):
             raise UpstreamError(f"conv_norm is 'group' or 'layer'; got {self.conv_norm!r}")
         # A quarter of the buckets are single positions, so 4 is the least that has any.
@@ -133,13 +141,18 @@ class EncoderConfig:
 
     @property
     def states(self) -> int:
-        """The input of the first layer and the output of every layer."""
-        return self.layers + 1
+        """The input of the first layer and the output of every layer; perhaps `input_state`."""
+        return self.layers + 1 + self.input_state
 
     @property
     def hop_samples(self) -> int:
         """Samples between two frames."""
         return math.prod(self.conv_strides)
+
+    @property
+    def stack(self) -> int:
+        """Frames of the first convolution from one frame to the next."""
+        return math.prod(self.conv_strides[1:])
 
     @property
     def min_samples(self) -> int:
@@ -210,6 +223,7 @@ MINI = EncoderConfig(
     position_kernel=64,
     pre_norm=True,
 )
+TRANSFORMER_MINI = replace(MINI, input_state=True)
 
 
 class Convolution(nn.Module):
@@ -251,24 +265,42 @@ class LogMel(nn.Module):
 
     Hann windows without an overhang, power, triangles on the HTK mel scale from 0 Hz to half the
     sample rate, and the logarithm, shifted and scaled by constants: about zero mean and unit
-    variance on speech. No statistic of the utterance goes in, so its level and its long-term
-    spectrum stay.
+    variance on speech. No statistic of the utterance goes into that, so its level and its long-term
+    spectrum stay, by which speakers and channels differ; with `EncoderConfig.input_state` every
+    band is normalised over the utterance after it, and they go.
     """
 
     FLOOR, MEAN, DEVIATION = 1e-8, -3.7, 2.5
+    # So that silence is zero.
+    LEAST = 1e-3
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.bands, self.window = config.conv_dims[0], config.conv_kernels[0]
-        self.hop = config.conv_strides[0]
+        self.hop, self.normalises = config.conv_strides[0], config.input_state
 
     def forward(self, x_bt1: Tensor, lengths: list[int]) -> Tensor:
         """``[utterance, sample, 1]`` to ``[utterance, frame, band]``.
 
         Args:
             x_bt1: the waveform, in [-1, 1].
-            lengths: not needed; frames past an utterance's length have no meaning.
+            lengths: valid frames of each utterance; those past them have no meaning. None: all are.
         """
+        mel_btm = self.scaled(x_bt1)
+        if not self.normalises:
+            return mel_btm
+        # Each by itself, so that it is what it is alone to the last bit.
+        lengths = lengths or [mel_btm.shape[1]] * len(mel_btm)
+        pairs = [
+            torch.std_mean(mel_tm[:length], dim=0, correction=0)
+            for mel_tm, length in zip(mel_btm.float(), lengths, strict=True)
+        ]
+        deviation_b1m = torch.stack([deviation for deviation, _ in pairs]).unsqueeze(1)
+        mean_b1m = torch.stack([mean for _, mean in pairs]).unsqueeze(1)
+        return ((mel_btm - mean_b1m) / (deviation_b1m + self.LEAST)).to(mel_btm.dtype)
+
+    def scaled(self, x_bt1: Tensor) -> Tensor:
+        """The same before it is normalised."""
         dtype = x_bt1.dtype
         with torch.autocast(x_bt1.device.type, enabled=False):
             patches_btk = x_bt1.squeeze(2).float().unfold(1, self.window, self.hop)
@@ -624,6 +656,17 @@ class TransformerEncoder(nn.Module):
             x_btc = self.projection_norm(x_btc)
         return x_btc, lengths
 
+    def input_state(self, waveforms: Tensor, frames: int) -> Tensor:
+        """Log mel energies as they come, then zeros: ``[utterance, frame, dim]``."""
+        mel = cast(LogMel, self.convolutions[0])
+        mel_btm = mel.scaled(waveforms.unsqueeze(2))
+        config = self.config
+        seen = (config.min_samples - config.conv_kernels[0]) // config.conv_strides[0] + 1
+        first, stack = seen // 2, config.stack
+        middle_btm = mel_btm[:, first : first + frames * stack]
+        stacked_btd = middle_btm.reshape(len(mel_btm), frames, stack * mel_btm.shape[2])
+        return F.pad(stacked_btd, (0, config.dim - stacked_btd.shape[2]))
+
     def states(self, frames_btd: Tensor, lengths: list[int]) -> Iterator[Tensor]:
         """The K + 1 hidden states, one after the other, each ``[utterance, frame, dim]``.
 
@@ -644,8 +687,11 @@ class TransformerEncoder(nn.Module):
             samples: valid samples of each utterance.
         """
         frames_btd, lengths = self.front_end(waveforms, samples)
-        values = frames_btd.new_empty(self.config.layers + 1, *frames_btd.shape)
-        for index, state in enumerate(self.states(frames_btd, lengths)):
+        values = frames_btd.new_empty(self.config.states, *frames_btd.shape)
+        first = 0
+        if self.config.input_state:
+            values[0], first = self.input_state(waveforms, frames_btd.shape[1]), 1
+        for index, state in enumerate(self.states(frames_btd, lengths), first):
             values[index] = state
         for index, length in enumerate(lengths):
             values[:, index, length:] = 0

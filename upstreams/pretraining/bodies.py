@@ -26,15 +26,27 @@ from upstreams.models.generative import (
     APCEncoder,
     MelTransformer,
 )
-from upstreams.models.transformer import HUBERT_BASE, MINI, EncoderConfig, TransformerEncoder
+from upstreams.models.transformer import (
+    HUBERT_BASE,
+    TRANSFORMER_MINI,
+    EncoderConfig,
+    TransformerEncoder,
+)
 
 Body: TypeAlias = EncoderConfig | APCConfig
 BodyEncoder: TypeAlias = TransformerEncoder | APCEncoder
 
-SHARED: Final[dict[str, Body]] = {"mini-transformer": MINI, "mini-recurrent": RECURRENT_MINI}
+SHARED: Final[dict[str, Body]] = {
+    "mini-transformer": TRANSFORMER_MINI,
+    "mini-recurrent": RECURRENT_MINI,
+}
 # Of objectives that mask frames, and of those that look into a transformer.
-SIZES: Final[dict[str, Body]] = {"mini": MINI, **SHARED, "base": HUBERT_BASE}
-TRANSFORMERS: Final = {"mini": MINI, "mini-transformer": MINI, "base": HUBERT_BASE}
+SIZES: Final[dict[str, Body]] = {"mini": TRANSFORMER_MINI, **SHARED, "base": HUBERT_BASE}
+TRANSFORMERS: Final = {
+    "mini": TRANSFORMER_MINI,
+    "mini-transformer": TRANSFORMER_MINI,
+    "base": HUBERT_BASE,
+}
 
 
 def build(body: Architecture) -> Encoder:
