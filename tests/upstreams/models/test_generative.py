@@ -117,7 +117,7 @@ def test_apc_states_are_gru_inputs_and_the_output(small, mel):
 
 
 def test_stacked_frames_lie_side_by_side_and_none_is_half_full(noise):
-    encoder = replace(generative.RECURRENT_MINI, dim=16).build()
+    encoder = replace(generative.RECURRENT_MINI, dim=16, input_state=False).build()
     encoder.reset_parameters(torch.Generator().manual_seed(0))
     assert (encoder.config.hop_samples, encoder.config.min_samples) == (320, 560)
     mel_tm = encoder.mel(noise(4001))
@@ -130,6 +130,24 @@ def test_stacked_frames_lie_side_by_side_and_none_is_half_full(noise):
         assert encoder.predict(states[-1][None]).shape == (1, 11, 160)
         assert [len(encoder(noise(samples))[0]) for samples in (560, 879, 880)] == [1, 1, 2]
     assert states.shape == (3, 11, 16)
+
+
+@torch.inference_mode()
+def test_level_and_mean_spectrum_are_in_the_input_state_alone(noise):
+    encoder = replace(generative.RECURRENT_MINI, dim=176).build()
+    encoder.reset_parameters(torch.Generator().manual_seed(0))
+    states, louder = (encoder(gain * noise(4001)) for gain in (1, 10))
+    assert states.shape == (4, 11, 176)
+    fbank = (generative.kaldi_fbank(noise(4001))[:22] - generative.FBANK_MEAN).reshape(11, 160)
+    assert torch.allclose(states[0, :, :160], fbank / generative.FBANK_DEVIATION)
+    assert not states[0, :, 160:].any()
+    gained = (louder - states)[0, :, :160] * generative.FBANK_DEVIATION
+    assert torch.allclose(gained, torch.tensor(100.0).log(), atol=1e-2)
+    assert torch.allclose(states[1:], louder[1:], atol=1e-2)
+    heard = encoder.states(encoder.stacked(encoder.mel(noise(4001)))[None])[:, 0]
+    assert torch.allclose(states[1:], heard, atol=1e-6)
+    with pytest.raises(UpstreamError, match="input_state takes dim 16 to be at least 2 frames"):
+        replace(generative.RECURRENT_MINI, dim=16)
 
 
 @pytest.mark.parametrize("name", ["apc-3x512", "vq-apc-3x512"])

@@ -19,6 +19,7 @@ from upstreams.models.architecture import untrained_encoder
 from upstreams.models.transformer import (
     HUBERT_BASE,
     MINI,
+    TRANSFORMER_MINI,
     EncoderConfig,
     LogMel,
     TransformerUpstream,
@@ -58,10 +59,11 @@ def test_padding_changes_nothing(noise, change_in_company, norm, pre, samples):
     assert change_in_company(small_upstream(norm, pre), waveforms) < 1e-5
 
 
-def test_padding_changes_nothing_in_the_bundled_size(noise, change_in_company):
-    shortest = MINI.min_samples
-    card = UpstreamCard("mini", layers=7, dim=192, hop_samples=320, min_samples=shortest)
-    upstream = TransformerUpstream(untrained_encoder(MINI, 0), card, normalize=False)
+@pytest.mark.parametrize("config", [MINI, TRANSFORMER_MINI])
+def test_padding_changes_nothing_in_the_bundled_size(noise, change_in_company, config):
+    shortest = config.min_samples
+    card = UpstreamCard("mini", config.states, dim=192, hop_samples=320, min_samples=shortest)
+    upstream = TransformerUpstream(untrained_encoder(config, 0), card, normalize=False)
     assert change_in_company(upstream, [noise(shortest), noise(48_000), noise(20_011)]) < 1e-5
 
 
@@ -91,6 +93,39 @@ def test_log_mel_is_torchaudio_s(noise):
     given = LogMel(MINI)(waveform[None, :, None], [16_000])[0]
     assert given.shape == (98, 80)
     assert torch.allclose(given, expected[:98], atol=1e-4)
+
+
+@torch.inference_mode()
+def test_level_and_mean_spectrum_are_in_the_input_state_alone(noise):
+    encoder, waveform = untrained_encoder(TRANSFORMER_MINI, 0), noise(8000)[None]
+    plain = untrained_encoder(MINI, 0)
+    states, louder = (encoder(gain * waveform, [8000]).values[:, 0] for gain in (1, 10))
+    assert states.shape == (8, 22, 192)
+    # The frames of 10 ms in the middle of the five that a frame of 20 ms sees, and zeros.
+    mel = encoder.convolutions[0].scaled(waveform[..., None])[0]
+    assert torch.equal(states[0, :, :80], mel[2:46:2])
+    assert torch.equal(states[0, :, 80:160], mel[3:47:2])
+    assert not states[0, :, 160:].any()
+    assert torch.allclose(louder[0, :, :160] - states[0, :, :160], torch.tensor(0.8), atol=1e-4)
+    assert torch.allclose(states[1:], louder[1:], atol=1e-3)
+    # The other states are those of the body without it, which hears normalised bands.
+    deviation, mean = torch.std_mean(mel, dim=0, correction=0)
+    plain.convolutions[0].register_forward_hook(
+        lambda *_: ((mel - mean) / (deviation + LogMel.LEAST))[None]
+    )
+    assert torch.allclose(states[1:], plain(waveform, [8000]).values[:, 0], atol=1e-5)
+
+
+def test_silence_and_a_single_frame_have_finite_states():
+    encoder = untrained_encoder(TRANSFORMER_MINI, 0)
+    for samples in (TRANSFORMER_MINI.min_samples, 4000):
+        assert encoder(torch.zeros(1, samples), [samples]).values.isfinite().all()
+
+
+@pytest.mark.parametrize("changes", [{"log_mel": False}, {"dim": 128, "layers": 1}])
+def test_an_input_state_that_cannot_be_is_refused(changes):
+    with pytest.raises(UpstreamError, match="input_state takes log_mel, and dim"):
+        replace(TRANSFORMER_MINI, **changes)
 
 
 def test_log_mel_keeps_the_level(noise):

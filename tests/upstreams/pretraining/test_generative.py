@@ -23,7 +23,7 @@ from upstreams.pretraining.objective import Batch, Moment
 
 CLASSES = {"apc": APC, "masked-reconstruction": MaskedReconstruction}
 TINY = {
-    "apc": replace(generative.RECURRENT_MINI, dim=32, layers=2),
+    "apc": replace(generative.RECURRENT_MINI, dim=32, layers=2, input_state=False),
     "masked-reconstruction": replace(
         generative.MEL_TRANSFORMER_MINI, dim=32, layers=2, feed_forward_dim=64
     ),
