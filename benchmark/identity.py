@@ -12,7 +12,7 @@ from enum import Enum
 from functools import partial
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ from benchmark.source import OWN, VERSIONED, is_own, modules_source, update_code
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+# In the metadata of a dataclass's field: a later version brought it, and its default is what was.
+ADDED: Final = "added"
 _CARD_FIELDS = ("layers", "dim", "hop_samples", "sample_rate", "min_samples")
 _TELLING = frozenset({"training", "_forward_hooks", "_forward_pre_hooks"})
 # Of torch's recurrent layers: weak references to weights, made anew by a call.
@@ -164,6 +166,10 @@ class _Walk:
                     parts.update(
                         {field.name: getattr(value, field.name) for field in fields(value)}
                     )
+                    for field in fields(value):
+                        # what was computed before there was such a field has the hash it had
+                        if ADDED in field.metadata and parts[field.name] == field.default:
+                            del parts[field.name]
             pairs = [item for name in sorted(parts) for item in (name, parts[name])]
             return known and self._add_parts(pairs)
         return False

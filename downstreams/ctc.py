@@ -228,6 +228,12 @@ def beginning(target: Sequence[str], most: int = 40) -> str:
 
     >>> beginning("ALL THAT IS SAID", 8), beginning(["AH", "B"])
     ("'ALL THAT …'", "'AH B'")
+    >>> beginning([*"PLAY ", "B-album", *"JAZZ", "E-album"])
+    "'PLAY B-album JAZZ E-album'"
     """
-    text = ("" if all(len(symbol) == 1 for symbol in target) else " ").join(target)
+    if " " in target:  # characters, and perhaps tags among them
+        spaced = [symbol if len(symbol) == 1 else f" {symbol} " for symbol in target]
+        text = " ".join("".join(spaced).split())
+    else:
+        text = ("" if all(len(symbol) == 1 for symbol in target) else " ").join(target)
     return f"'{text[:most]} …'" if len(text) > most else f"'{text}'"

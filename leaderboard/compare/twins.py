@@ -97,7 +97,7 @@ def _drawn(board: Board) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for table in board.tables:
         for row in table.rows:
-            if row.untrained and row.upstream.startswith(TWIN):
+            if row.untrained and row.weights and row.upstream.startswith(TWIN):
                 found.setdefault(row.upstream.removeprefix(TWIN), set()).add(row.weights)
     return {name: frozenset(weights) for name, weights in found.items()}
 
@@ -108,7 +108,7 @@ def _twins_of(row: Row, others: Sequence[Row], drawn: frozenset[str]) -> list[Ro
         other
         for other in others
         if other.untrained
-        and (other.parameters, other.macs) == (row.parameters, row.macs)
+        and (other.layers, other.parameters, other.macs) == (row.layers, row.parameters, row.macs)
         and (other.precision, other.storage, other.device)
         == (row.precision, row.storage, row.device)
     ]

@@ -66,6 +66,7 @@ class Row:
         untrained: True when its weights are random.
         note: the loud line of its card.
         family: the pretext school it comes from; "" when the result does not say.
+        layers: hidden states, layer 0 among them; 0 when the result does not say.
         parameters: number of weights; None when the result does not say.
         macs: multiply-accumulate operations per second of audio; likewise.
         throughput: seconds of audio encoded per second on the machine of the newest run; likewise.
@@ -83,6 +84,7 @@ class Row:
     untrained: bool
     note: str
     family: str
+    layers: int
     parameters: int | None
     macs: float | None
     throughput: float | None

@@ -23,6 +23,7 @@ from torch import nn
 
 from benchmark.core import UpstreamCard
 from benchmark.errors import SuperbError, UpstreamError
+from benchmark.identity import ADDED
 from upstreams.loading.files import Origin, read_json, refuse_not_finite, refuse_pointer
 from upstreams.models.architecture import Encoder, untrained_encoder
 from upstreams.models.av_hubert import AVHubertConfig
@@ -56,8 +57,6 @@ LARGEST, MOST_LAYERS, MOST_PARAMETERS = 2**16, 256, 2**32
 LAYERS = frozenset({"layers", "position_layers"})
 # Where 0 means none of it.
 MAY_BE_ZERO = frozenset({"codes", "paddings", "relative_buckets"})
-# Which folders of version 0.1 lack.
-ADDED = frozenset({"stack", "input_state"})
 # What safetensors calls the types that weights may have.
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
@@ -219,7 +218,7 @@ def planned(architecture: Architecture) -> Encoder:
 def from_json(kind: type[Architecture], values: Json, where: str) -> Architecture:
     """A dataclass from a JSON object, strictly: every field once, of its type and in its range.
 
-    Only `ADDED` fields may be missing, and have their default then.
+    Only fields of a later version (`added`) may be missing, and have their default then.
 
     Args:
         kind: the dataclass; its fields are numbers, switches, names, tuples of whole numbers and
@@ -232,7 +231,8 @@ def from_json(kind: type[Architecture], values: Json, where: str) -> Architectur
             do not fit together.
     """
     fields = typing.get_type_hints(kind)
-    if not isinstance(values, dict) or not fields.keys() - ADDED <= values.keys() <= fields.keys():
+    needed = {own.name for own in dataclasses.fields(kind) if ADDED not in own.metadata}
+    if not isinstance(values, dict) or not needed <= values.keys() <= fields.keys():
         raise UpstreamError(f"{where} must be an object with {', '.join(fields)}")
     arguments = {
         name: _value(name, declared, values[name], f"{where}.{name}")

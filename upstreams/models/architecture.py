@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import torch
+
+from benchmark.identity import ADDED
+
+T = TypeVar("T")
+
+
+def added(default: T) -> T:
+    """A field that a later version brought to an architecture.
+
+    Files from before it lack it, and hashes from before it stay as they are where it has its
+    default, with which all is computed as it was.
+    """
+    value: T = field(default=default, metadata={ADDED: True})
+    return value
+
 
 # A torch module with `reset_parameters(generator)`; which class, its architecture says.
 Encoder: TypeAlias = Any

@@ -1,6 +1,6 @@
 """Encoders that learned to write spectrograms: APC, VQ-APC, NPC, Mockingjay and TERA.
 
-All of them read 80 log mel energies, one frame per 10 ms, normalised over the utterance, and were
+All of them read 80 log mel energies each 10 ms, normalised over the utterance, and were
 trained to produce mel frames that they cannot see (L1 loss):
 
 =============  ===============================  ==========================================
@@ -31,7 +31,7 @@ from torchaudio.compliance import kaldi
 
 from benchmark.errors import UpstreamError
 from upstreams.models import batch
-from upstreams.models.architecture import Layout
+from upstreams.models.architecture import Layout, added
 from upstreams.models.batch import SAMPLE_RATE
 from upstreams.models.utterance import UtteranceEncoder
 
@@ -174,8 +174,8 @@ class APCConfig:
     dim: int
     layers: int
     codes: int = 0
-    stack: int = 1
-    input_state: bool = False
+    stack: int = added(1)
+    input_state: bool = added(False)
 
     def __post_init__(self) -> None:
         if self.input_state and self.input_dim > self.dim:

@@ -8,6 +8,8 @@ convolution is replaced by log mel energies.)::
       └ front_end ─► frames [utterance, frame, dim]     wav2vec 2.0, section 2, "feature encoder"
            └ states ─► K+1 × [utterance, frame, dim]    ibid., "contextualized representations"
 
+The small size has one state before these: the mel energies as they come.
+
 The published models (arXiv 2006.11477, 2006.13979, 2111.09296, 2305.13516, 2106.07447, 2110.13900,
 2202.03555, 2110.05752, 2110.01900) differ only in the values of `EncoderConfig`; many share all of
 them and differ in what they were trained to do. Two values matter to a probe:
@@ -36,6 +38,7 @@ from torch import Tensor, nn
 from benchmark.core import HiddenStates, UpstreamCard
 from benchmark.errors import UpstreamError
 from upstreams.models import batch
+from upstreams.models.architecture import added
 from upstreams.models.batch import SAMPLE_RATE
 from upstreams.models.convolution import convolve_rows
 
@@ -65,7 +68,7 @@ class EncoderConfig:
             what they were before, those in the middle of a frame beside each other, then zeros.
         projection_norm: layer norm before the linear projection.
         dim: width of the transformer.
-        layers: transformer layers K; K + 1 hidden states are returned.
+        layers: transformer layers K; K + 1 hidden states are returned, and `input_state`.
         heads: attention heads.
         feed_forward_dim: inner width of the feed-forward blocks.
         position_kernel: frames seen by a positional convolution.
@@ -88,7 +91,7 @@ class EncoderConfig:
     conv_bias: bool = False
     conv_norm: Literal["group", "layer"] = "group"
     log_mel: bool = False
-    input_state: bool = False
+    input_state: bool = added(False)
     projection_norm: bool = True
     dim: int = 768
     layers: int = 12
@@ -121,10 +124,15 @@ class EncoderConfig:
                 f"bands than its spectrum has bins; got conv_kernels[0] = {self.conv_kernels[0]} "
                 f"({bins} bins) and conv_dims[0] = {self.conv_dims[0]} bands"
             )
-        if self.input_state and not (self.log_mel and self.stack * self.conv_dims[0] <= self.dim):
+        if self.input_state and not (
+            self.log_mel
+            and self.stack * self.conv_dims[0] <= self.dim
+            and self.seen // 2 + self.stack <= self.seen
+        ):
             raise UpstreamError(
-                f"input_state takes log_mel, and dim {self.dim} to be at least {self.stack} frames "
-                f"of {self.conv_dims[0]} bands"
+                f"input_state takes log_mel, dim {self.dim} to be at least {self.stack} frames of "
+                f"{self.conv_dims[0]} bands, and these to be in the middle of the {self.seen} that "
+                "a frame sees"
             )
         if self.conv_norm not in ("group", "layer"):
             raise UpstreamError(f"conv_norm is 'group' or 'layer'; got {self.conv_norm!r}")
@@ -153,6 +161,11 @@ class EncoderConfig:
     def stack(self) -> int:
         """Frames of the first convolution from one frame to the next."""
         return math.prod(self.conv_strides[1:])
+
+    @property
+    def seen(self) -> int:
+        """Frames of the first convolution that one frame is computed of."""
+        return (self.min_samples - self.conv_kernels[0]) // self.conv_strides[0] + 1
 
     @property
     def min_samples(self) -> int:
@@ -273,11 +286,14 @@ class LogMel(nn.Module):
     FLOOR, MEAN, DEVIATION = 1e-8, -3.7, 2.5
     # So that silence is zero.
     LEAST = 1e-3
+    normalises = False
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.bands, self.window = config.conv_dims[0], config.conv_kernels[0]
-        self.hop, self.normalises = config.conv_strides[0], config.input_state
+        self.hop = config.conv_strides[0]
+        if config.input_state:
+            self.normalises = True
 
     def forward(self, x_bt1: Tensor, lengths: list[int]) -> Tensor:
         """``[utterance, sample, 1]`` to ``[utterance, frame, band]``.
@@ -286,22 +302,24 @@ class LogMel(nn.Module):
             x_bt1: the waveform, in [-1, 1].
             lengths: valid frames of each utterance; those past them have no meaning. None: all are.
         """
-        mel_btm = self.scaled(x_bt1)
+        return self.heard(self.scaled(x_bt1), lengths).to(x_bt1.dtype)
+
+    def heard(self, mel_btm: Tensor, lengths: list[int]) -> Tensor:
+        """What `scaled` gives as convolutions get it, in float32."""
         if not self.normalises:
             return mel_btm
-        # Each by itself, so that it is what it is alone to the last bit.
+        # Of each by itself, so that nothing depends on what it is padded to.
         lengths = lengths or [mel_btm.shape[1]] * len(mel_btm)
         pairs = [
             torch.std_mean(mel_tm[:length], dim=0, correction=0)
-            for mel_tm, length in zip(mel_btm.float(), lengths, strict=True)
+            for mel_tm, length in zip(mel_btm, lengths, strict=True)
         ]
         deviation_b1m = torch.stack([deviation for deviation, _ in pairs]).unsqueeze(1)
         mean_b1m = torch.stack([mean for _, mean in pairs]).unsqueeze(1)
-        return ((mel_btm - mean_b1m) / (deviation_b1m + self.LEAST)).to(mel_btm.dtype)
+        return (mel_btm - mean_b1m) / (deviation_b1m + self.LEAST)
 
     def scaled(self, x_bt1: Tensor) -> Tensor:
-        """The same before it is normalised."""
-        dtype = x_bt1.dtype
+        """Frames before they are normalised, in float32 under autocast and after it too."""
         with torch.autocast(x_bt1.device.type, enabled=False):
             patches_btk = x_bt1.squeeze(2).float().unfold(1, self.window, self.hop)
             window_k, filters_fm = mel_filters(self.window, self.bands, x_bt1.device)
@@ -309,7 +327,7 @@ class LogMel(nn.Module):
             power_btf = spectrum_btf.real.square() + spectrum_btf.imag.square()
             mel_btm = (power_btf @ filters_fm).clamp(min=self.FLOOR).log10()
             scaled: Tensor = (mel_btm - self.MEAN) / self.DEVIATION
-            return scaled.to(dtype)
+            return scaled
 
 
 @cache
@@ -623,25 +641,31 @@ class TransformerEncoder(nn.Module):
             if name.endswith(".weight"):
                 nn.init.normal_(parameter, std=std, generator=generator)
 
-    def front_end(self, waveforms: Tensor, samples: list[int]) -> tuple[Tensor, list[int]]:
+    def front_end(
+        self, waveforms: Tensor, samples: list[int], mel_btm: Tensor | None = None
+    ) -> tuple[Tensor, list[int]]:
         """Waveforms to projected frames, the input of `states`.
 
         Args:
             waveforms: ``[utterance, sample]``, zero-padded.
             samples: valid samples of each utterance, at least `EncoderConfig.min_samples`.
+            mel_btm: `LogMel.scaled` of them, where that is known.
 
         Returns:
             ``[utterance, frame, dim]`` and the valid frames of each utterance.
         """
-        z_btc, lengths = self.latents(waveforms, samples)
+        z_btc, lengths = self.latents(waveforms, samples, mel_btm)
         return product(z_btc, self.projection), lengths
 
-    def latents(self, waveforms: Tensor, samples: list[int]) -> tuple[Tensor, list[int]]:
+    def latents(
+        self, waveforms: Tensor, samples: list[int], mel_btm: Tensor | None = None
+    ) -> tuple[Tensor, list[int]]:
         """Waveforms to the frames in front of the projection, which wav2vec 2.0 quantises.
 
         Args:
             waveforms: ``[utterance, sample]``, zero-padded.
             samples: valid samples of each utterance, at least `EncoderConfig.min_samples`.
+            mel_btm: `LogMel.scaled` of them, where that is known.
 
         Returns:
             ``[utterance, frame, channel]`` and the valid frames of each utterance.
@@ -651,21 +675,20 @@ class TransformerEncoder(nn.Module):
         for index, convolution in enumerate(self.convolutions):
             kernel, stride = self.config.conv_kernels[index], self.config.conv_strides[index]
             lengths = [(length - kernel) // stride + 1 for length in lengths]
-            x_btc = convolution(x_btc, lengths)
+            if index == 0 and mel_btm is not None:
+                x_btc = cast(LogMel, convolution).heard(mel_btm, lengths).to(waveforms.dtype)
+            else:
+                x_btc = convolution(x_btc, lengths)
         if self.projection_norm is not None:
             x_btc = self.projection_norm(x_btc)
         return x_btc, lengths
 
-    def input_state(self, waveforms: Tensor, frames: int) -> Tensor:
+    def input_state(self, mel_btm: Tensor, frames: int) -> Tensor:
         """Log mel energies as they come, then zeros: ``[utterance, frame, dim]``."""
-        mel = cast(LogMel, self.convolutions[0])
-        mel_btm = mel.scaled(waveforms.unsqueeze(2))
-        config = self.config
-        seen = (config.min_samples - config.conv_kernels[0]) // config.conv_strides[0] + 1
-        first, stack = seen // 2, config.stack
+        first, stack = self.config.seen // 2, self.config.stack
         middle_btm = mel_btm[:, first : first + frames * stack]
         stacked_btd = middle_btm.reshape(len(mel_btm), frames, stack * mel_btm.shape[2])
-        return F.pad(stacked_btd, (0, config.dim - stacked_btd.shape[2]))
+        return F.pad(stacked_btd, (0, self.config.dim - stacked_btd.shape[2]))
 
     def states(self, frames_btd: Tensor, lengths: list[int]) -> Iterator[Tensor]:
         """The K + 1 hidden states, one after the other, each ``[utterance, frame, dim]``.
@@ -686,11 +709,14 @@ class TransformerEncoder(nn.Module):
             waveforms: ``[utterance, sample]``, zero-padded.
             samples: valid samples of each utterance.
         """
-        frames_btd, lengths = self.front_end(waveforms, samples)
-        values = frames_btd.new_empty(self.config.states, *frames_btd.shape)
-        first = 0
+        mel_btm = None
         if self.config.input_state:
-            values[0], first = self.input_state(waveforms, frames_btd.shape[1]), 1
+            mel_btm = cast(LogMel, self.convolutions[0]).scaled(waveforms.unsqueeze(2))
+        frames_btd, lengths = self.front_end(waveforms, samples, mel_btm)
+        values = frames_btd.new_empty(self.config.states, *frames_btd.shape)
+        if mel_btm is not None:
+            values[0] = self.input_state(mel_btm, frames_btd.shape[1])
+        first = int(self.config.input_state)
         for index, state in enumerate(self.states(frames_btd, lengths), first):
             values[index] = state
         for index, length in enumerate(lengths):

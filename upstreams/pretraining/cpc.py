@@ -208,7 +208,8 @@ class CPCSettings:
         negatives: where they come from, `draw_negatives`. ``batch`` is "mixed speaker" of
             arXiv 1807.03748, table 2.
         negatives_count: negatives of a prediction.
-        future_steps: K, frames ahead that are predicted.
+        future_steps: K, frames ahead that are predicted: of 10 ms in size ``mini``, as in the
+            paper, of 20 ms in ``mini-recurrent``.
 
     Raises:
         SuperbError: a value that is not allowed.

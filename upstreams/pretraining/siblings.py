@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import SuperbError
+from upstreams.loading.pretrained import read_architecture
 from upstreams.models.architecture import Architecture, parameter_count
 from upstreams.pretraining.run import TRAINING, Run, objective_class
 from upstreams.pretraining.targets import teacher_names
@@ -30,11 +32,11 @@ def differing(run: Run, output: Path) -> list[str]:
     heard_s = _heard_s(run.steps, run.recipe.batch_seconds)
     lines = []
     for folder, other in _beside(output):
-        their_body = _body(other["objective"], other["size"])
+        their_body = _built(folder) or _body(other["objective"], other["size"])
         their_s = _heard_s(other["steps"], other["recipe"]["batch_seconds"])
         what = []
         if their_body != body:
-            what.append(f"another body, {_described(their_body)} in place of {_described(body)}")
+            what.append(f"another body, {_told_apart(their_body, body)}")
         if abs(their_s - heard_s) > SHARE * max(their_s, heard_s):
             what.append(f"{their_s:,.0f} s of audio heard in place of {heard_s:,.0f}")
         if other.get("audio", run.audio) != run.audio:
@@ -65,6 +67,15 @@ def _beside(output: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         yield folder, run
 
 
+def _built(folder: Path) -> Architecture | None:
+    """The body of a run that has ended, whatever its size is called by now; None of others."""
+    try:
+        body: Architecture = read_architecture(folder)
+    except SuperbError:
+        return None
+    return body
+
+
 def _body(objective: str, size: str) -> Architecture:
     body: Architecture = objective_class(objective).sizes[size]
     return body
@@ -78,6 +89,16 @@ def _teacher(settings: Any) -> str:  # noqa: ANN401 - of any file
 
 def _heard_s(steps: int | None, batch_seconds: float) -> float:
     return float(steps or 0) * float(batch_seconds)
+
+
+def _told_apart(theirs: Any, own: Any) -> str:  # noqa: ANN401 - dataclasses of any class
+    if type(theirs) is not type(own):
+        return f"{_described(theirs)} in place of {_described(own)}"
+    return ", ".join(
+        f"{name} {getattr(theirs, name)} in place of {getattr(own, name)}"
+        for name in (field.name for field in fields(own))
+        if getattr(theirs, name) != getattr(own, name)
+    )
 
 
 def _described(body: Architecture) -> str:

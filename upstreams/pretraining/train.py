@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from benchmark.core import UpstreamCard
 from benchmark.encoding.arithmetic import AUTO, PRECISIONS, faster_precision, seconds_of
 from benchmark.errors import SuperbError, UpstreamError
+from benchmark.identity import ADDED
 from benchmark.progress import Bar, Progress
 from upstreams.loading import pretrained
 from upstreams.loading.files import read_json
@@ -544,6 +545,7 @@ class Trainer:
             return False
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
+            self._require_same_body(state, path)
             self.accelerator.unwrap_model(self.model).load_state_dict(state["objective"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.step = self.kept = int(state["step"])
@@ -562,6 +564,26 @@ class Trainer:
                 f"cannot go on from {path}: {first_line(error)}. Delete it to start again"
             ) from error
         return True
+
+    def _require_same_body(self, state: Mapping[str, Any], path: Path) -> None:
+        """Refuse weights of what a size was in an earlier version, which may fit a body of today.
+
+        A checkpoint from before bodies were written down is one of fields that nobody had added.
+        """
+        body = self.objective.architecture
+        if "encoder" in state:
+            same = pretrained.architecture_from(state["encoder"], str(path)) == body
+        else:
+            same = all(
+                getattr(body, own.name) == own.default
+                for own in dataclasses.fields(body)
+                if ADDED in own.metadata
+            )
+        if not same:
+            raise SuperbError(
+                f"{path} is of the body that --size {self.run.size} was in an earlier version. Go "
+                "on with it by that version, or start again in another --output"
+            )
 
     def _logs(self) -> Log:
         return Log(self.folder if self.main else None, self.step)

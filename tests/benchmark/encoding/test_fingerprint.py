@@ -5,7 +5,7 @@ import importlib
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import util
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +18,8 @@ from torch import nn
 from benchmark import source
 from benchmark.core import HiddenStates, UpstreamCard
 from benchmark.encoding.fingerprint import count_parameters, fingerprint, weights_sha256
+from benchmark.identity import update
+from upstreams.models.generative import APCConfig
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -121,6 +123,19 @@ def test_every_dataclass_counts():
         base = {f"settings{i:02}": Settings(i, [i, [i]]) for i in range(20)}
         other = {**base, f"settings{changed:02}": Settings(changed, [changed, [-1]])}
         assert of(**base) != of(**other)
+
+
+def test_a_field_that_a_later_version_added_counts_unless_it_has_its_default():
+    def hashed(config):
+        heard = []
+        update(SimpleNamespace(update=heard.append), config, own_code=False)
+        return b"".join(heard)
+
+    before = APCConfig(dim=160, layers=1)
+    assert b"dim" in hashed(before)
+    for name, value in (("stack", 2), ("input_state", True)):
+        assert name.encode() not in hashed(before)
+        assert name.encode() in hashed(replace(before, **{name: value}))
 
 
 def test_what_a_dataclass_adds_to_its_fields():

@@ -122,9 +122,16 @@ def test_silence_and_a_single_frame_have_finite_states():
         assert encoder(torch.zeros(1, samples), [samples]).values.isfinite().all()
 
 
-@pytest.mark.parametrize("changes", [{"log_mel": False}, {"dim": 128, "layers": 1}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"log_mel": False},
+        {"dim": 128},
+        {"conv_dims": (80, 192), "conv_kernels": (400, 1), "conv_strides": (160, 2)},
+    ],
+)
 def test_an_input_state_that_cannot_be_is_refused(changes):
-    with pytest.raises(UpstreamError, match="input_state takes log_mel, and dim"):
+    with pytest.raises(UpstreamError, match="input_state takes log_mel, dim"):
         replace(TRANSFORMER_MINI, **changes)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.bodies import SHARED, build, contexts, front, mel_frames, read
+from upstreams.pretraining.generative import MaskedReconstruction, altered
 from upstreams.pretraining.objective import Batch, Moment
 from upstreams.pretraining.run import objective_class
 
@@ -58,12 +59,16 @@ def test_a_masked_frame_is_not_seen(size, babble):
     encoder.reset_parameters(torch.Generator().manual_seed(0))
     waveforms = torch.from_numpy(babble(0, 2.1))[None]
     mel_btm = mel_frames(encoder, waveforms)
-    hidden_btm, other_btm = mel_btm.clone(), mel_btm.clone()
-    hidden_btm[:, 100:110] = 0
-    other_btm[:, 100:110] = 1
-    other_btm[:, 100:110] = 0
-    assert read(encoder, hidden_btm).equal(read(encoder, other_btm))
-    assert not read(encoder, hidden_btm).equal(read(encoder, mel_btm))
+    settings = MaskedReconstruction.Settings(zero_probability=1.0, replace_probability=0.0)
+
+    def states(given_btm):
+        hidden_btm, chosen_btm = altered(given_btm, settings, torch.Generator().manual_seed(1))
+        return read(encoder, hidden_btm), chosen_btm
+
+    hidden, chosen_btm = states(mel_btm)
+    assert states(torch.where(chosen_btm, 7.0, mel_btm))[0].equal(hidden)
+    assert not states(torch.where(chosen_btm, mel_btm, 7.0))[0].equal(hidden)
+    assert not read(encoder, mel_btm).equal(hidden)
     # and the front end of waveforms and that of mel frames are one
     _, frames_btd, _ = front(encoder, waveforms)
     torch.testing.assert_close(contexts(encoder, frames_btd), read(encoder, mel_btm))

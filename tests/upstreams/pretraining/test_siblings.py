@@ -1,9 +1,13 @@
 """What is said of runs beside one another."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from upstreams.loading import pretrained
+from upstreams.models.architecture import untrained_encoder
+from upstreams.pretraining.bodies import SHARED
 from upstreams.pretraining.objective import Recipe
 from upstreams.pretraining.run import TRAINING, Run
 from upstreams.pretraining.siblings import differing
@@ -44,6 +48,15 @@ def test_another_body_and_other_seconds_are_said(write, tmp_path):
     assert apc == ("apc (apc) beside it: another body, APC of 3.0 M in place of Encoder of 3.0 M")
     assert "0 s of audio" in early
     assert wav2vec2 == "wav2vec2 (wav2vec2) beside it: 24,000 s of audio heard in place of 6,000"
+
+
+def test_a_body_is_what_it_was_when_the_run_ended(write, tmp_path):
+    """What a size is called may be another body by now."""
+    write("old", "wav2vec2", "mini", 100)
+    old = replace(SHARED["mini-transformer"], input_state=False)
+    pretrained.save(tmp_path / "old", old, untrained_encoder(old, 0), {"family": "contrastive"})
+    (line,) = differing(asked("mini"), tmp_path / "hubert")
+    assert line == ("old (wav2vec2) beside it: another body, input_state False in place of True")
 
 
 def test_other_recordings_and_other_encoders_behind_a_run_are_said(write, tmp_path):

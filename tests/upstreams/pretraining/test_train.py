@@ -263,6 +263,28 @@ def test_a_run_of_before_there_was_a_setting_is_gone_on_with(source, tmp_path):
         run(source, folder, steps=2, settings={"disturbed": "0.5"})
 
 
+@pytest.mark.parametrize("written", [True, False])
+def test_a_run_whose_body_was_another_in_an_earlier_version_is_kept(
+    source, tmp_path, monkeypatch, written
+):
+    """Its weights fit the body of today, which hears other frames."""
+    body = dataclasses.replace(HuBERT.sizes["mini"], conv_dims=(16, 16, 16))
+    monkeypatch.setattr(HuBERT, "sizes", {"mini": body})
+    folder = run(source, tmp_path / "old", steps=2)
+    path = folder / "training" / "checkpoint.pt"
+    if not written:  # as before checkpoints told
+        state = torch.load(path, weights_only=True)
+        del state["encoder"]
+        torch.save(state, path)
+    run(source, folder, steps=2)
+    before = (folder / "config.json").read_text()
+    today = {"mini": dataclasses.replace(body, input_state=True)}
+    monkeypatch.setattr(HuBERT, "sizes", today)
+    with pytest.raises(SuperbError, match="--size mini was in an earlier version"):
+        run(source, folder, steps=2)
+    assert (folder / "config.json").read_text() == before
+
+
 def test_another_run_in_the_folder_is_named_and_kept(source, tmp_path):
     folder = run(source, tmp_path / "mine", steps=2)
     with pytest.raises(SuperbError, match=r"differs in recipe \(learning_rate\), seed\."):
