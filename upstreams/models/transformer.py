@@ -293,6 +293,7 @@ class LogMel(nn.Module):
         self.bands, self.window = config.conv_dims[0], config.conv_kernels[0]
         self.hop = config.conv_strides[0]
         if config.input_state:
+            # An attribute of the others would change the hash of their weights.
             self.normalises = True
 
     def forward(self, x_bt1: Tensor, lengths: list[int]) -> Tensor:
@@ -300,7 +301,7 @@ class LogMel(nn.Module):
 
         Args:
             x_bt1: the waveform, in [-1, 1].
-            lengths: valid frames of each utterance; those past them have no meaning. None: all are.
+            lengths: valid frames of each utterance; those past them have no meaning. Empty: all.
         """
         return self.heard(self.scaled(x_bt1), lengths).to(x_bt1.dtype)
 
@@ -319,7 +320,7 @@ class LogMel(nn.Module):
         return (mel_btm - mean_b1m) / (deviation_b1m + self.LEAST)
 
     def scaled(self, x_bt1: Tensor) -> Tensor:
-        """Frames before they are normalised, in float32 under autocast and after it too."""
+        """The same frames before they are normalised, in float32 whatever the waveform has."""
         with torch.autocast(x_bt1.device.type, enabled=False):
             patches_btk = x_bt1.squeeze(2).float().unfold(1, self.window, self.hop)
             window_k, filters_fm = mel_filters(self.window, self.bands, x_bt1.device)

@@ -36,7 +36,7 @@ def differing(run: Run, output: Path) -> list[str]:
         their_s = _heard_s(other["steps"], other["recipe"]["batch_seconds"])
         what = []
         if their_body != body:
-            what.append(f"another body, {_told_apart(their_body, body)}")
+            what.append(f"another body, {told_apart(their_body, body)}")
         if abs(their_s - heard_s) > SHARE * max(their_s, heard_s):
             what.append(f"{their_s:,.0f} s of audio heard in place of {heard_s:,.0f}")
         if other.get("audio", run.audio) != run.audio:
@@ -91,7 +91,8 @@ def _heard_s(steps: int | None, batch_seconds: float) -> float:
     return float(steps or 0) * float(batch_seconds)
 
 
-def _told_apart(theirs: Any, own: Any) -> str:  # noqa: ANN401 - dataclasses of any class
+def told_apart(theirs: Any, own: Any) -> str:  # noqa: ANN401 - dataclasses of any class
+    """What sets one body apart from another, in words."""
     if type(theirs) is not type(own):
         return f"{_described(theirs)} in place of {_described(own)}"
     return ", ".join(

@@ -54,7 +54,7 @@ from upstreams.pretraining.run import (
     take_over,
     usable,
 )
-from upstreams.pretraining.siblings import differing
+from upstreams.pretraining.siblings import differing, told_apart
 from upstreams.pretraining.targets import teacher_names
 
 # Of the clips, for the held-out loss.
@@ -665,8 +665,13 @@ def _start_from(objective: ObjectiveModule, name: str) -> UpstreamCard:
 
     upstream = load_upstream(name)
     encoder = getattr(upstream, "encoder", None)
-    if getattr(encoder, "config", None) != objective.architecture:
-        raise UpstreamError(f"--initial {name} is not of the architecture that is to be trained")
+    config, own = getattr(encoder, "config", None), objective.architecture
+    if config != own:
+        what = f": {told_apart(config, own)}" if dataclasses.is_dataclass(config) else ""
+        raise UpstreamError(
+            f"--initial {name} is not of the architecture that is to be trained{what}. Name an "
+            "encoder of that, or leave it out"
+        )
     objective.encoder.load_state_dict(cast(nn.Module, encoder).state_dict())
     return upstream.card
 

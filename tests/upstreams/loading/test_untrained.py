@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from benchmark.encoding.fingerprint import weights_sha256
 from benchmark.errors import UpstreamError
 from upstreams.loading.load import load_upstream
 
@@ -76,6 +77,13 @@ def test_of_the_table_needs_no_download(noise, rng_untouched):
     assert (bundled.card.family, twin.card.family) == ("predictive", "untrained")
     assert twin.card.note.startswith("UNTRAINED")
     assert twin([noise(4000)]).values.isfinite().all()
+
+
+def test_encoders_of_one_body_have_one_twin():
+    one, same, other = (
+        weights_sha256(load_upstream(f"untrained:{name}")) for name in ("hubert", "wav2vec2", "apc")
+    )
+    assert one == same != other
 
 
 def test_of_a_published_size(noise):
