@@ -87,6 +87,16 @@ CORPORA: Final[Mapping[str, CorpusEntry]] = {
             target="downstreams.corpora.mini:load",
         ),
         CorpusEntry(
+            name="voices",
+            title="superb voices (real, Arabic and English)",
+            tasks=("ks", "sid", "asv", "sd", "qbe"),
+            hours="1.1 h",
+            licence="CC BY 4.0",
+            where="make it",
+            target="downstreams.corpora.voices:load",
+            layout="downstreams.corpora.voices:LAYOUT",
+        ),
+        CorpusEntry(
             name="librispeech",
             title="LibriSpeech",
             tasks=("asr", "pr", "sd"),

@@ -58,6 +58,7 @@ ITSELF: Final = "the corpus itself"
 _LIBRIVOX = "both are cut from LibriVox recordings"
 _EXTENDS = ("version 2 extends version 1", "Warden 2018, arXiv 1804.03209")
 _NO_VERSION = ("version not said", "Warden 2018, arXiv 1804.03209")
+_PACKED = "downstreams/corpora/voices"
 RELATIONS: Final = tuple(
     Relation(*row)
     for row in (
@@ -75,6 +76,9 @@ RELATIONS: Final = tuple(
         ("speech-commands-v1", "speech-commands-v2", *_EXTENDS),
         ("speech-commands", "speech-commands-v1", *_NO_VERSION),
         ("speech-commands", "speech-commands-v2", *_NO_VERSION),
+        ("librispeech", "voices", "its sentences (asv, sd) are of it, its words are not", _PACKED),
+        ("libri-light", "voices", "its sentences (asv, sd) are cut from LibriVox too", _PACKED),
+        ("arabic-speech-commands", "voices", "its words are of it", _PACKED),
         ("voxceleb", "voxceleb1", "1 or 2 is not said", "Nagrani et al. 2017, arXiv 1706.08612"),
     )
 )  # fmt: skip

@@ -14,7 +14,7 @@ from rich.markup import escape
 from benchmark.errors import SuperbError
 from superb.commands.options import Quiet
 
-data_app = typer.Typer(help="Check a corpus on disk, or download one.", no_args_is_help=True)
+data_app = typer.Typer(help="Check a corpus on disk, download or make one.", no_args_is_help=True)
 
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of a corpus that has a name.")
@@ -94,3 +94,28 @@ def download(
     else:
         console.print("all there already; to check it:")
     console.print(f"  superb data check {corpus} --data-root {escape(shlex.quote(str(root)))}")
+
+
+@data_app.command()
+def voices(
+    librispeech: Annotated[
+        list[Path],
+        typer.Option("--librispeech", help="Folder with dev-clean and test-clean; repeatable."),
+    ],
+    words: Annotated[Path, typer.Option("--words", help="Folder of Arabic Speech Commands.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the corpus; made.")],
+    codec: Annotated[
+        str, typer.Option("--codec", help="opus (9 MB) or flac (without loss).")
+    ] = "opus",
+    quiet: Quiet = False,
+) -> None:
+    """Make the corpus voices: real speech for KS, SID, ASV, SD and QbE."""
+    from benchmark.progress import Progress
+    from downstreams.corpora.voices.make import make
+
+    written = make(librispeech, words, output, codec, Progress(quiet))
+    console = Console(emoji=False, highlight=False, soft_wrap=True)
+    megabytes = sum(path.stat().st_size for path in written) / 1e6
+    where = escape(shlex.quote(str(output)))
+    console.print(f"{megabytes:.1f} MB in {escape(str(output))}; now try it:")
+    console.print(f"  superb run -u hubert -d ks --corpus voices --data-root {where}")

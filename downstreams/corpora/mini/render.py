@@ -9,33 +9,26 @@ utterance leaves the audio of every other one as it was.
 """
 
 import argparse
-import io
 import json
 import multiprocessing
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
 from downstreams.corpora.mini import RECIPE, UNKNOWN, VOICED, commands, grammar, keyword, load
 from downstreams.corpora.mixtures import voiced
+from downstreams.corpora.packed import RATE, opus, stored, write
 from downstreams.corpora.pronunciation import cmu_dictionary
 
 Signal = npt.NDArray[np.float64]
 
-# pyarrow declares no types; imported plainly, a strict type checker rejects each use of it.
-pa: Any = import_module("pyarrow")
-pq: Any = import_module("pyarrow.parquet")
-
 
 SEED = 20240
-RATE = 16_000
 SPLITS = ("train", "valid", "test")
 VOICES = ("en-GB", "en-US", "es-ES") * 2
 # The roles of ten speakers in a row, who have the same voice.
@@ -51,8 +44,6 @@ NOISE_SPEAKERS = 10
 SENTENCE_SNR_DB = (18.0, 36.0)
 KEYWORD_SNR_DB = (18.0, 36.0)
 COMMAND_SNR_DB = (30.0, 42.0)
-# libsndfile's scale from 0 (best) to 1 (smallest): about 20 kbit/s for this material.
-OPUS_COMPRESSION = 0.955
 
 
 @dataclass(frozen=True)
@@ -318,62 +309,10 @@ def mix(utterance: Utterance) -> Signal:
     return np.asarray(result * min(1.0, 0.9 / np.abs(result).max()))
 
 
-def ogg_checksum(page: bytes | bytearray) -> int:
-    """Ogg's own CRC-32: unreflected, starting from zero."""
-    register = 0
-    for byte in page:
-        register ^= byte << 24
-        for _ in range(8):
-            register = (register << 1) ^ (0x104C11DB7 if register & 0x80000000 else 0)
-    return register
-
-
-def encode(signal: Signal) -> bytes:
-    """A complete Ogg/Opus file, the same for the same samples.
-
-    libsndfile gives each stream a random serial number; put a fixed one into every page.
-    """
-    buffer = io.BytesIO()
-    soundfile.write(
-        buffer,
-        signal,
-        RATE,
-        format="OGG",
-        subtype="OPUS",
-        compression_level=OPUS_COMPRESSION,
-    )
-    data = bytearray(buffer.getvalue())
-    start = 0
-    while start < len(data):
-        segments = data[start + 26]
-        end = start + 27 + segments + sum(data[start + 27 : start + 27 + segments])
-        data[start + 14 : start + 18] = (1).to_bytes(4, "little")
-        data[start + 22 : start + 26] = bytes(4)
-        data[start + 22 : start + 26] = ogg_checksum(data[start:end]).to_bytes(4, "little")
-        start = end
-    return bytes(data)
-
-
 def row(utterance: Utterance) -> dict[str, Any]:
     """One row of a parquet file."""
-    audio = {"bytes": encode(mix(utterance)), "path": f"{utterance.name}.ogg"}
+    audio = stored(f"{utterance.name}.ogg", opus(mix(utterance)))
     return {"utterance": utterance.name, "audio": audio, **utterance.fields}
-
-
-def write(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Write `rows` with the metadata by which Hugging Face `datasets` knows an audio column."""
-    audio = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    features = {
-        name: {"sampling_rate": RATE, "_type": "Audio"}
-        if name == "audio"
-        else {"dtype": "string", "_type": "Value"}
-        for name in rows[0]
-    }
-    schema = pa.schema(
-        [(name, audio if name == "audio" else pa.string()) for name in rows[0]],
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), path, row_group_size=200)
 
 
 def main() -> None:

@@ -1,0 +1,221 @@
+"""The corpus `voices`: what is packed of two corpora, and what each task hears of it."""
+
+import io
+from collections import Counter
+
+import numpy as np
+import pytest
+import soundfile
+
+from benchmark.encoding.audio import hear
+from benchmark.errors import AudioError, SuperbError
+from benchmark.progress import Progress
+from downstreams.corpora import CorpusOptions, packed
+from downstreams.corpora.check import audit
+from downstreams.corpora.load import check_fits, load_corpus
+from downstreams.corpora.voices import LAYOUT, SENTENCES_OF, SPEAKERS, TASKS, WORDS, WORDS_OF
+from downstreams.corpora.voices.make import SENTENCES, make
+from downstreams.load import load_downstream
+
+QUIET = Progress(quiet=True)
+
+
+def put(path, number, seconds=0.06):
+    """Noise between silences, so that speech is found in it, another for each number."""
+    wave = np.random.default_rng(number).uniform(-0.3, 0.3, round(seconds * 16_000))
+    wave[:80] = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, 16_000)
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """Both corpora under their owners' layouts, with more takes and sentences than are wanted."""
+    root = tmp_path_factory.mktemp("copies")
+    number = 0
+    for word in (*WORDS, "zoom in"):
+        for who in range(1, 31):
+            for take in range(1, 6 if who == 1 else 5):
+                number += 1
+                put(root / f"words/dataset/{word}/{who:08d}_NO_{take:02d}.wav", number)
+    for split, (part, speakers) in SENTENCES_OF.items():
+        for speaker in sorted(speakers):
+            chapter = root / f"LibriSpeech/{part}/{speaker}/7"
+            names = [f"{speaker}-7-{index:04d}" for index in range(SENTENCES[split] + 1)]
+            for name in names:
+                number += 1
+                put(chapter / f"{name}.flac", number, 0.5)
+            (chapter / f"{speaker}-7.trans.txt").write_text("".join(f"{n} HELLO\n" for n in names))
+    return root
+
+
+@pytest.fixture(scope="module")
+def voices(copies, tmp_path_factory):
+    output = tmp_path_factory.mktemp("voices") / "made"
+    make([copies], copies / "words", output, "flac", QUIET)
+    return output
+
+
+def load(root, task, **splits):
+    downstream = load_downstream(task)
+    corpus = load_corpus("voices", downstream.card, CorpusOptions(root, splits))
+    check_fits(downstream, corpus)
+    return corpus
+
+
+def of(corpus, split):
+    return [u for u in corpus.utterances if u.split == split]
+
+
+def test_samples_are_those_of_the_copies_and_who_is_to_be_named_lies_beside(copies, voices):
+    heard = {u.id: u for u in load(voices, "ks").utterances}
+    assert len(heard) == 12 * 30 * 4
+    for word, who, take in (("close", 1, 1), ("yes", 28, 4)):
+        path = copies / f"words/dataset/{word}/{who:08d}_NO_{take:02d}.wav"
+        packed_ = hear(heard[f"{word}-{who:08d}-{take}"].audio, 16_000, name="packed").waveform
+        assert (packed_ == hear(path, 16_000, name="copy").waveform).all()
+    notice = (voices / "README.md").read_text()
+    assert notice.count("CC BY 4.0") == 2
+    assert "Ghandoura" in notice
+    assert "Panayotov" in notice
+    found = audit(LAYOUT.survey(voices), LAYOUT.official, voices, quick=True, progress=QUIET)
+    assert not found.errors
+
+
+def test_keywords_are_of_other_people_in_every_split(voices):
+    corpus = load(voices, "ks")
+    people = {split: {int(u.speaker) for u in of(corpus, split)} for split in Counter(WORDS_OF)}
+    assert {split: people[split] for split in SPEAKERS} == dict(SPEAKERS)
+    assert people["train"] == {*range(1, 31)} - people["valid"] - people["test"]
+    for split in people:
+        assert set(Counter(u.label for u in of(corpus, split)).values()) == {4 * len(people[split])}
+    assert "as .flac" in corpus.note
+
+
+def test_speakers_say_other_words_in_every_split(voices):
+    corpus = load(voices, "sid")
+    for split, words in WORDS_OF.items():
+        assert {u.id.partition("-")[0] for u in of(corpus, split)} == set(words)
+        assert set(Counter(u.label for u in of(corpus, split)).values()) == {4 * len(words)}
+        assert all(u.label == u.speaker for u in of(corpus, split))
+
+
+def test_verification_and_diarization_are_tried_on_new_people(voices):
+    asv, sd = load(voices, "asv"), load(voices, "sd")
+    who = {split: {u.speaker for u in of(asv, split)} for split in WORDS_OF}
+    assert [len(who[split]) for split in ("train", "valid", "test")] == [30, 6, 15]
+    assert not who["train"] & who["valid"] | who["train"] & who["test"] | who["valid"] & who["test"]
+    assert not any(u.label for u in asv.utterances)
+    mixed = {split: {s for u in of(sd, split) for s in u.speaker.split("+")} for split in WORDS_OF}
+    assert mixed == {split: {*map(str, own)} for split, (_, own) in SENTENCES_OF.items()}
+
+
+def test_documents_hold_what_they_say_and_nobody_asks_for_their_own(voices):
+    corpus = load(voices, "qbe")
+    clips = {u.id: u for u in load(voices, "ks").utterances}
+    documents = [u for u in corpus.utterances if u.value("role") == "document"]
+    for split in ("valid", "test"):
+        own = of(corpus, split)
+        speakers = {
+            role: {u.speaker for u in own if u.value("role") == role}
+            for role in ("query", "document")
+        }
+        assert {int(who) for who in speakers["query"]} == SPEAKERS[split]
+        assert not speakers["query"] & speakers["document"]
+        terms = Counter(
+            t for u in own if u.value("role") == "document" for t in u.value("term").split(";")
+        )
+        assert set(terms) == set(WORDS)
+        assert len(set(terms.values())) == 1  # every word in as many documents as another
+    first = documents[0]
+    wave = hear(first.audio, 16_000, name="document").waveform
+    start = 0
+    for word in first.value("term").split(";"):
+        clip = hear(clips[f"{word}-{first.speaker}-1"].audio, 16_000, name=word).waveform
+        part = wave[start : start + len(clip)]
+        start += len(clip)
+        assert np.corrcoef(part, clip)[0, 1] > 0.98  # fades cost the rest
+    assert start == len(wave)
+
+
+def test_opus_is_small_and_the_same_each_time(copies, tmp_path):
+    path = next((copies / "LibriSpeech").rglob("*.flac"))
+    wave = hear(path, 16_000, name="copy").waveform.numpy()
+    coded = packed.opus(wave)
+    assert coded == packed.opus(wave)
+    assert len(coded) < len(packed.flac(wave)) / 3
+    back, rate = soundfile.read(io.BytesIO(coded))  # which verifies every page
+    assert (len(back), rate) == (len(wave), 16_000)
+
+
+@pytest.mark.parametrize("task", [task for task in ("asr", "er") if task not in TASKS])
+def test_other_tasks_splits_and_folders_are_refused(voices, tmp_path, task):
+    with pytest.raises(SuperbError, match="does not serve"):
+        load(voices, task)
+    with pytest.raises(SuperbError, match="takes no --train-split"):
+        load(voices, "ks", train="words")
+    with pytest.raises(SuperbError, match=r"wanted words.parquet .* superb data voices"):
+        load(tmp_path, "ks")
+    with pytest.raises(SuperbError, match=r"add --data-root FOLDER"):
+        load(None, "ks")
+
+
+def test_a_file_of_something_else_is_refused(voices, tmp_path):
+    (tmp_path / "words.parquet").write_bytes(b"no table")
+    with pytest.raises(SuperbError, match=r"cannot read .*words.parquet"):
+        load(tmp_path, "ks")
+    (tmp_path / "words.parquet").write_bytes((voices / "sentences.parquet").read_bytes())
+    with pytest.raises(SuperbError, match="has no column take and word"):
+        load(tmp_path, "ks")
+
+
+def linked(copies, tmp_path):
+    """A copy whose files may be taken away."""
+    for name in ("words", "LibriSpeech"):
+        (tmp_path / name).mkdir(parents=True)
+        for path in (copies / name).rglob("*.*"):
+            own = tmp_path / name / path.relative_to(copies / name)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            own.hardlink_to(path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("gone", "message"),
+    [
+        ("words/dataset/up/00000009_NO_03.wav", r"fewer than 4 takes of 00000009 \(3\)"),
+        ("words/dataset/up/00000009_NO_0*.wav", "recordings of 29 people"),
+        ("words/dataset/up/*", "recordings of 0 people"),
+        ("words/dataset/close", "wanted a folder 'close'"),
+        ("LibriSpeech/test-clean/61/7/*-000[12].flac", r"1 speakers .* test-clean/61 \(9\)"),
+        ("LibriSpeech/test-clean", r"15 speakers .* test-clean/121 \(0\)"),
+        ("LibriSpeech/*", "no LibriSpeech in"),
+    ],
+)
+def test_a_copy_that_lacks_something_makes_nothing(copies, tmp_path, gone, message):
+    root = linked(copies, tmp_path / "copy")
+    for path in list(root.glob(gone)):
+        path.rename(tmp_path / path.name)
+    with pytest.raises(SuperbError, match=message):
+        make([root], root / "words", tmp_path / "voices", "flac", QUIET)
+    assert not (tmp_path / "voices").exists()
+
+
+def test_what_is_there_stays_and_half_a_corpus_is_never_left(copies, voices, tmp_path):
+    before = {path: path.read_bytes() for path in voices.iterdir()}
+    with pytest.raises(SuperbError, match=r"words.parquet, .* would be overwritten"):
+        make([copies], copies / "words", voices, "flac", QUIET)
+    with pytest.raises(SuperbError, match="codec 'mp3'"):
+        make([copies], copies / "words", tmp_path / "voices", "mp3", QUIET)
+    assert {path: path.read_bytes() for path in voices.iterdir()} == before
+    root = linked(copies, tmp_path / "copy")
+    last = root / "LibriSpeech/test-clean/2300/7/2300-7-0009.flac"
+    last.unlink()
+    last.write_bytes(b"no audio")
+    with pytest.raises(AudioError, match="2300-7-0009"):
+        make([root], root / "words", tmp_path / "voices", "flac", QUIET)
+    assert not [*(tmp_path / "voices").iterdir()]
+    last.unlink()
+    put(last, 0, 0.5)
+    make([root], root / "words", tmp_path / "voices", "flac", QUIET)
+    assert len([*(tmp_path / "voices").iterdir()]) == 3
