@@ -212,14 +212,14 @@ def _few_labels(root: Path, base: Path) -> dict[str, list[list[str]]]:
     return {"10min": tens, "1h": [hour], "10h": [[*hour, *nine]]}
 
 
-def survey(root: Path) -> Survey:
-    """All official splits that are there, by names and transcripts.
+def survey(root: Path, splits: Iterable[str] = tuple(OFFICIAL)) -> Survey:
+    """Those splits that are there, by names and transcripts.
 
     Raises:
-        SuperbError: there is none, or a transcript cannot be read.
+        SuperbError: there is none at all, or a transcript cannot be read.
     """
     base = _base(root)
-    return _survey(root, base, [split for split in OFFICIAL if (base / split).is_dir()])
+    return _survey(root, base, [split for split in splits if (base / split).is_dir()])
 
 
 def base_for_more(root: Path) -> Path:
@@ -256,9 +256,7 @@ def _holding_splits(root: Path, asked: Collection[str] = ()) -> Path | None:
         if any((base / split).is_dir() for split in OFFICIAL):
             return base
     if root.resolve().name in (*OFFICIAL, *asked):
-        raise SuperbError(
-            f"{root} is one split; give the folder above: --data-root {root.resolve().parent}"
-        )
+        raise SuperbError(f"{root} is one split; give the folder above: {root.resolve().parent}")
     return None
 
 

@@ -105,7 +105,7 @@ def voices(
     words: Annotated[Path, typer.Option("--words", help="Folder of Arabic Speech Commands.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the corpus; made.")],
     codec: Annotated[
-        str, typer.Option("--codec", help="opus (9 MB) or flac (without loss).")
+        str, typer.Option("--codec", help="opus (9 MB) or flac (without loss at 16 bits).")
     ] = "opus",
     quiet: Quiet = False,
 ) -> None:

@@ -4,16 +4,18 @@
 (LibriSpeech, Panayotov et al. 2015) into ``sentences.parquet``. What a task hears:
 
 - KS: twelve words; the thirty speakers of the words are split in three (`SPEAKERS`).
-- SID: who of the thirty speaks; other words in every split (`WORDS_OF`), so that no split has a
-  word of another.
+- SID: who of the thirty speaks; other words in every split (`WORDS_OF`).
 - ASV: trained on the thirty, tried on pairs of sentences of fifteen people of LibriSpeech.
 - SD: mixtures of sentences (`downstreams.corpora.mixtures`), other speakers in every split.
 - QbE: a word of somebody, searched for in words that others say one after the other.
+
+``sentences.txt`` lists the sentences: split, part of LibriSpeech, name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
+from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,22 +42,17 @@ WORDS_OF: Final[Mapping[str, tuple[str, ...]]] = {
     "valid": WORDS[8:10],
     "test": WORDS[10:],
 }
-# Contributors by number, of thirty; who is in neither is in train. Drawn once.
+# How often each of thirty people says a word, and who they are: by number in the corpus.
+TAKES: Final = ("1", "2", "3", "4")
+PEOPLE: Final = tuple(f"{number:08d}" for number in range(1, 31))
+# Of KS; who is in neither is in train.
 SPEAKERS: Final[Mapping[str, frozenset[int]]] = {
     "valid": frozenset({2, 7, 8, 12, 21, 25}),
     "test": frozenset({3, 4, 10, 14, 26, 28}),
 }
-# Speakers of LibriSpeech, and the split of it that they are in.
-SENTENCES_OF: Final[Mapping[str, tuple[str, frozenset[int]]]] = {
-    "train": ("dev-clean", frozenset({174, 1272, 1462, 1673, 1919, 1988})),
-    "valid": ("test-clean", frozenset({121, 1089, 1188})),
-    "test": (
-        "test-clean",
-        frozenset({61, 237, 260, 672, 908, 1221, 1284, 1320, 1580, 1995, 2094, 2300}),
-    ),
-}
-RECIPE: Final = mixtures.Recipe({"train": 180, "valid": 30, "test": 120}, utterances=(1, 2))
-# How many words a document of QbE holds, and how they are chosen: a step that reaches all twelve.
+SENTENCES: Final = Path(__file__).parent / "sentences.txt"
+RECIPE: Final = mixtures.Recipe({"train": 180, "valid": 50, "test": 100}, utterances=(1, 2))
+# How many words a document of QbE holds, and a step through the twelve that reaches all of them.
 PHRASE: Final = 3
 STEP: Final = 5
 
@@ -150,8 +147,10 @@ def _queries(rows: Iterable[Mapping[str, Any]]) -> Iterator[Utterance]:
 
 
 def _documents(rows: Iterable[Mapping[str, Any]]) -> Iterator[Utterance]:
-    """Words of one speaker of train after one another, takes apart; who speaks in valid and in test
-    takes turns."""
+    """Words that one speaker of train says after one another, in one take.
+
+    Every other speaker is in valid, the rest in test.
+    """
     clips = {(row["speaker"], row["take"], row["word"]): row for row in rows}
     speakers = sorted({who for who, _, _ in clips if split_of(who) == "train"})
     for place, speaker in enumerate(speakers):
@@ -185,15 +184,47 @@ def _joined(rows: Iterable[Mapping[str, Any]]) -> mixtures.Mixture:
 
 
 def _words(root: Path) -> list[dict[str, Any]]:
-    return _rows(root, WORDS_FILE, ("speaker", "word", "take", "milliseconds"))
+    """The words, sorted: speakers, then takes, then words.
+
+    Raises:
+        SuperbError: a file that lacks one of them, or holds others.
+    """
+    rows = _rows(root, WORDS_FILE, ("speaker", "take", "word", "milliseconds"))
+    wanted = set(product(PEOPLE, TAKES, WORDS))
+    found = {(row["speaker"], row["take"], row["word"]): row for row in rows}
+    _require(root / WORDS_FILE, len(rows), found.keys(), wanted)
+    return [row for _, row in sorted(found.items())]
 
 
 def _sentences(root: Path) -> list[dict[str, Any]]:
-    return _rows(root, SENTENCES_FILE, ("speaker", "split"))
+    """The sentences, in the order of `listed`, each with its split.
+
+    Raises:
+        SuperbError: a file that lacks one of them, or holds others.
+    """
+    rows = _rows(root, SENTENCES_FILE, ("speaker",))
+    found = {row["utterance"]: row for row in rows}
+    wanted = {name: split for split, _, name in listed()}
+    _require(root / SENTENCES_FILE, len(rows), found.keys(), wanted.keys())
+    return [found[name] | {"split": split} for name, split in wanted.items()]
+
+
+def _require(path: Path, rows: int, found: Set[Any], wanted: Set[Any]) -> None:
+    if found != wanted or rows != len(wanted):
+        raise SuperbError(
+            f"{path} has {rows} recordings, of which {len(found & wanted)} are among the "
+            f"{len(wanted)} of the corpus. {OBTAIN}"
+        )
+
+
+def listed() -> list[tuple[str, str, str]]:
+    """The sentences: split here, part of LibriSpeech, name."""
+    lines = SENTENCES.read_text(encoding="utf-8").splitlines()
+    return [(split, part, name) for split, part, name in map(str.split, lines)]
 
 
 def _rows(root: Path, file: str, columns: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The rows of a file, with name, audio and the columns that are wanted."""
+    """The rows of a file, with name, audio and the columns that are wanted, none of them empty."""
     import pyarrow.lib
     import pyarrow.parquet as pq
 
@@ -207,4 +238,15 @@ def _rows(root: Path, file: str, columns: tuple[str, ...]) -> list[dict[str, Any
         raise not_found(NAME, root, f"{WORDS_FILE} and {SENTENCES_FILE}", OBTAIN) from error
     except (OSError, pyarrow.lib.ArrowException) as error:
         raise SuperbError(f"cannot read {root / file}: {error}. {OBTAIN}") from error
+    for row in rows:
+        audio = row["audio"]
+        texts = [row[name] for name in ("utterance", *columns)]
+        sound = isinstance(audio, dict) and audio.get("bytes") and audio.get("path")
+        if not sound or not all(isinstance(text, str) and text for text in texts):
+            raise SuperbError(f"{root / file}: {row['utterance']!r} has an empty cell. {OBTAIN}")
+        if "milliseconds" in row and not row["milliseconds"].isdecimal():
+            raise SuperbError(
+                f"{root / file}: {row['utterance']!r} lasts {row['milliseconds']!r}, which is no "
+                f"number of milliseconds. {OBTAIN}"
+            )
     return rows

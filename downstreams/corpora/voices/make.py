@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -15,15 +16,20 @@ from benchmark.errors import SuperbError, unknown
 from benchmark.progress import Bar, Progress
 from downstreams.corpora import librispeech, packed
 from downstreams.corpora.layout import not_found
-from downstreams.corpora.voices import SENTENCES_FILE, SENTENCES_OF, WORDS, WORDS_FILE
+from downstreams.corpora.voices import (
+    PEOPLE,
+    SENTENCES_FILE,
+    TAKES,
+    WORDS,
+    WORDS_FILE,
+    listed,
+)
 
-# Of each word, by the paper: thirty people, ten times each.
-CONTRIBUTORS: Final = 30
-TAKES: Final = 4
-# Sentences of each speaker of a split, the first by name.
-SENTENCES: Final[Mapping[str, int]] = {"train": 30, "valid": 10, "test": 10}
 FOLDERS: Final = ("", "dataset", "ArabicSpeechCommands", "ArabicSpeechCommands/dataset")
+# In order of preference, should one recording be there twice.
 SUFFIXES: Final = (".wav", ".flac")
+# 00000001_NO_01: who speaks, and which time.
+_NAME: Final = re.compile(r"(?P<who>[0-9]{8})_.*?(?P<take>[0-9]+)")
 # Suffix of a file, and what makes one of samples.
 CODECS: Final[Mapping[str, tuple[str, Callable[[Any], bytes]]]] = {
     "opus": (".ogg", packed.opus),
@@ -37,7 +43,8 @@ NOTICE: Final = """\
 # voices
 
 Recordings of people, packed by `superb data voices` for keyword spotting, speaker identification
-and verification, diarization and query by example. Cut and coded anew, otherwise unchanged.
+and verification, diarization and query by example. They are a selection, as mono at 16 kHz, coded
+anew; otherwise unchanged.
 
 - `words.parquet`: Arabic Speech Commands (A. Ghandoura, F. Hjabo, O. Al Dakkak: Building and
   Benchmarking an Arabic Speech Commands Dataset for Small-Footprint Keyword Spotting, Engineering
@@ -61,21 +68,21 @@ class _Recording:
 def make(
     copies: Sequence[Path], words: Path, output: Path, codec: str, progress: Progress
 ) -> tuple[Path, ...]:
-    """Write both files, and who is to be named for them.
+    """Write both files, and a notice that names their authors.
 
     Args:
-        copies: folders of LibriSpeech which between them hold the speakers of `SENTENCES_OF`.
+        copies: folders of LibriSpeech which between them hold the sentences of `listed`.
         words: the folder of Arabic Speech Commands, or the one above.
         output: a folder without these files; it is made.
-        codec: ``opus``, about 20 kbit/s, or ``flac``, without loss.
+        codec: ``opus``, about 20 kbit/s, or ``flac``, without loss at 16 bits.
         progress: where to report.
 
     Returns:
         What was written.
 
     Raises:
-        SuperbError: a codec that is none, a folder without what is wanted, or files that are there
-            already.
+        SuperbError: an unknown codec, a folder without a recording that is wanted, files that are
+            there already, or a folder that cannot be written.
         AudioError: a recording that cannot be read.
     """
     if codec not in CODECS:
@@ -87,17 +94,29 @@ def make(
             f"{', '.join(there)} would be overwritten; give another folder with --output, or "
             "remove what is there"
         )
+    try:
+        _write(tables, output, codec, progress)
+    except OSError as error:
+        raise SuperbError(
+            f"{output} cannot be written: {error.strerror or error}. Choose another folder with "
+            "--output"
+        ) from error
+    return written
+
+
+def _write(
+    tables: Mapping[str, Sequence[_Recording]], output: Path, codec: str, progress: Progress
+) -> None:
+    """All of it or nothing: half a corpus would be refused for being there."""
     output.mkdir(parents=True, exist_ok=True)
-    # All of it or nothing: half a corpus would be refused for being there.
     with TemporaryDirectory(dir=output) as unfinished:
         whole = Path(unfinished)
         with progress.bar("voices", sum(map(len, tables.values()))) as bar:
             for name, recordings in tables.items():
                 packed.write(whole / name, list(_rows(recordings, codec, bar)))
         (whole / NOTICE_FILE).write_text(NOTICE, encoding="utf-8")
-        for path in written:
-            (whole / path.name).replace(path)
-    return written
+        for path in list(whole.iterdir()):
+            path.replace(output / path.name)
 
 
 def _rows(recordings: Sequence[_Recording], codec: str, bar: Bar) -> Iterator[dict[str, Any]]:
@@ -114,58 +133,70 @@ def _rows(recordings: Sequence[_Recording], codec: str, bar: Bar) -> Iterator[di
 
 
 def _spoken_words(root: Path) -> list[_Recording]:
-    """The first takes of every word by every contributor.
+    """The takes of every word by every contributor.
 
     The layout is that of the corpus: a folder for each word, whose files begin with eight digits,
     the number of the contributor, and end with that of the take.
+
+    Raises:
+        SuperbError: no such folder, or recordings that are not there.
     """
     base = next((own for name in FOLDERS if (own := root / name / WORDS[0]).is_dir()), None)
     if base is None:
         raise not_found("Arabic Speech Commands", root, f"a folder {WORDS[0]!r}", OBTAIN_WORDS)
-    found: list[_Recording] = []
+    there: dict[tuple[str, str, str], Path] = {}
     for word in WORDS:
-        takes: dict[str, list[Path]] = defaultdict(list)
-        for path in sorted(visible(base.parent / word)):
-            if path.suffix.lower() in SUFFIXES and path.name[:8].isdigit():
-                takes[path.name[:8]].append(path)
-        if short := [f"{who} ({len(own)})" for who, own in takes.items() if len(own) < TAKES]:
-            raise SuperbError(
-                f"{base.parent / word} has fewer than {TAKES} takes of {', '.join(short)}. "
-                + OBTAIN_WORDS
-            )
-        if len(takes) != CONTRIBUTORS:
-            raise SuperbError(
-                f"{base.parent / word} has recordings of {len(takes)} people, and the corpus is of "
-                f"{CONTRIBUTORS}: files such as 00000001_NO_01.wav. {OBTAIN_WORDS}"
-            )
-        for who, paths in takes.items():
-            for take, path in enumerate(paths[:TAKES], start=1):
-                fields = {"speaker": who, "word": word, "take": str(take)}
-                found.append(_Recording(f"{word}-{who}-{take}", path, fields))
+        for path in sorted(visible(base.parent / word), key=_preference):
+            named = _NAME.fullmatch(path.stem)
+            if named and path.suffix.lower() in SUFFIXES and path.is_file():
+                there.setdefault((word, named["who"], str(int(named["take"]))), path)
+    found: list[_Recording] = []
+    missing: list[str] = []
+    for word, who, take in product(WORDS, PEOPLE, TAKES):
+        if recording := there.get((word, who, take)):
+            fields = {"speaker": who, "word": word, "take": take}
+            found.append(_Recording(f"{word}-{who}-{take}", recording, fields))
+        else:
+            missing.append(f"{word}/{who}_NO_{int(take):02d}.wav")
+    if missing:
+        raise SuperbError(f"{base.parent} lacks {_some(missing)}. {OBTAIN_WORDS}")
     return found
+
+
+def _preference(path: Path) -> tuple[str, int]:
+    suffix = path.suffix.lower()
+    return path.stem, SUFFIXES.index(suffix) if suffix in SUFFIXES else len(SUFFIXES)
 
 
 def _sentences(roots: Sequence[Path]) -> list[_Recording]:
-    """The first sentences of every speaker that is wanted."""
-    said: dict[tuple[str, str], dict[str, tuple[Path, str]]] = defaultdict(dict)
-    for root in roots:
-        for own in librispeech.survey(root).utterances:
-            if isinstance(own.audio, Path):
-                said[own.split, own.speaker].setdefault(own.id, (own.audio, own.text))
+    """The sentences of `listed`.
+
+    Raises:
+        SuperbError: recordings that are not there, or a transcript that cannot be read.
+    """
+    parts = dict.fromkeys(part for _, part, _ in listed())
+    there = {
+        (own.split, own.id): own
+        for root in reversed(roots)
+        for own in librispeech.survey(root, tuple(parts)).utterances
+    }
     found: list[_Recording] = []
-    short: list[str] = []
-    for split, (part, speakers) in SENTENCES_OF.items():
-        for speaker in map(str, sorted(speakers)):
-            there = said[part, speaker]
-            short += [f"{part}/{speaker} ({len(there)})"] * (len(there) < SENTENCES[split])
-            for name, (path, text) in sorted(there.items())[: SENTENCES[split]]:
-                fields = {"speaker": speaker, "split": split, "text": text}
-                found.append(_Recording(name, path, fields))
-    if short:
+    missing: list[str] = []
+    for split, part, name in listed():
+        own = there.get((part, name))
+        if own is None or not isinstance(own.audio, Path):
+            missing.append(f"{part}/{name}")
+        else:
+            fields = {"speaker": own.speaker, "split": split, "text": own.text}
+            found.append(_Recording(name, own.audio, fields))
+    if missing:
         raise SuperbError(
-            f"too few recordings of {len(short)} speakers of LibriSpeech in "
-            f"{', '.join(map(str, roots))}: {', '.join(short[:5])}"
-            f"{', …' if len(short) > 5 else ''}. Wanted are {SENTENCES['train']} of those of "
-            f"dev-clean and {SENTENCES['test']} of those of test-clean. {librispeech.OBTAIN}"
+            f"LibriSpeech in {', '.join(map(str, roots))} lacks {_some(missing)}. superb data "
+            f"download librispeech --data-root FOLDER --split {','.join(parts)} brings all of it"
         )
     return found
+
+
+def _some(missing: Sequence[str]) -> str:
+    more = f" and {len(missing) - 3:,} more" if len(missing) > 3 else ""
+    return f"{', '.join(missing[:3])}{more}"
