@@ -10,8 +10,10 @@ import pytest
 from typer.main import get_command
 
 from benchmark.progress import Progress
+from leaderboard.compare.encoders import Comparison, compare
+from leaderboard.compare.twins import compare_twins
 from leaderboard.read.collect import collect
-from leaderboard.show.numbers import score_text
+from leaderboard.show.numbers import difference_text, score_text
 from leaderboard.show.render import render
 from superb.cli import app
 from superb.compose import prepare_tasks
@@ -90,31 +92,38 @@ def test_the_experiment_of_the_page_runs(tmp_path, tones, quick, bands_file):
     assert len(list((tmp_path / "results").rglob("*.json"))) == 2
 
 
-def test_the_tables_of_all_tasks_are_those_of_the_result_files():
+def test_the_tables_of_the_bundled_encoders_are_those_of_the_result_files():
     page = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
     tables = render(collect(ROOT / "docs" / "results"), "markdown").split("\n## ")[1:]
-    assert len(tables) == 9
+    assert len(tables) == 3
     for table in tables:
         rows = [line for line in table.splitlines() if line.startswith("|")]
         assert len(rows) > 2
         assert "\n".join(rows) in page, table.splitlines()[0]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/pretraining.md"])
-def test_tables_of_three_tasks_are_those_of_the_result_files(page):
-    """A row for each encoder: ASR, KS and SID, weighted sum."""
-    board = collect(ROOT / "docs" / "results")
-    scores: dict[str, list[str]] = {}
-    for task in ("asr", "ks", "sid"):
-        (table,) = (table for table in board.tables if table.downstream == task)
-        for row in table.rows:
-            cell = row.cells.get("weighted-sum")
-            assert cell is not None
-            assert cell.score is not None
-            scores.setdefault(row.upstream, []).append(score_text(cell.score, "%"))
-    lines = (ROOT / page).read_text(encoding="utf-8").splitlines()
-    for name, texts in scores.items():
-        (found,) = (
-            line for line in lines if line.startswith(f"| `{name}` |") and line.count("|") == 6
-        )
-        assert [part.strip() for part in found.split("|")[3:6]] == texts
+def test_what_encoders_have_over_their_twins_is_that_of_the_result_files():
+    """README: a row for each encoder, with three scores by the weighted sum and three gains."""
+    folder = ROOT / "docs" / "results"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    page = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
+    twins = compare_twins(folder).pairs
+    names = list(dict.fromkeys(entry.b for entry in twins))
+    assert set(names) == {"hubert", "wav2vec2", "cpc", "apc"}
+    for entry in (*twins, *compare(folder, ["fbank", *names]).pairs):
+        assert f"| {gain(entry)} |" in page
+    for name in names:
+        (row,) = (line for line in readme if line.startswith(f"| `{name}`"))
+        own = {entry.table.downstream: entry for entry in twins if entry.b == name}
+        shown = []
+        for task in ("asr", "ks", "sid"):
+            score = own[task].b_cell.score
+            assert score is not None
+            shown += [score_text(score, "%"), gain(own[task])]
+        assert [part.strip() for part in row.split("|")[2:-1]] == shown
+
+
+def gain(entry: Comparison) -> str:
+    """A difference as tables have it, with a star where the two can be told apart."""
+    star = r" \*" if entry.better else ""
+    return difference_text(entry.pair.difference, "%") + star

@@ -51,8 +51,8 @@ def _thin(config, dim):
 
 _NARROW = {"dim": 16, "heads": 2, "feed_forward_dim": 24}
 _SMALL = {
-    "cpc": replace(_thin(cpc.CPC_MINI, 16), context_dim=16),
-    "apc": replace(generative.APC_MINI, dim=16),
+    "cpc": replace(generative.RECURRENT_MINI, dim=160),
+    "apc": replace(generative.RECURRENT_MINI, dim=160),
     "cpc-2019": replace(_thin(cpc.CPC_2019, 16), context_dim=8),
     "modified-cpc": replace(_thin(cpc.MODIFIED_CPC, 12), context_dim=12),
     "bidirectional-cpc": replace(_thin(cpc.BIDIRECTIONAL_CPC, 16), direction_dim=8),

@@ -546,7 +546,6 @@ NPC_4X512 = NPCConfig(dim=512, blocks=4, kernel=15, mask=5, groups=4, codes=64)
 MOCKINGJAY_12X768 = MelTransformerConfig(layers=12)
 TERA_3X768 = MelTransformerConfig(layers=3)
 # Ours: the same in small, about 3 million weights each.
-APC_MINI = APCConfig(dim=432, layers=3)
 RECURRENT_MINI = APCConfig(dim=424, layers=3, stack=2, input_state=True)
 MEL_TRANSFORMER_MINI = MelTransformerConfig(layers=5, dim=224, heads=4, feed_forward_dim=896)
 

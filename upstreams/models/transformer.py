@@ -229,6 +229,7 @@ MINI = EncoderConfig(
     conv_bias=True,
     conv_norm="layer",
     log_mel=True,
+    input_state=True,
     dim=192,
     layers=6,
     heads=4,
@@ -236,7 +237,6 @@ MINI = EncoderConfig(
     position_kernel=64,
     pre_norm=True,
 )
-TRANSFORMER_MINI = replace(MINI, input_state=True)
 
 
 class Convolution(nn.Module):

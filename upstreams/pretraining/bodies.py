@@ -28,7 +28,7 @@ from upstreams.models.generative import (
 )
 from upstreams.models.transformer import (
     HUBERT_BASE,
-    TRANSFORMER_MINI,
+    MINI,
     EncoderConfig,
     TransformerEncoder,
 )
@@ -37,14 +37,14 @@ Body: TypeAlias = EncoderConfig | APCConfig
 BodyEncoder: TypeAlias = TransformerEncoder | APCEncoder
 
 SHARED: Final[dict[str, Body]] = {
-    "mini-transformer": TRANSFORMER_MINI,
+    "mini-transformer": MINI,
     "mini-recurrent": RECURRENT_MINI,
 }
 # Of objectives that mask frames, and of those that look into a transformer.
-SIZES: Final[dict[str, Body]] = {"mini": TRANSFORMER_MINI, **SHARED, "base": HUBERT_BASE}
+SIZES: Final[dict[str, Body]] = {"mini": MINI, **SHARED, "base": HUBERT_BASE}
 TRANSFORMERS: Final = {
-    "mini": TRANSFORMER_MINI,
-    "mini-transformer": TRANSFORMER_MINI,
+    "mini": MINI,
+    "mini-transformer": MINI,
     "base": HUBERT_BASE,
 }
 

@@ -23,8 +23,8 @@ from upstreams.models.transformer import MINI
 SMALL_CONVOLUTIONS = dataclasses.replace(MODIFIED_CPC.convolutions, dim=16)
 ARCHITECTURES = {
     "transformer": dataclasses.replace(
-        MINI, conv_dims=(24, 16, 16), dim=32, layers=2, heads=2, feed_forward_dim=64,
-        position_kernel=16,
+        MINI, conv_dims=(24, 16, 16), input_state=False, dim=32, layers=2, heads=2,
+        feed_forward_dim=64, position_kernel=16,
     ),
     "cpc": dataclasses.replace(MODIFIED_CPC, convolutions=SMALL_CONVOLUTIONS, context_dim=16),
     "bidirectional-cpc": dataclasses.replace(

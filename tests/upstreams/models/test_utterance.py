@@ -42,9 +42,10 @@ def test_rows_tell_the_truth(name):
     config = load_attribute(entry.architecture)
     assert parameter_count(config) == entry.parameters
     assert (config.states, config.dim) == (entry.layers, entry.dim)
-    hop, family = MODULES[entry.architecture.split(":")[0]]
-    assert config.hop_samples == entry.hop_samples == hop
-    assert entry.family == family
+    assert config.hop_samples == entry.hop_samples
+    if entry.checkpoint != "bundled":  # one body, with frames of 20 ms, for several schools
+        hop, family = MODULES[entry.architecture.split(":")[0]]
+        assert (entry.hop_samples, entry.family) == (hop, family)
     assert PUBLISHED.get(name, entry.parameters) == entry.parameters
 
 

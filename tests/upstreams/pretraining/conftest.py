@@ -15,7 +15,14 @@ from upstreams.pretraining.hubert import HuBERT
 
 RATE = 16_000
 TINY = dataclasses.replace(
-    MINI, conv_dims=(24, 16, 16), dim=32, layers=2, heads=2, feed_forward_dim=64, position_kernel=16
+    MINI,
+    conv_dims=(24, 16, 16),
+    input_state=False,
+    dim=32,
+    layers=2,
+    heads=2,
+    feed_forward_dim=64,
+    position_kernel=16,
 )
 
 

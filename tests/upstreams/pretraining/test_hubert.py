@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmark.errors import SuperbError
-from upstreams.models.generative import APC_MINI
+from upstreams.models.generative import RECURRENT_MINI
 from upstreams.pretraining.hubert import HuBERT
 from upstreams.pretraining.masking import span_mask
 from upstreams.pretraining.objective import Batch, Moment
@@ -146,7 +146,7 @@ def test_telling_utterances_apart_is_a_loss_of_its_own_on_a_layer(
     heard, monkeypatch, recurrent, layer, taken
 ):
     if recurrent:
-        monkeypatch.setattr(HuBERT, "sizes", {"mini": APC_MINI})
+        monkeypatch.setattr(HuBERT, "sizes", {"mini": RECURRENT_MINI})
     settings = HuBERT.Settings(clusters=8, utterance_weight=0.5, utterance_layer=layer)
     made = HuBERT("mini", settings, torch.Generator().manual_seed(0))
     assert made.utterance_layer == taken

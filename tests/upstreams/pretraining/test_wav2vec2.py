@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from benchmark.errors import SuperbError
 from upstreams.models.generative import kaldi_mel
-from upstreams.models.transformer import HUBERT_BASE, MINI, TRANSFORMER_MINI
+from upstreams.models.transformer import HUBERT_BASE, MINI
 from upstreams.pretraining import wav2vec2
 from upstreams.pretraining.masking import masked_front, span_mask
 from upstreams.pretraining.objective import Batch, Moment
@@ -327,7 +327,7 @@ def test_can_be_saved_and_loaded(kind, batch):
 
 @pytest.mark.parametrize("kind", OBJECTIVES)
 def test_declares_what_the_trainer_asks_for(kind):
-    assert (kind.sizes["mini"], kind.sizes["base"]) == (TRANSFORMER_MINI, HUBERT_BASE)
+    assert (kind.sizes["mini"], kind.sizes["base"]) == (MINI, HUBERT_BASE)
     objective = build(kind)
     assert objective.architecture is objective.encoder.config is TINY
     assert objective.prepare([torch.zeros(16_000)], moment()) == {}
