@@ -88,9 +88,13 @@ def untrained_row(name: str, seed: int = SEED) -> pretrained.Frozen:
     """
     architecture: Architecture = load_attribute(UPSTREAMS[name].architecture)
     card = untrained_card(row_card(name, architecture), seed)
-    # Normalising the waveform changes nothing after a group norm and is what the published
-    # layer-norm checkpoints ask for.
-    normalize = isinstance(architecture, EncoderConfig) and architecture.conv_norm == "layer"
+    # Normalising the waveform changes nothing after a group norm, is what the published layer-norm
+    # checkpoints ask for, and is not done before mel energies, which keep their level.
+    normalize = (
+        isinstance(architecture, EncoderConfig)
+        and architecture.conv_norm == "layer"
+        and not architecture.log_mel
+    )
     return pretrained.frozen(untrained_encoder(architecture, seed), card, normalize)
 
 
