@@ -86,6 +86,15 @@ def test_encoders_of_one_body_have_one_twin():
     assert one == same != other
 
 
+@pytest.mark.parametrize("name", ["hubert", "wav2vec2", "cpc", "apc"])
+def test_a_bundled_encoder_and_its_twin_hear_the_same(name, noise):
+    bundled, twin = load_upstream(name), load_upstream(f"untrained:{name}")
+    for waveform in (noise(4000), 0.01 * noise(4000) + 0.1):
+        one, other = (upstream([waveform]).values for upstream in (bundled, twin))
+        assert one[0].equal(other[0])  # what comes in, as it is
+        assert not one[1].allclose(other[1], atol=1e-3)
+
+
 def test_of_a_published_size(noise):
     twin = load_upstream("untrained:hubert-base")
     assert (twin.card.layers, twin.card.dim, twin.card.parameters) == (13, 768, 94_370_816)
