@@ -1,6 +1,8 @@
 """The corpus `voices`: what is packed of two corpora, and what each task hears of it."""
 
 import io
+import signal
+import threading
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -15,7 +17,7 @@ from downstreams.corpora import CorpusOptions, packed
 from downstreams.corpora.check import audit
 from downstreams.corpora.load import check_fits, load_corpus
 from downstreams.corpora.voices import LAYOUT, SPEAKERS, TASKS, WORDS, WORDS_OF, listed
-from downstreams.corpora.voices.make import make
+from downstreams.corpora.voices.make import CODECS, make
 from downstreams.load import load_downstream
 
 QUIET = Progress(quiet=True)
@@ -271,3 +273,21 @@ def test_what_is_there_stays_and_half_a_corpus_is_never_left(copies, voices, tmp
     put(last, 0, 0.5)
     make([root], root / "words", tmp_path / "voices", "flac", QUIET)
     assert len([*(tmp_path / "voices").iterdir()]) == 3
+
+
+def test_an_interrupt_ends_it_and_comes_in_no_thread_that_codes(copies, tmp_path, monkeypatch):
+    """libsndfile writes through Python, which drops what is raised there, and the page with it."""
+    coding = set()
+
+    def coded(wave):
+        coding.add(threading.current_thread())
+        if len(coding) == 1:
+            signal.raise_signal(signal.SIGINT)
+        return packed.flac(wave)
+
+    monkeypatch.setitem(CODECS, "flac", (".flac", coded))
+    with pytest.raises(KeyboardInterrupt):
+        make([copies], copies / "words", tmp_path / "voices", "flac", QUIET)
+    assert coding
+    assert threading.main_thread() not in coding
+    assert not [*(tmp_path / "voices").iterdir()]

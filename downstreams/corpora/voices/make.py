@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+from benchmark.encoding.ahead import ahead, workers
 from benchmark.encoding.audio import hear
 from benchmark.encoding.folders import visible
 from benchmark.errors import SuperbError, unknown
@@ -120,16 +122,27 @@ def _write(
 
 
 def _rows(recordings: Sequence[_Recording], codec: str, bar: Bar) -> Iterator[dict[str, Any]]:
+    """The rows of a file, in order.
+
+    They are coded in threads, where no interrupt arrives: libsndfile writes through Python, and one
+    that came in there would be lost, and a page of the file with it.
+    """
     suffix, encode = CODECS[codec]
-    for recording in recordings:
+
+    def coded(recording: _Recording) -> tuple[bytes, int]:
         wave = hear(recording.path, packed.RATE, name=recording.name).waveform.numpy()
-        yield {
-            "utterance": recording.name,
-            "audio": packed.stored(f"{recording.name}{suffix}", encode(wave)),
-            **recording.fields,
-            "milliseconds": str(len(wave) * 1000 // packed.RATE),
-        }
-        bar.advance()
+        return encode(wave), len(wave) * 1000 // packed.RATE
+
+    count = os.cpu_count() or 1
+    with workers(count) as pool:
+        for recording, (data, milliseconds) in ahead(pool, coded, recordings, 2 * count):
+            yield {
+                "utterance": recording.name,
+                "audio": packed.stored(f"{recording.name}{suffix}", data),
+                **recording.fields,
+                "milliseconds": str(milliseconds),
+            }
+            bar.advance()
 
 
 def _spoken_words(root: Path) -> list[_Recording]:
