@@ -123,6 +123,20 @@ def test_what_encoders_have_over_their_twins_is_that_of_the_result_files():
         assert [part.strip() for part in row.split("|")[2:-1]] == shown
 
 
+def test_readme_has_the_scores_of_what_encoders_are_compared_with():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    tables = {table.downstream: table for table in collect(ROOT / "docs" / "results").tables}
+    for name in ("fbank", "untrained:hubert", "untrained:cpc"):
+        (row,) = (line for line in lines if line.startswith(f"| `{name}`"))
+        shown = []
+        for task in ("asr", "ks", "sid"):
+            (own,) = (row for row in tables[task].rows if row.upstream == name)
+            score = own.cells["weighted-sum"].score
+            assert score is not None
+            shown.append(score_text(score, "%"))
+        assert [part.strip() for part in row.split("|")[2:-1:2]] == shown
+
+
 def gain(entry: Comparison) -> str:
     """A difference as tables have it, with a star where the two can be told apart."""
     star = r" \*" if entry.better else ""

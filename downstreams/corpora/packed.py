@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from benchmark.errors import SuperbError
+
 RATE: Final = 16_000
 # libsndfile's scale from 0 (best) to 1 (smallest): about 20 kbit/s for speech.
 OPUS_COMPRESSION: Final = 0.955
@@ -24,7 +26,12 @@ pq: Any = import_module("pyarrow.parquet")
 def opus(signal: npt.NDArray[np.floating[Any]]) -> bytes:
     """A complete Ogg/Opus file of mono audio at `RATE`, the same for the same samples.
 
-    libsndfile gives each stream a random serial number; put a fixed one into every page.
+    libsndfile gives each stream a random serial number; put a fixed one into every page. It writes
+    through Python, where an interrupt is dropped and a page loses its head: call this in a thread,
+    in which none arrives.
+
+    Raises:
+        SuperbError: a page is not whole.
     """
     import soundfile
 
@@ -35,6 +42,8 @@ def opus(signal: npt.NDArray[np.floating[Any]]) -> bytes:
     data = bytearray(buffer.getvalue())
     start = 0
     while start < len(data):
+        if not data.startswith(b"OggS", start):
+            raise SuperbError("a recording was not coded whole; type the same command again")
         segments = data[start + 26]
         end = start + 27 + segments + sum(data[start + 27 : start + 27 + segments])
         data[start + 14 : start + 18] = (1).to_bytes(4, "little")

@@ -58,7 +58,6 @@ ITSELF: Final = "the corpus itself"
 _LIBRIVOX = "both are cut from LibriVox recordings"
 _EXTENDS = ("version 2 extends version 1", "Warden 2018, arXiv 1804.03209")
 _NO_VERSION = ("version not said", "Warden 2018, arXiv 1804.03209")
-_PACKED = "downstreams/corpora/voices"
 RELATIONS: Final = tuple(
     Relation(*row)
     for row in (
@@ -76,12 +75,15 @@ RELATIONS: Final = tuple(
         ("speech-commands-v1", "speech-commands-v2", *_EXTENDS),
         ("speech-commands", "speech-commands-v1", *_NO_VERSION),
         ("speech-commands", "speech-commands-v2", *_NO_VERSION),
-        ("librispeech", "voices", "its sentences (asv, sd) are of it", _PACKED),
-        ("arabic-speech-commands", "voices", "its words are of it", _PACKED),
         ("voxceleb", "voxceleb1", "1 or 2 is not said", "Nagrani et al. 2017, arXiv 1706.08612"),
     )
 )  # fmt: skip
 """Corpora that share recordings under different names; a pair that is not here counts as apart."""
+
+PARTS: Final = {
+    "voices": {"librispeech": "its sentences (asv, sd)", "arabic-speech-commands": "its words"}
+}
+"""What corpora are packed of: what shares recordings with a part shares them with the whole."""
 
 # Other spellings of the same corpus: of papers, checkpoints (ll60k, ls960) and hub data sets.
 _SPELLINGS: Final = {
@@ -156,13 +158,12 @@ def judge(trained_on: Iterable[str] | None, corpus: str) -> Contamination:
     if trained_on is None:
         return Contamination("undisclosed")
     wanted = same_name(corpus)
-    # What shares recordings with LibriSpeech may share them with its sentences in another corpus.
-    wider = (wanted, "librispeech") if wanted == "voices" else (wanted,)
-    related = {
-        relation.heard: f"{relation.how}: {relation.source}"
-        for relation in RELATIONS
-        if relation.corpus in wider
-    }
+    parts = PARTS.get(wanted, {})
+    related = {part: f"{what} are of it" for part, what in parts.items()}
+    for relation in RELATIONS:
+        if relation.corpus in (wanted, *parts):
+            what = f"with {parts[relation.corpus]}, " if relation.corpus in parts else ""
+            related[relation.heard] = f"{what}{relation.how}: {relation.source}"
     found: dict[str, str] = {}
     itself = False
     for name in sorted(trained_on):

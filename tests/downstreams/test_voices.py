@@ -160,6 +160,19 @@ def test_opus_is_small_and_the_same_each_time(copies, tmp_path):
     assert (len(back), rate) == (len(wave), 16_000)
 
 
+def test_a_page_without_its_head_is_no_recording(monkeypatch):
+    whole = soundfile.write
+
+    def losing(buffer, *given, **options):
+        whole(part := io.BytesIO(), *given, **options)
+        pages = part.getvalue().split(b"OggS")
+        buffer.write(b"OggS".join(pages[:-1]) + pages[-1][40:])
+
+    monkeypatch.setattr(soundfile, "write", losing)
+    with pytest.raises(SuperbError, match="not coded whole"):
+        packed.opus(np.random.default_rng(0).uniform(-0.1, 0.1, 16_000))
+
+
 def test_other_tasks_splits_and_folders_are_refused(voices, tmp_path):
     for task in ("asr", "er"):
         with pytest.raises(SuperbError, match="does not serve"):

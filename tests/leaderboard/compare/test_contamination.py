@@ -49,6 +49,15 @@ def test_a_relative_is_not_the_corpus_itself(trained_on, itself):
     assert judge(trained_on, "librispeech").itself is itself
 
 
+def test_what_shares_with_a_part_of_a_corpus_shares_with_the_corpus():
+    assert judge(("librispeech",), "voices").reasons == ("its sentences (asv, sd) are of it",)
+    assert judge(("ArabicSpeechCommands",), "voices").reasons == ("its words are of it",)
+    (reason,) = judge(("ll60k",), "voices").reasons
+    assert reason.startswith("with its sentences (asv, sd), both are cut from LibriVox")
+    assert judge(("voxceleb1",), "voices").verdict == "clean"
+    assert not judge(("librispeech",), "voices").itself
+
+
 def test_every_relation_has_a_source_and_a_plain_name():
     for relation in RELATIONS:
         assert relation.source
