@@ -66,6 +66,8 @@ class EncoderConfig:
             channels and a window as wide as its kernel.
         input_state: log mel energies are normalised over each utterance, and one state comes first:
             what they were before, those in the middle of a frame beside each other, then zeros.
+        state_norm: layer norm without weights on every other state as it is given out, so that a sum
+            with few steps to learn in hears them all; layers hear each other without it.
         projection_norm: layer norm before the linear projection.
         dim: width of the transformer.
         layers: transformer layers K; K + 1 hidden states are returned, and `input_state`.
@@ -92,6 +94,7 @@ class EncoderConfig:
     conv_norm: Literal["group", "layer"] = "group"
     log_mel: bool = False
     input_state: bool = added(False)
+    state_norm: bool = added(False)
     projection_norm: bool = True
     dim: int = 768
     layers: int = 12
@@ -230,6 +233,7 @@ MINI = EncoderConfig(
     conv_norm="layer",
     log_mel=True,
     input_state=True,
+    state_norm=True,
     dim=192,
     layers=6,
     heads=4,
@@ -719,6 +723,8 @@ class TransformerEncoder(nn.Module):
             values[0] = self.input_state(mel_btm, frames_btd.shape[1])
         first = int(self.config.input_state)
         for index, state in enumerate(self.states(frames_btd, lengths), first):
+            if self.config.state_norm:
+                state = F.layer_norm(state, state.shape[2:])
             values[index] = state
         for index, length in enumerate(lengths):
             values[:, index, length:] = 0

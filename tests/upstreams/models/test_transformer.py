@@ -118,6 +118,21 @@ def test_level_and_mean_spectrum_are_in_the_input_state_alone(noise):
     assert torch.allclose(states[1:], plain(waveform, [8000]).values[:, 0], atol=1e-5)
 
 
+@torch.inference_mode()
+def test_states_are_of_equal_size_and_layers_hear_them_as_they_are(noise):
+    encoder = untrained_encoder(MINI, 0)
+    for layer in encoder.layers:  # as training makes them
+        layer.contract.weight.mul_(20)
+    raw = replace(MINI, state_norm=False).build()
+    raw.load_state_dict(encoder.state_dict())
+    waveform = noise(8000)[None]
+    states, before = (each(waveform, [8000]).values[:, 0] for each in (encoder, raw))
+    assert torch.equal(states[0], before[0])
+    assert torch.allclose(states[1:], torch.nn.functional.layer_norm(before[1:], (192,)))
+    sizes = states.norm(dim=2).mean(1)
+    assert sizes.max() < 2 * sizes.min() and before.norm(dim=2).mean(1)[6] > 3 * sizes[6]
+
+
 def test_silence_and_a_single_frame_have_finite_states():
     encoder = untrained_encoder(MINI, 0)
     for samples in (MINI.min_samples, 4000):
