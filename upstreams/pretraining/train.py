@@ -28,6 +28,7 @@ from benchmark.identity import ADDED
 from benchmark.progress import Bar, Progress
 from upstreams.loading import pretrained
 from upstreams.loading.files import read_json
+from upstreams.loading.rows import CHECKPOINTS
 from upstreams.models.batch import SAMPLE_RATE
 from upstreams.pretraining import OBJECTIVES
 from upstreams.pretraining.audio import Clip, Stream, hold_out, seconds
@@ -594,14 +595,17 @@ class Trainer:
 
         entry = OBJECTIVES[self.run.objective]
         last = next((row for row in reversed(self.history) if "held_out_loss" in row), {})
+        heard = _seconds_heard(self.run, self.recipe)
+        often = (
+            f"after {self.run.initial}"
+            if heard is None
+            else f"{heard / 3600:.1f} h with repetitions"
+        )
         return {
             "family": entry.school,
             "licence": source.licence,
             "paper": entry.paper,
-            "note": (
-                f"pretrained on {self.train_seconds / 3600:.1f} h of audio for "
-                f"{self.run.steps} steps"
-            ),
+            "note": f"pretrained on {self.train_seconds / 3600:.1f} h of audio, {often}",
             "trained_on": _corpora(source.corpora, self.ancestors),
             "attribution": source.attribution,
             "command": command,
@@ -611,6 +615,7 @@ class Trainer:
                 "names": list(source.names),
                 "hours": self.train_seconds / 3600,
                 "passes": self._passes(self.run.steps or 0),
+                "seconds_heard": heard,
             },
             "compute": {
                 "minutes": self.spent_s / 60,
@@ -713,13 +718,29 @@ def _corpora(given: Sequence[str] | None, ancestors: Iterable[UpstreamCard]) -> 
     return corpora
 
 
+def _seconds_heard(run: Run, recipe: Recipe) -> float | None:
+    """Audio that went through an encoder, also before this run; None: that is not known."""
+    own = (run.steps or 0) * recipe.batch_seconds
+    if not run.initial:
+        return own
+    audio = _card_file(run.initial).get("audio")
+    before = audio.get("seconds_heard") if isinstance(audio, dict) else None
+    return before + own if isinstance(before, (int, float)) else None
+
+
 def _commands_before(run: Run) -> list[str]:
     """The commands that made the encoders that a run started from or learned from."""
     commands: list[str] = []
     taught = teacher_names(str(run.settings.get("teacher", "")))
     for name in dict.fromkeys((run.initial, *taught)):
-        card = Path(name).expanduser() / "card.json"
-        if name and card.is_file():
-            content = read_json(card.parent, card.name)
+        if content := _card_file(name):
             commands += [*content.get("commands_before", []), str(content.get("command", ""))]
     return list(dict.fromkeys(commands))
+
+
+def _card_file(name: str) -> dict[str, Any]:
+    """The card of an encoder that was trained here, a folder or bundled; empty: it is none."""
+    for folder in (CHECKPOINTS / name, Path(name).expanduser()):
+        if name and (folder / "card.json").is_file():
+            return read_json(folder, "card.json")
+    return {}

@@ -18,6 +18,7 @@ TINY = dataclasses.replace(
     MINI,
     conv_dims=(24, 16, 16),
     input_state=False,
+    state_norm=False,
     dim=32,
     layers=2,
     heads=2,
