@@ -66,8 +66,8 @@ class EncoderConfig:
             channels and a window as wide as its kernel.
         input_state: log mel energies are normalised over each utterance, and one state comes first:
             what they were before, those in the middle of a frame beside each other, then zeros.
-        state_norm: layer norm without weights on every other state as it is given out, so that a sum
-            with few steps to learn in hears them all; layers hear each other without it.
+        state_norm: layer norm without weights on all states but that of `input_state`, as they are
+            given out, so that a weighted sum hears them all; layers hear each other without it.
         projection_norm: layer norm before the linear projection.
         dim: width of the transformer.
         layers: transformer layers K; K + 1 hidden states are returned, and `input_state`.

@@ -26,6 +26,7 @@ from benchmark.encoding.arithmetic import AUTO, PRECISIONS, faster_precision, se
 from benchmark.errors import SuperbError, UpstreamError
 from benchmark.identity import ADDED
 from benchmark.progress import Bar, Progress
+from upstreams.catalogue import UPSTREAMS
 from upstreams.loading import pretrained
 from upstreams.loading.files import read_json
 from upstreams.loading.rows import CHECKPOINTS
@@ -599,7 +600,7 @@ class Trainer:
         often = (
             f"after {self.run.initial}"
             if heard is None
-            else f"{heard / 3600:.1f} h with repetitions"
+            else f"up to {heard / 3600:.1f} h with repetitions"
         )
         return {
             "family": entry.school,
@@ -719,13 +720,19 @@ def _corpora(given: Sequence[str] | None, ancestors: Iterable[UpstreamCard]) -> 
 
 
 def _seconds_heard(run: Run, recipe: Recipe) -> float | None:
-    """Audio that went through an encoder, also before this run; None: that is not known."""
+    """Audio that went through an encoder, at most, also before a run; None: that is not known.
+
+    Clips of a batch are cut to the shortest of them, so some per cent less of it is heard.
+    """
     own = (run.steps or 0) * recipe.batch_seconds
-    if not run.initial:
+    if not run.initial or run.initial.strip().startswith("untrained:"):
         return own
     audio = _card_file(run.initial).get("audio")
     before = audio.get("seconds_heard") if isinstance(audio, dict) else None
-    return before + own if isinstance(before, (int, float)) else None
+    # Another one's card may say anything.
+    if type(before) not in (int, float) or not 0 <= cast(float, before) < 1e12:
+        return None
+    return float(cast(float, before)) + own
 
 
 def _commands_before(run: Run) -> list[str]:
@@ -733,14 +740,17 @@ def _commands_before(run: Run) -> list[str]:
     commands: list[str] = []
     taught = teacher_names(str(run.settings.get("teacher", "")))
     for name in dict.fromkeys((run.initial, *taught)):
-        if content := _card_file(name):
-            commands += [*content.get("commands_before", []), str(content.get("command", ""))]
+        content = _card_file(name)
+        before = content.get("commands_before")
+        listed = [*(before if isinstance(before, list) else []), content.get("command")]
+        commands += [command for command in listed if isinstance(command, str)]
     return list(dict.fromkeys(commands))
 
 
 def _card_file(name: str) -> dict[str, Any]:
-    """The card of an encoder that was trained here, a folder or bundled; empty: it is none."""
-    for folder in (CHECKPOINTS / name, Path(name).expanduser()):
-        if name and (folder / "card.json").is_file():
-            return read_json(folder, "card.json")
-    return {}
+    """The card of an encoder that was trained here, a folder or bundled; empty: it has none."""
+    name = name.strip()
+    entry = UPSTREAMS.get(name)
+    bundled = entry is not None and entry.checkpoint == "bundled"
+    folder = CHECKPOINTS / name if bundled else Path(name).expanduser()
+    return read_json(folder, "card.json") if name and (folder / "card.json").is_file() else {}

@@ -130,7 +130,8 @@ def test_states_are_of_equal_size_and_layers_hear_them_as_they_are(noise):
     assert torch.equal(states[0], before[0])
     assert torch.allclose(states[1:], torch.nn.functional.layer_norm(before[1:], (192,)))
     sizes = states.norm(dim=2).mean(1)
-    assert sizes.max() < 2 * sizes.min() and before.norm(dim=2).mean(1)[6] > 3 * sizes[6]
+    assert sizes.max() < 2 * sizes.min()
+    assert before.norm(dim=2).mean(1)[6] > 3 * sizes[6]
 
 
 def test_silence_and_a_single_frame_have_finite_states():

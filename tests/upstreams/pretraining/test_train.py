@@ -484,16 +484,31 @@ def test_a_card_counts_what_the_encoders_it_comes_from_have_heard(source, tmp_pa
     assert load_upstream(str(second)).card.trained_on == {"made-up", "more"}
     cards = [json.loads((folder / "card.json").read_text()) for folder in (first, second)]
     once, twice = (card["audio"]["seconds_heard"] for card in cards)
-    assert once == cards[0]["run"]["recipe"]["batch_seconds"] and twice == 2 * once
+    assert once == cards[0]["run"]["recipe"]["batch_seconds"]
+    assert twice == 2 * once
     assert f"{twice / 3600:.1f} h with repetitions" in cards[1]["note"]
     assert cards[1]["commands_before"] == [cards[0]["command"]]
-    (first / "card.json").write_text(json.dumps({**cards[0], "audio": {}}))
-    third = run(source, tmp_path / "third", steps=1, initial=str(first))
-    card = json.loads((third / "card.json").read_text())
-    assert card["audio"]["seconds_heard"] is None and card["note"].endswith(f"after {first}")
     unknown = run(dataclasses.replace(source, corpora=None), tmp_path / "unknown", steps=1)
     taught = run(source, tmp_path / "taught", steps=1, settings={"teacher": str(unknown)})
     assert load_upstream(str(taught)).card.trained_on is None
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"audio": {"seconds_heard": float("nan")}}, {"audio": {"seconds_heard": True}}]
+)
+def test_what_a_card_says_of_before_is_taken_if_it_can_be(source, tmp_path, monkeypatch, said):
+    """A folder that is called as a bundled encoder is not that one."""
+    first = run(source, tmp_path / "hubert", steps=1)
+    card = json.loads((first / "card.json").read_text())
+    del card["audio"]
+    hostile = {"commands_before": [[1], "before", 5], "command": "last"}
+    (first / "card.json").write_text(json.dumps({**card, **hostile, **said}))
+    monkeypatch.chdir(tmp_path)
+    second = run(source, tmp_path / "second", steps=1, initial="./hubert")
+    card = json.loads((second / "card.json").read_text())
+    assert card["audio"]["seconds_heard"] is None
+    assert card["note"].endswith("after ./hubert")
+    assert card["commands_before"] == ["before", "last"]
 
 
 def test_an_encoder_can_start_from_another_ones_weights(source, tmp_path):
