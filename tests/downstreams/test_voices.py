@@ -1,6 +1,7 @@
 """The corpus `voices`: what is packed of two corpora, and what each task hears of it."""
 
 import io
+import json
 import signal
 import threading
 from collections import Counter, defaultdict
@@ -19,6 +20,7 @@ from downstreams.corpora.load import check_fits, load_corpus
 from downstreams.corpora.voices import LAYOUT, SPEAKERS, TASKS, WORDS, WORDS_OF, listed
 from downstreams.corpora.voices.make import CODECS, make
 from downstreams.load import load_downstream
+from upstreams.loading.rows import CHECKPOINTS
 
 QUIET = Progress(quiet=True)
 
@@ -90,6 +92,17 @@ def test_samples_are_those_of_the_copies_and_who_is_to_be_named_lies_beside(copi
     assert "Panayotov" in notice
     found = audit(LAYOUT.survey(voices), LAYOUT.official, voices, quick=True, progress=QUIET)
     assert not found.errors
+
+
+def test_cards_of_bundled_encoders_say_whom_of_it_they_heard_and_nobody_in_test_is_among_them():
+    speakers = defaultdict(set)
+    for split, part, name in listed():
+        speakers[part, split].add(name.split("-")[0])
+    (known,) = (who for (part, _), who in speakers.items() if part == "dev-clean")
+    for card in CHECKPOINTS.glob("*/card.json"):
+        content = json.loads(card.read_text())
+        assert set(content["audio"]["speakers_of_voices"]) == known
+        assert not known & speakers["test-clean", "test"]
 
 
 def test_keywords_are_of_other_people_in_every_split(voices):
